@@ -1,0 +1,162 @@
+"""The schema of params.yaml and its recipes: one section a step, unknown keys and wrong types refused.
+
+`python -m components.params --recipe recipes/cpu.yaml` prints the recipe as overrides for `dvc exp run`.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from model.settings import TrainSettings
+from xbd.errors import InputError
+
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ParamsError(InputError):
+    """A parameter that is missing, unknown, of the wrong type or out of range."""
+
+
+class Section(BaseModel):
+    """Base of the sections: strict types, no unknown keys."""
+
+    model_config = _STRICT
+
+
+class DataParams(Section):
+    """root: the raw data set that `prepare` reads in the DVC graph."""
+
+    root: str
+
+
+class SampleParams(Section):
+    """The synthetic sample: numbers of scenes, their side in pixels, the seed."""
+
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+    size: int = Field(ge=64)
+    seed: int = Field(ge=0)
+
+
+class PrepareParams(Section):
+    """validation_share: share of the train and tier3 scenes held back. exclude: scenes left out, by name."""
+
+    validation_share: float = Field(ge=0, lt=1)
+    exclude: list[str]
+
+
+class EvaluateParams(Section):
+    """splits: what is scored. unclassified_as: target class of un-classified buildings, or "ignore".
+
+    pictures: scenes shown in the picture of predictions.
+    """
+
+    splits: list[Literal["train", "validation", "test", "hold"]] = Field(min_length=1)
+    unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]
+    pictures: int = Field(ge=1)
+
+
+class RegisterParams(Section):
+    """name: of the registered model."""
+
+    name: str = Field(min_length=1)
+
+
+class PromoteParams(Section):
+    """The gate: the score needed, and how much worse than production a version may be."""
+
+    minimum_score: Share
+    tolerance: Share
+
+
+class TrackingParams(Section):
+    """experiment: name in MLflow."""
+
+    experiment: str = Field(min_length=1)
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    data: DataParams
+    sample: SampleParams
+    prepare: PrepareParams
+    train: TrainSettings
+    evaluate: EvaluateParams
+    register_: RegisterParams = Field(alias="register")
+    promote: PromoteParams
+    tracking: TrackingParams
+
+
+def load_params(path: Path, recipe: Path | None = None) -> Params:
+    """Reads params.yaml, lays the recipe's overrides over it, validates the whole.
+
+    Raises ParamsError naming the file, the parameter, what was found and what was expected.
+    """
+    merged = _read_yaml(path)
+    if recipe is not None:
+        merged = _merge(merged, _read_yaml(recipe))
+    try:
+        # Through JSON, because strict validation of Python values would refuse a mapping for a settings class.
+        return Params.model_validate_json(json.dumps(merged, default=str))
+    except ValidationError as error:
+        source = f"{path}" if recipe is None else f"{path} with {recipe}"
+        problems = "; ".join(_describe(problem) for problem in error.errors())
+        raise ParamsError(f"{source}: {problems}.") from None
+
+
+def overrides(recipe: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A recipe as `name=value` lines in the syntax of `dvc exp run --set-param`."""
+    lines = []
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            lines += overrides(value, f"{prefix}{key}.")
+        else:
+            lines.append(f"{prefix}{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}")
+    return lines
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}). Give the path of a parameter file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: holds {type(content).__name__}, expected a mapping of sections.")
+    return content
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{name}: is not a parameter. Remove it or correct its spelling"
+    if problem["type"] in ("missing", "missing_keyword_only_argument"):
+        return f"{name}: is missing. Add it"
+    return f"{name}: found {problem['input']!r}: {message}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints a recipe as `--set-param` arguments for `dvc exp run`, after validating it."""
+    parser = argparse.ArgumentParser(prog="python -m components.params", description=__doc__)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--recipe", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    load_params(arguments.params, arguments.recipe)
+    print(" ".join(f"--set-param '{line}'" for line in overrides(_read_yaml(arguments.recipe))))

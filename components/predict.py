@@ -1,0 +1,90 @@
+"""Step predict: image pairs and a model to localization and damage masks, with a picture to look at."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.cli import errors_in_one_line
+from xbd.errors import InputError
+
+PRE, POST = "_pre_disaster.png", "_post_disaster.png"
+
+
+class PredictError(InputError):
+    """Image pairs that cannot be predicted."""
+
+
+def predict(model: Path, pairs: Sequence[tuple[str, Path, Path]], out: Path) -> None:
+    """Predicts image pairs (prefix of the output names, pre image, post image) of any size.
+
+    Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
+    Raises ModelError, ImageError, PredictError; pairs before the failing one stay written.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from model import inference
+    from model.report import Picture, draw_predictions
+    from xbd.images import encode_png, read_image
+
+    network = inference.load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    out.mkdir(parents=True, exist_ok=True)
+    for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
+        pre, post = read_image(pre_path), read_image(post_path)
+        if pre.shape != post.shape:
+            raise PredictError(
+                f"{post_path}: is {post.shape[1]}x{post.shape[0]} pixels, {pre_path} {pre.shape[1]}x{pre.shape[0]}: "
+                "expected one size. Cut both to the same area."
+            )
+        batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
+        localization, damage = (part[0].cpu().numpy() for part in inference.predict(network, *batch))
+        _write(out / f"{prefix}localization.png", encode_png(localization))
+        _write(out / f"{prefix}damage.png", encode_png(damage))
+        draw_predictions([Picture(pre_path.name, pre, post, None, damage)], out / f"{prefix}picture.png")
+
+
+def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
+    """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing."""
+    names = {path.name.removesuffix(ending) for ending in (PRE, POST) for path in folder.glob(f"*{ending}")}
+    if not names:
+        raise PredictError(f"{folder}: has no image pair: expected NAME{PRE} and NAME{POST}.")
+    pairs = [(f"{name}_", folder / f"{name}{PRE}", folder / f"{name}{POST}") for name in sorted(names)]
+    for path in (path for _, *paths in pairs for path in paths if not path.exists()):
+        raise PredictError(f"{path}: is missing, its other half is there. Bring it or remove the other half.")
+    return pairs
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _find_model(model: str) -> Path:
+    if not model.startswith("models:/"):
+        return Path(model)
+    from components import tracking
+
+    return tracking.download_model(model)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the step."""
+    parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__)
+    parser.add_argument("--model", required=True, metavar="MODEL", help="model directory or models:/NAME@ALIAS")
+    parser.add_argument("--pre", type=Path, metavar="FILE", help="image before the disaster")
+    parser.add_argument("--post", type=Path, metavar="FILE", help="image after the disaster, of the same size")
+    parser.add_argument("--images", type=Path, metavar="DIR", help=f"folder of pairs NAME{PRE} and NAME{POST}")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="masks are written here")
+    a = parser.parse_args(argv)
+    if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
+        parser.error("give either --pre and --post, or --images")
+    with errors_in_one_line():
+        pairs = find_pairs(a.images) if a.images is not None else [("", a.pre, a.post)]
+        predict(_find_model(a.model), pairs, a.out)
+        print(f"wrote {3 * len(pairs)} files to {a.out}")
+
+
+if __name__ == "__main__":
+    main()

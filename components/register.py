@@ -1,0 +1,96 @@
+"""Step register: a scored model directory becomes a version in MLflow's registry, the new challenger."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.cli import errors_in_one_line, read_params, step_parser
+from components.params import Params
+from xbd.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torchmetrics")
+LOCK = Path("dvc.lock")
+
+
+class RegisterError(InputError):
+    """The metrics of the model cannot be used."""
+
+
+def register(model: Path, metrics_file: Path, run_file: Path, out: Path, params: Params) -> str:
+    """Registers the model directory with signature, input example, code and tags, in the run of its training.
+
+    Writes `out`/version.json. Returns the model's URI, `models:/NAME/VERSION`.
+    Raises ModelError, RegisterError, TrackingError.
+    """
+    from components import tracking
+    from model.inference import load_model
+
+    load_model(model)  # a damaged directory must not become a version
+    metrics = read_metrics(metrics_file)
+    run = tracking.read_run(run_file)
+    scores = {key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)}
+    tags = scores | tracking.source_tags() | {"data_version": run.data_version, "settings_hash": run.settings_hash}
+    version = tracking.register_model(run, params.register_.name, _pyfunc(model), tags)
+    if LOCK.exists():
+        tracking.log_file(run, LOCK)
+    uri = f"models:/{version.name}/{version.version}"
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"uri": uri, "run_id": run.run_id, "score": metrics["score"], "data_version": run.data_version}
+    (out / "version.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return uri
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Reads the metrics.json of evaluate; raises RegisterError where it is not one."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        float(metrics["score"])
+    except OSError as error:
+        raise RegisterError(f"{path}: cannot be read ({error.strerror}): expected metrics.json of evaluate.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
+    return dict(metrics)
+
+
+def _pyfunc(model: Path) -> Mapping[str, Any]:
+    """Arguments of `mlflow.pyfunc.log_model`: code, weights, signature, and a pair of images as input example."""
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    from xbd.images import encode_png
+
+    rng = np.random.default_rng(0)
+    pre, post = (encode_png(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(2))
+    return {
+        "python_model": str(ROOT / "model" / "pyfunc.py"),
+        "artifacts": {"model": str(model)},
+        "code_paths": [str(ROOT / "model"), str(ROOT / "xbd")],
+        "signature": ModelSignature(
+            Schema([ColSpec(DataType.binary, "pre"), ColSpec(DataType.binary, "post")]),
+            Schema([ColSpec(DataType.binary, "localization"), ColSpec(DataType.binary, "damage")]),
+        ),
+        "input_example": pd.DataFrame({"pre": [pre], "post": [post]}),
+        # Named and pinned here, because MLflow otherwise guesses them by running the model in a second process.
+        "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the step."""
+    parser = step_parser("register", __doc__)
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model directory")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="metrics.json of evaluate")
+    parser.add_argument("--run", type=Path, required=True, metavar="FILE", help="run.json of train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="version.json is written here")
+    a = parser.parse_args(argv)
+    with errors_in_one_line():
+        print(f"registered {register(a.model, a.metrics, a.run, a.out, read_params(a))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Step sample: writes the synthetic data set, so that every other step runs without xBD."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.cli import errors_in_one_line, read_params, step_parser
+from components.params import SampleParams
+
+
+def sample(out: Path, params: SampleParams) -> None:
+    """Writes the sample of `params` in the raw xBD layout to `out`; see `xbd.synthetic.write_sample`."""
+    from xbd.synthetic import write_sample
+
+    write_sample(out, train=params.train, test=params.test, size=params.size, seed=params.seed)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the step."""
+    parser = step_parser("sample", __doc__)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw scenes are written here")
+    arguments = parser.parse_args(argv)
+    with errors_in_one_line():
+        sample(arguments.out, read_params(arguments).sample)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Dual-HRNet: one HRNet sees the scene before, one after the disaster; they exchange features before each stage.
+
+Source: Koo et al., "Dual-HRNet for Building Localization and Damage Classification", section 2 and figure 1.
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from model.hrnet import HRNet, conv_bn_relu
+from model.settings import Architecture
+
+LOCALIZATION_CLASSES = 2  # background, building
+DAMAGE_CLASSES = 4  # no damage, minor, major, destroyed; on building pixels only
+STRIDE = 32  # the coarsest branch has 1/32 of the input's resolution
+
+
+class DualLogits(NamedTuple):
+    """localization: [B, 2, H/4, W/4]; damage: [B, 4, H/4, W/4]; raw logits."""
+
+    localization: Tensor
+    damage: Tensor
+
+
+class DualHRNet(nn.Module):
+    """The network of the paper. `DualHRNet(width=32)` has 59,535,494 parameters.
+
+    Either pass an `Architecture` or single fields of it: `DualHRNet(width=18, modules=(1, 1, 1))`.
+    """
+
+    def __init__(self, architecture: Architecture | None = None, **fields: Any) -> None:
+        super().__init__()
+        self.architecture = replace(architecture or Architecture(), **fields)
+        self.loc_net = HRNet(self.architecture, LOCALIZATION_CLASSES)
+        self.cls_net = HRNet(self.architecture, DAMAGE_CLASSES)
+        for stage in (1, 2, 3):
+            channels = self.architecture.channels(stage + 1)
+            for stream in ("loc", "cls"):
+                self.add_module(
+                    f"fuse_{stream}_stage{stage}",
+                    nn.ModuleList(
+                        conv_bn_relu(2 * c, c, 1, 1, self.architecture.batch_norm_momentum) for c in channels
+                    ),
+                )
+        self._initialize()
+
+    def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
+        """Logits at a quarter of the input's resolution.
+
+        pre, post: [B, 3, H, W] float, normalized (`model.inference.normalize`); H and W multiples of 32.
+        Raises ValueError where the shapes differ or do not fit.
+        """
+        _check(pre, post)
+        loc, cls = [self.loc_net.stem(pre)], [self.cls_net.stem(post)]
+        for stage in (2, 3, 4):
+            loc, cls = self.loc_net.transition(stage, loc), self.cls_net.transition(stage, cls)
+            loc, cls = self._fuse(stage, loc, cls)
+            loc, cls = self.loc_net.stage(stage, loc), self.cls_net.stage(stage, cls)
+        return DualLogits(self.loc_net.head(loc), self.cls_net.head(cls))
+
+    def _fuse(self, stage: int, loc: list[Tensor], cls: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        both = [torch.cat(pair, dim=1) for pair in zip(loc, cls, strict=True)]
+        fuse_loc = cast(nn.ModuleList, self.get_submodule(f"fuse_loc_stage{stage - 1}"))
+        fuse_cls = cast(nn.ModuleList, self.get_submodule(f"fuse_cls_stage{stage - 1}"))
+        return (
+            [fuse(x) for fuse, x in zip(fuse_loc, both, strict=True)],
+            [fuse(x) for fuse, x in zip(fuse_cls, both, strict=True)],
+        )
+
+    def _initialize(self) -> None:
+        # He initialization, as in the ResNet blocks that HRNet is made of; torch's default is smaller by sqrt(6) in
+        # standard deviation and leaves a network of this depth, trained from scratch, slow to start.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+def _check(pre: Tensor, post: Tensor) -> None:
+    found = f"pre {tuple(pre.shape)} and post {tuple(post.shape)}"
+    if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
+        raise ValueError(f"DualHRNet: {found}: expected two tensors of one shape [B, 3, H, W].")
+    if pre.shape[-2] % STRIDE or pre.shape[-1] % STRIDE:
+        raise ValueError(f"DualHRNet: {found}: height and width must be multiples of {STRIDE}. Pad the images.")

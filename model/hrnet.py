@@ -1,0 +1,194 @@
+"""HRNetV2: parallel branches from high to low resolution that exchange features after every module.
+
+Module names and tensor layouts are those of the published Dual-HRNet checkpoint, so its weights load by name.
+Source: Wang et al., https://arxiv.org/abs/1908.07919; Sun et al., https://arxiv.org/abs/1904.04514
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.settings import Architecture
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a residual; channels stay as they are."""
+
+    def __init__(self, channels: int, momentum: float) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels, momentum=momentum)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels, momentum=momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + x, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with a residual; the output has four times `planes` channels."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, planes: int, momentum: float) -> None:
+        super().__init__()
+        out = planes * self.expansion
+        self.conv1 = nn.Conv2d(channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes, momentum=momentum)
+        self.conv2 = conv3x3(planes, planes)
+        self.bn2 = nn.BatchNorm2d(planes, momentum=momentum)
+        self.conv3 = nn.Conv2d(planes, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out, momentum=momentum)
+        self.downsample = (
+            nn.Identity()
+            if channels == out
+            else nn.Sequential(nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out, momentum=momentum))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
+
+
+class HighResolutionModule(nn.Module):
+    """One module: basic blocks on each branch, then every branch receives the sum of all, resampled to its size."""
+
+    def __init__(self, channels: Sequence[int], blocks: int, momentum: float) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(c, momentum) for _ in range(blocks))) for c in channels
+        )
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(_exchange(channels, source, target, momentum) for source in range(len(channels)))
+            for target in range(len(channels))
+        )
+
+    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        xs = [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
+        return [self._fuse(xs, target) for target in range(len(xs))]
+
+    def _fuse(self, xs: list[Tensor], target: int) -> Tensor:
+        layers = cast(nn.ModuleList, self.fuse_layers[target])
+        total = xs[target]
+        for source, x in enumerate(xs):
+            if source != target:
+                y = layers[source](x)
+                total = total + (resize(y, xs[target].shape[-2:]) if source > target else y)
+        return F.relu(total, inplace=True)
+
+
+class HRNet(nn.Module):
+    """Backbone and head of one stream. `DualHRNet` calls its parts in turn, because it fuses between the stages.
+
+    Input [B, 3, H, W] normalized float; H and W multiples of 32; logits [B, classes, H/4, W/4].
+    """
+
+    def __init__(self, architecture: Architecture, classes: int) -> None:
+        super().__init__()
+        a, momentum = architecture, architecture.batch_norm_momentum
+        self.stem_order = a.stem_order
+        self.conv1 = conv3x3(3, a.stem_width, stride=2)
+        self.bn1 = nn.BatchNorm2d(a.stem_width, momentum=momentum)
+        self.conv2 = conv3x3(a.stem_width, a.stem_width, stride=2)
+        self.bn2 = nn.BatchNorm2d(a.stem_width, momentum=momentum)
+
+        wide = a.stage1_width * Bottleneck.expansion
+        self.layer1 = nn.Sequential(
+            *(Bottleneck(a.stem_width if i == 0 else wide, a.stage1_width, momentum) for i in range(a.stage1_blocks))
+        )
+        self.transitions = nn.ModuleList(
+            [
+                _transition([wide], a.channels(2), momentum),
+                _transition(a.channels(2), a.channels(3), momentum),
+                _transition(a.channels(3), a.channels(4), momentum),
+            ]
+        )
+        self.stage2, self.stage3, self.stage4 = (
+            nn.Sequential(*(HighResolutionModule(a.channels(n), a.blocks, momentum) for _ in range(count)))
+            for n, count in zip((2, 3, 4), a.modules, strict=True)
+        )
+        features = sum(a.channels(4))
+        self.last_layer = nn.Sequential(
+            nn.Conv2d(features, features, 1),
+            nn.BatchNorm2d(features, momentum=momentum),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(features, classes, 1),
+        )
+
+    def stem(self, image: Tensor) -> Tensor:
+        """[B, 3, H, W] to [B, 4 * stage1_width, H/4, W/4]: two strided convolutions and stage 1."""
+        if self.stem_order == "published":
+            x = F.relu(self.conv2(self.bn1(self.conv1(image))), inplace=True)
+            x = F.relu(self.bn2(x), inplace=True)
+        else:
+            x = F.relu(self.bn1(self.conv1(image)), inplace=True)
+            x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return cast(Tensor, self.layer1(x))
+
+    def transition(self, stage: int, xs: list[Tensor]) -> list[Tensor]:
+        """Branches of the stage before to the branches of `stage` (2, 3 or 4): one more, at half the resolution."""
+        layers = cast(nn.ModuleList, self.transitions[stage - 2])
+        return [layer(xs[min(i, len(xs) - 1)]) for i, layer in enumerate(layers)]
+
+    def stage(self, stage: int, xs: list[Tensor]) -> list[Tensor]:
+        """All modules of `stage` (2, 3 or 4)."""
+        return cast(list[Tensor], (self.stage2, self.stage3, self.stage4)[stage - 2](xs))
+
+    def head(self, xs: list[Tensor]) -> Tensor:
+        """Four resolutions, brought to the finest and concatenated (15C channels), to logits."""
+        size = xs[0].shape[-2:]
+        features = torch.cat([xs[0], *(resize(x, size) for x in xs[1:])], dim=1)
+        return cast(Tensor, self.last_layer(features))
+
+
+def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
+    """3x3 convolution with padding 1 and no bias, as everywhere in HRNet."""
+    return nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resampling [B, C, h, w] to [B, C, *size], align_corners=False."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def conv_bn_relu(channels: int, out: int, kernel: int, stride: int, momentum: float) -> nn.Sequential:
+    """Convolution without bias, BN, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels, out, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out, momentum=momentum),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _transition(before: Sequence[int], after: Sequence[int], momentum: float) -> nn.ModuleList:
+    """Layers from the branches `before` to `after`; the new branch halves the resolution of the last one."""
+    layers: list[nn.Module] = []
+    for i, out in enumerate(after):
+        if i >= len(before):
+            layers.append(nn.Sequential(conv_bn_relu(before[-1], out, 3, 2, momentum)))
+        elif before[i] != out:
+            layers.append(conv_bn_relu(before[i], out, 3, 1, momentum))
+        else:
+            layers.append(nn.Identity())
+    return nn.ModuleList(layers)
+
+
+def _exchange(channels: Sequence[int], source: int, target: int, momentum: float) -> nn.Module:
+    """The path of one branch's features into another: 1x1 upwards, strided 3x3 steps downwards, nothing in place."""
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        return nn.Sequential(
+            nn.Conv2d(channels[source], channels[target], 1, bias=False),
+            nn.BatchNorm2d(channels[target], momentum=momentum),
+        )
+    inner = [conv_bn_relu(channels[source], channels[source], 3, 2, momentum) for _ in range(target - source - 1)]
+    last = nn.Sequential(
+        conv3x3(channels[source], channels[target], stride=2), nn.BatchNorm2d(channels[target], momentum=momentum)
+    )
+    return nn.Sequential(*inner, last)

@@ -1,0 +1,126 @@
+"""From a model directory and image pairs to classes: loading, normalization, prediction. Everything that predicts
+(validation, evaluate, predict, the registered model) comes through here.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.dual_hrnet import STRIDE, DualHRNet, DualLogits
+from model.hrnet import resize
+from model.settings import Architecture
+from xbd.errors import InputError
+
+# ImageNet statistics of RGB in [0, 1]: the published weights and every HRNet backbone were trained with them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class ModelError(InputError):
+    """A model directory that cannot be used; names file, finding, expectation and remedy."""
+
+
+class Prediction(NamedTuple):
+    """localization: uint8 [B, H, W], 0 or 1; damage: uint8 [B, H, W], 0 outside buildings, else grades 1-4."""
+
+    localization: Tensor
+    damage: Tensor
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 of the same shape, ImageNet-normalized, channels-last in memory.
+
+    Channels-last is the layout in which the CPU's and the GPU's convolutions are fastest.
+    """
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(1, 3, 1, 1)
+    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def classify(logits: DualLogits, size: tuple[int, int]) -> Prediction:
+    """Logits to classes at full resolution `size` (height, width).
+
+    Source: paper, section 3: "we set classification output in background by localization output".
+    """
+    localization = resize(logits.localization, size).argmax(1).to(torch.uint8)
+    damage = resize(logits.damage, size).argmax(1).to(torch.uint8) + 1
+    return Prediction(localization, damage * localization)
+
+
+@torch.inference_mode()
+def predict(model: DualHRNet, pre: Tensor, post: Tensor) -> Prediction:
+    """Classes of a batch of image pairs, on the model's device.
+
+    pre, post: uint8 [B, 3, H, W], any H and W: the normalized images are padded with zeros to multiples of 32 at the
+    right and the bottom, and the classes are cut back to H x W.
+    Raises ValueError where the shapes differ.
+    """
+    if pre.shape != post.shape:
+        raise ValueError(f"pre image is {tuple(pre.shape)}, post image {tuple(post.shape)}: expected one shape.")
+    device = next(model.parameters()).device
+    height, width = pre.shape[-2:]
+    padding = (0, -width % STRIDE, 0, -height % STRIDE)
+    padded = (F.pad(normalize(image.to(device)), padding) for image in (pre, post))
+    prediction = classify(model(*padded), (height + padding[3], width + padding[1]))
+    return Prediction(*(part[:, :height, :width] for part in prediction))
+
+
+def save_model(model: DualHRNet, directory: Path) -> None:
+    """Writes the model directory: weights as safetensors, architecture and preprocessing as JSON, nothing pickled.
+
+    The directory appears at once, complete; an existing one is replaced.
+    """
+    temporary = directory.parent / f".{directory.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / WEIGHTS)
+    config = {
+        "model": "dual-hrnet",
+        "architecture": asdict(model.architecture),
+        "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
+    }
+    (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    os.replace(temporary, directory)
+
+
+def load_model(directory: Path | str) -> DualHRNet:
+    """Reads a model directory; the model is in eval mode, on the CPU.
+
+    Raises ModelError where a file is missing or damaged, or the weights do not fit the architecture.
+    """
+    directory = Path(directory)
+    config_path, weights_path = directory / CONFIG, directory / WEIGHTS
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        model = DualHRNet(Architecture(**config["architecture"]))
+    except OSError as error:
+        raise ModelError(f"{config_path}: cannot be read ({error.strerror}): expected a model directory.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{config_path}: does not describe a Dual-HRNet ({error}). Train or import it again."
+        ) from error
+    try:
+        state = load_file(weights_path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{weights_path}: cannot be read ({error}). Fetch or train the model again.") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if odd:
+        raise ModelError(
+            f"{weights_path}: {len(odd)} tensors do not fit the architecture of {CONFIG}: {odd[0]} is "
+            f"{found.get(odd[0], 'missing')}, expected {expected.get(odd[0], 'none')}. Use files of one model."
+        )
+    model.load_state_dict(state)
+    return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,65 @@
+"""Lovász-softmax, the loss that the paper chose over weighted cross-entropy for xBD's class imbalance.
+
+Source: Berman et al., CVPR 2018, https://arxiv.org/abs/1705.08790
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def lovasz_softmax(
+    probs: Tensor, labels: Tensor, ignore_index: int = 255, class_weights: Sequence[float] | Tensor | None = None
+) -> Tensor:
+    """Lovász extension of the Jaccard loss, averaged over the classes present in the batch.
+
+    probs: [B, C, H, W] float in [0, 1], summing to 1 over C.
+    labels: [B, H, W] integer in [0, C) or ignore_index.
+    class_weights: one factor a class; the loss is the mean over the classes present of weight x class loss (the
+        published code of Dual-HRNet does the same), not divided by the sum of the weights.
+    Returns a float32 (or float64) scalar; exactly 0, with zero gradient, where every pixel is ignored.
+    Raises ValueError where the shapes do not fit.
+    Source: Berman et al., algorithm 1.
+    """
+    classes = probs.shape[1]
+    if probs.ndim != 4 or labels.shape != probs.shape[:1] + probs.shape[2:]:
+        raise ValueError(
+            f"lovasz_softmax: probs {tuple(probs.shape)} and labels {tuple(labels.shape)}: expected [B, C, H, W] and "
+            "[B, H, W]."
+        )
+    if class_weights is not None and len(class_weights) != classes:
+        raise ValueError(f"lovasz_softmax: {len(class_weights)} class weights for {classes} classes.")
+
+    valid = labels != ignore_index
+    pixels = probs.permute(0, 2, 3, 1)[valid]  # [N, C]
+    pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
+    targets = labels[valid]  # [N]
+    losses = []
+    for c in range(classes):
+        foreground = targets == c
+        if foreground.any():
+            loss = _lovasz_hinge(pixels[:, c], foreground)
+            losses.append(loss if class_weights is None else loss * float(class_weights[c]))
+    if not losses:
+        return pixels.sum() * 0  # keeps the graph, so that backward works and gives zeros
+    return torch.stack(losses).mean()
+
+
+def _lovasz_hinge(prob: Tensor, foreground: Tensor) -> Tensor:
+    """Loss of one class over N pixels: errors in falling order times the gradient of the Jaccard loss."""
+    errors = torch.where(foreground, 1 - prob, prob)
+    errors, order = torch.sort(errors, descending=True)
+    return torch.dot(errors, _jaccard_gradient(foreground[order]).to(errors.dtype))
+
+
+def _jaccard_gradient(foreground: Tensor) -> Tensor:
+    """Growth of the Jaccard loss as pixels join the error set in the given order: [N] bool to [N] float64."""
+    # float64: the differences of neighbouring Jaccard values fall below float32's resolution on a batch of
+    # millions of pixels (1 / N against 6e-8), which would zero the weight of every easy pixel.
+    hits = foreground.cumsum(0, dtype=torch.float64)
+    total = hits[-1]
+    position = torch.arange(1, len(foreground) + 1, device=foreground.device, dtype=torch.float64)
+    jaccard = 1 - (total - hits) / (total + position - hits)
+    jaccard[1:] = jaccard[1:] - jaccard[:-1]
+    return jaccard

@@ -1,0 +1,60 @@
+"""What decides a network and a training run, as validated data; without torch, so that a `--help` stays quick."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(config=_STRICT, frozen=True, kw_only=True)
+class Architecture:
+    """Everything that decides which tensors an HRNet holds and how they are applied.
+
+    The defaults are HRNetV2-W32. stem_order is "imagenet" (conv, BN, ReLU, twice) or "published": the published
+    Dual-HRNet forward has no ReLU after the first BN and one before the second, and its weights depend on it.
+    batch_norm_momentum is 0.01 in the published code; a run of a few hundred steps needs a larger one, because the
+    running statistics that evaluation uses lag behind the weights by about 1 / momentum steps.
+    """
+
+    width: Annotated[int, Ge(1)] = 32
+    stem_width: Annotated[int, Ge(1)] = 64
+    stage1_width: Annotated[int, Ge(1)] = 64
+    stage1_blocks: Annotated[int, Ge(1)] = 4
+    modules: Annotated[Sequence[Annotated[int, Ge(1)]], Len(3, 3)] = (1, 4, 3)
+    blocks: Annotated[int, Ge(1)] = 4
+    stem_order: Literal["imagenet", "published"] = "imagenet"
+    batch_norm_momentum: Annotated[float, Gt(0), Le(1)] = 0.01
+
+    def channels(self, branches: int) -> list[int]:
+        """Channels of the first `branches` branches: C, 2C, 4C, 8C."""
+        return [self.width * 2**i for i in range(branches)]
+
+
+@dataclass(config=_STRICT, frozen=True, kw_only=True)
+class TrainSettings:
+    """The `train` section of params.yaml: the paper's recipe (section 3) and what it leaves open.
+
+    crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the paper's alpha.
+    class_weights: factors of the damage grades' losses, or null. validate_every: in epochs; 0 never validates and
+    keeps the last weights instead of the best. workers: processes that read crops beside the training process.
+    """
+
+    network: Architecture
+    seed: Annotated[int, Ge(0)]
+    epochs: Annotated[int, Ge(1)]
+    global_batch_size: Annotated[int, Ge(1)]
+    crop_size: Annotated[int, Ge(32)]
+    crops_per_scene: Annotated[int, Ge(1)]
+    scale: Annotated[Sequence[Annotated[float, Gt(0), Le(4)]], Len(2, 2)]
+    learning_rate: Annotated[float, Gt(0)]
+    momentum: Annotated[float, Ge(0), Lt(1)]
+    weight_decay: Annotated[float, Ge(0)]
+    poly_power: Annotated[float, Ge(0)]
+    damage_weight: Annotated[float, Ge(0)]
+    class_weights: Annotated[Sequence[Annotated[float, Ge(0)]], Len(4, 4)] | None
+    validate_every: Annotated[int, Ge(0)]
+    workers: Annotated[int, Ge(0)]

@@ -1,0 +1,55 @@
+"""Reading and writing images: a damaged file is an error, never a half-decoded picture."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from xbd.errors import InputError
+
+MAX_PIXELS = 16384**2  # a header that claims more is refused before any memory is taken
+# Pillow's own limit only warns below twice its value; one limit, enforced here, is easier to state.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageError(InputError):
+    """An image that cannot be used; the message names file, finding, expectation and remedy."""
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """Decodes an RGB image file to uint8 [H, W, 3]; see `decode_image`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}). Bring the image back.") from error
+    return decode_image(content, str(path))
+
+
+def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
+    """Decodes an encoded 8-bit RGB image to uint8 [H, W, 3].
+
+    Pillow and not OpenCV, because OpenCV returns a truncated PNG with its missing rows black and no error.
+    Raises ImageError, naming `name`, where the content is damaged, too large, or of another kind than 8-bit RGB.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{name}: claims {image.width}x{image.height} pixels, the limit is {MAX_PIXELS}.")
+            if image.mode not in ("RGB", "RGBA"):
+                raise ImageError(
+                    f"{name}: has mode {image.mode}, expected 8-bit RGB as in xBD. Convert the image to 8-bit RGB."
+                )
+            return np.asarray(image.convert("RGB"))
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be decoded ({error}). Fetch the file again.") from error
+
+
+def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
+    """uint8 [H, W] or [H, W, 3] to the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

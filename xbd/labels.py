@@ -1,0 +1,103 @@
+"""xBD labels: one JSON file an image, its buildings as WKT polygons in pixels, with a damage grade after the event.
+
+Source: Gupta et al., "xBD: A Dataset for Assessing Building Damage", https://arxiv.org/abs/1911.09296
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shapely
+import shapely.wkt
+
+from xbd.errors import InputError
+
+UNCLASSIFIED = 255
+GRADES = {
+    "no-damage": 1,
+    "minor-damage": 2,
+    "major-damage": 3,
+    "destroyed": 4,
+    "un-classified": UNCLASSIFIED,
+}
+
+
+class LabelError(InputError):
+    """A label file that is not what xBD publishes; the message names file, finding, expectation and remedy."""
+
+
+@dataclass(frozen=True)
+class Building:
+    """One labelled building.
+
+    uid: identity shared by the pre and the post label. polygon: in pixels, x to the right, y down.
+    grade: 1 no damage, 2 minor, 3 major, 4 destroyed, 255 un-classified; None in pre labels, which have no grade.
+    """
+
+    uid: str
+    polygon: shapely.Polygon
+    grade: int | None
+
+    @property
+    def is_sound(self) -> bool:
+        """False for polygons that cross themselves or have no area; they are drawn all the same, and counted."""
+        return bool(self.polygon.is_valid and self.polygon.area > 0)
+
+
+@dataclass(frozen=True)
+class Label:
+    """Buildings and metadata of one label file."""
+
+    buildings: list[Building]
+    metadata: dict[str, Any]
+
+
+def read_buildings(path: Path) -> list[Building]:
+    """The buildings of a label file, in its order; see `read_label`."""
+    return read_label(path).buildings
+
+
+def read_label(path: Path) -> Label:
+    """Reads a pre or post label. An empty building list is a valid scene.
+
+    Raises LabelError where the file cannot be read, is not JSON, lacks a field, or holds a geometry that is not a
+    WKT polygon with finite coordinates, or a subtype that xBD does not define.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read ({error.strerror}). Bring the label file back.") from error
+    except ValueError as error:
+        raise LabelError(f"{path}: is not JSON ({error}). Fetch the file again.") from error
+    try:
+        features, metadata = content["features"]["xy"], content["metadata"]
+    except (KeyError, TypeError) as error:
+        raise LabelError(
+            f"{path}: has no {error}: expected the keys features.xy and metadata, as in published xBD labels."
+        ) from error
+    if not isinstance(features, list) or not isinstance(metadata, dict):
+        raise LabelError(f"{path}: features.xy must be a list and metadata a mapping, as in published xBD labels.")
+    return Label([_read_building(path, number, feature) for number, feature in enumerate(features)], metadata)
+
+
+def _read_building(path: Path, number: int, feature: Any) -> Building:
+    try:
+        properties, wkt = feature["properties"], feature["wkt"]
+        uid = str(properties.get("uid", f"number {number}"))
+        subtype = properties.get("subtype")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LabelError(f"{path}: building number {number}: expected the keys properties and wkt. Fix it.") from error
+    remedy = "Fix the label, or list the scene under prepare.exclude."
+    if subtype is not None and subtype not in GRADES:
+        raise LabelError(f"{path}: building {uid}: subtype {subtype!r} is not one of {', '.join(GRADES)}. {remedy}")
+    try:
+        polygon = shapely.wkt.loads(wkt)
+    except (shapely.errors.GEOSException, TypeError) as error:
+        raise LabelError(f"{path}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
+    if not isinstance(polygon, shapely.Polygon):
+        raise LabelError(f"{path}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")
+    if not all(math.isfinite(value) for point in polygon.exterior.coords for value in point):
+        raise LabelError(f"{path}: building {uid}: has a coordinate that is not finite. {remedy}")
+    return Building(uid, polygon, None if subtype is None else GRADES[subtype])
