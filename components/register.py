@@ -2,13 +2,16 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
 from xbd.errors import InputError
+
+if TYPE_CHECKING:
+    from components.tracking import ModelPackage
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torchmetrics")
@@ -33,7 +36,7 @@ def register(model: Path, metrics_file: Path, run_file: Path, out: Path, params:
     run = tracking.read_run(run_file)
     scores = {key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)}
     tags = scores | tracking.source_tags() | {"data_version": run.data_version, "settings_hash": run.settings_hash}
-    version = tracking.register_model(run, params.register_.name, _pyfunc(model), tags)
+    version = tracking.register_model(run, params.register_.name, _package(model), tags)
     if LOCK.exists():
         tracking.log_file(run, LOCK)
     uri = f"models:/{version.name}/{version.version}"
@@ -55,29 +58,24 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _pyfunc(model: Path) -> Mapping[str, Any]:
-    """Arguments of `mlflow.pyfunc.log_model`: code, weights, signature, and a pair of images as input example."""
+def _package(model: Path) -> "ModelPackage":
+    """What the version consists of: weights, code, requirements, and a pair of images as input example."""
     import numpy as np
-    import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
 
+    from components.tracking import ModelPackage
     from xbd.images import encode_png
 
     rng = np.random.default_rng(0)
     pre, post = (encode_png(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(2))
-    return {
-        "python_model": str(ROOT / "model" / "pyfunc.py"),
-        "artifacts": {"model": str(model)},
-        "code_paths": [str(ROOT / "model"), str(ROOT / "xbd")],
-        "signature": ModelSignature(
-            Schema([ColSpec(DataType.binary, "pre"), ColSpec(DataType.binary, "post")]),
-            Schema([ColSpec(DataType.binary, "localization"), ColSpec(DataType.binary, "damage")]),
-        ),
-        "input_example": pd.DataFrame({"pre": [pre], "post": [post]}),
+    return ModelPackage(
+        script=ROOT / "model" / "pyfunc.py",
+        artifacts={"model": model},
+        code=[ROOT / "model", ROOT / "xbd"],
+        example={"pre": pre, "post": post},
+        outputs=["localization", "damage"],
         # Named and pinned here, because MLflow otherwise guesses them by running the model in a second process.
-        "pip_requirements": [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
-    }
+        requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

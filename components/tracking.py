@@ -8,17 +8,20 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 from mlflow.entities import Metric, RunStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
 
 from xbd.errors import InputError
 
@@ -45,6 +48,22 @@ class Run:
     experiment: str
     data_version: str
     settings_hash: str
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """What a registered model consists of.
+
+    script: file that MLflow loads as the model's code; code: packages that it imports. artifacts: files by the name
+    the script knows them by. example: one row of encoded files by column; outputs: columns of the answer.
+    """
+
+    script: Path
+    artifacts: Mapping[str, Path]
+    code: Sequence[Path]
+    example: Mapping[str, bytes]
+    outputs: Sequence[str]
+    requirements: Sequence[str]
 
 
 @cache
@@ -118,13 +137,19 @@ def finish_run(run: Run, *, failed: bool = False) -> None:
     client().set_terminated(run.run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
 
 
-def register_model(run: Run, name: str, model_info: Mapping[str, Any], tags: Mapping[str, str]) -> ModelVersion:
-    """Logs a pyfunc model (arguments of `mlflow.pyfunc.log_model`) with the run and makes it a version of `name`,
-    the new challenger.
-    """
+def register_model(run: Run, name: str, package: ModelPackage, tags: Mapping[str, str]) -> ModelVersion:
+    """Logs a pyfunc model with the run and makes it a version of `name`, the new challenger."""
     client()
     with mlflow.start_run(run_id=run.run_id):
-        info = mlflow.pyfunc.log_model(name="model", **model_info)
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package.script),
+            artifacts={key: str(path) for key, path in package.artifacts.items()},
+            code_paths=[str(path) for path in package.code],
+            signature=ModelSignature(_binary_columns(package.example), _binary_columns(package.outputs)),
+            input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
+            pip_requirements=list(package.requirements),
+        )
     try:
         client().create_registered_model(name)
     except MlflowException as error:
@@ -177,6 +202,10 @@ def source_tags() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"git_commit": commit, "git_dirty": str(bool(status.strip())).lower()}
+
+
+def _binary_columns(names: Iterable[str]) -> Schema:
+    return Schema([ColSpec(DataType.binary, name) for name in names])
 
 
 def _is_unfinished(run: Run) -> bool:

@@ -35,22 +35,22 @@ def lovasz_softmax(
     pixels = probs.permute(0, 2, 3, 1)[valid]  # [N, C]
     pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
     targets = labels[valid]  # [N]
-    losses = []
+    losses, order = [], None
     for c in range(classes):
         foreground = targets == c
-        if foreground.any():
-            loss = _lovasz_hinge(pixels[:, c], foreground)
-            losses.append(loss if class_weights is None else loss * float(class_weights[c]))
+        if not foreground.any():
+            continue
+        errors = torch.where(foreground, 1 - pixels[:, c], pixels[:, c])
+        if order is None or classes > 2:  # two classes share their errors, and so one order serves both
+            order = errors.detach().argsort(descending=True)
+        # The loss is linear in the errors once their order is known, so the weights need no graph.
+        weights = torch.empty_like(errors, requires_grad=False)
+        weights[order] = _jaccard_gradient(foreground[order]).to(errors.dtype)
+        loss = torch.dot(errors, weights)
+        losses.append(loss if class_weights is None else loss * float(class_weights[c]))
     if not losses:
         return pixels.sum() * 0  # keeps the graph, so that backward works and gives zeros
     return torch.stack(losses).mean()
-
-
-def _lovasz_hinge(prob: Tensor, foreground: Tensor) -> Tensor:
-    """Loss of one class over N pixels: errors in falling order times the gradient of the Jaccard loss."""
-    errors = torch.where(foreground, 1 - prob, prob)
-    errors, order = torch.sort(errors, descending=True)
-    return torch.dot(errors, _jaccard_gradient(foreground[order]).to(errors.dtype))
 
 
 def _jaccard_gradient(foreground: Tensor) -> Tensor:
@@ -61,5 +61,4 @@ def _jaccard_gradient(foreground: Tensor) -> Tensor:
     total = hits[-1]
     position = torch.arange(1, len(foreground) + 1, device=foreground.device, dtype=torch.float64)
     jaccard = 1 - (total - hits) / (total + position - hits)
-    jaccard[1:] = jaccard[1:] - jaccard[:-1]
-    return jaccard
+    return torch.diff(jaccard, prepend=jaccard.new_zeros(1))

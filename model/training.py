@@ -28,7 +28,7 @@ from model.settings import TrainSettings
 from xbd.dataset import Sample, SceneCrops, Scenes
 from xbd.errors import InputError
 from xbd.labels import UNCLASSIFIED
-from xbd.scenes import data_version
+from xbd.scenes import SceneError, data_version
 
 Record = dict[str, float]
 
@@ -92,7 +92,7 @@ def train(
             f"train.global_batch_size: {settings.global_batch_size} is more than the {len(crops)} crops of an epoch "
             f"({len(crops.records)} scenes x {settings.crops_per_scene}). Lower it or raise train.crops_per_scene."
         )
-    validation = Scenes(data, ["validation"]) if settings.validate_every else None
+    validation = _validation_scenes(data) if settings.validate_every else None
     model = DualHRNet(settings.network).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -121,6 +121,13 @@ def validate(model: DualHRNet, scenes: Scenes) -> Record:
         metric.update(localization.cpu(), damage.cpu(), sample.mask)
     model.train(training)
     return {key: float(value) for key, value in metric.compute().items()}
+
+
+def _validation_scenes(data: Path) -> Scenes:
+    try:
+        return Scenes(data, ["validation"])
+    except SceneError as error:
+        raise TrainingError(f"{error} Raise prepare.validation_share, or set train.validate_every to 0.") from error
 
 
 def poly_learning_rate(settings: TrainSettings, progress: float) -> float:

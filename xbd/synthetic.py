@@ -21,6 +21,8 @@ from xbd.images import encode_png
 from xbd.synthetic_layout import METRES_PER_PIXEL
 from xbd.synthetic_scene import SyntheticBuilding, SyntheticScene, View, draw_scene
 
+__all__ = ["EVENTS", "Event", "SyntheticScene", "draw_scene", "write_sample"]
+
 METRES_PER_DEGREE = 111_320.0  # of latitude
 PREFIX = "sample-"
 SPLITS = ("train", "test")
@@ -53,8 +55,9 @@ def write_sample(out: Path, *, train: int, test: int, size: int, seed: int) -> N
     Raises InputError where `out` holds anything but such a sample.
     """
     _refuse_to_replace_others(out)
-    partial = out.parent / f".{out.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, replaced = out.parent / f".{out.name}.partial", out.parent / f".{out.name}.replaced"
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         for split in SPLITS:
             for kind in ("images", "labels"):
@@ -62,11 +65,13 @@ def write_sample(out: Path, *, train: int, test: int, size: int, seed: int) -> N
         tasks = [("train", number) for number in range(train)] + [("test", number) for number in range(test)]
         for split, number in tqdm(tasks, desc="sample", unit="scene", disable=None):
             _write_scene(partial / split, split, number, size, seed)
+        # Two renames, so that a kill in between leaves no `out` rather than half of one.
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(replaced)
         partial.rename(out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in (partial, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _refuse_to_replace_others(out: Path) -> None:
@@ -102,7 +107,7 @@ def _write_scene(folder: Path, split: str, number: int, size: int, seed: int) ->
 def _features(
     buildings: list[SyntheticBuilding], uids: list[str], moment: str, origin: npt.NDArray[np.float64] | None
 ) -> list[dict[str, Any]]:
-    """xBD's list of buildings: in pixels, or in degrees where the image's upper left corner is given."""
+    """XBD's list of buildings: in pixels, or in degrees where the image's upper left corner is given."""
     features = []
     for building, uid in zip(buildings, uids, strict=True):
         properties = {"feature_type": "building", "uid": uid}
@@ -124,8 +129,9 @@ def _metadata(
 ) -> dict[str, Any]:
     """All keys of xBD's metadata, in its order."""
     view: View = scene.pre_view if moment == "pre" else scene.post_view
-    # As in xBD, pan_resolution is the image's pixel and gsd that of the four times coarser colour bands.
-    resolution = METRES_PER_PIXEL / np.cos(np.radians(view.off_nadir_angle)) ** 0.5
+    # As in xBD, pan_resolution is about the image's pixel and gsd that of the four times coarser colour bands; both
+    # grow as the sensor looks aside.
+    resolution = METRES_PER_PIXEL / float(np.cos(np.radians(view.off_nadir_angle)))
     catalog = uuid.uuid5(uuid.NAMESPACE_URL, f"{event.name}/{moment}").hex[:16].upper()
     return {
         "sensor": "WORLDVIEW02",

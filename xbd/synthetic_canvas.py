@@ -26,64 +26,80 @@ def noise(rng: np.random.Generator, size: int, scales: Sequence[float]) -> Float
 
 
 class Canvas:
-    """pixels: uint8 [2H, 2W, 3]; everything drawn is moved by `shift` (x, y in pixels)."""
+    """pixels: uint8 [2H, 2W, 3], or [2H, 2W] for a mask; what is drawn is moved by `shift` (x, y in pixels)."""
 
-    def __init__(self, ground: FloatField, shift: tuple[float, float]) -> None:
-        """ground: float32 [H, W, 3] in 0..255."""
-        move = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
-        size = (ground.shape[1], ground.shape[0])
-        moved = cv2.warpAffine(ground, move, size, borderMode=cv2.BORDER_REFLECT)
-        moved = np.clip(moved, 0, 255).astype(np.uint8)
-        self.pixels: Picture = cv2.resize(moved, (size[0] * SCALE, size[1] * SCALE), interpolation=cv2.INTER_LINEAR)
+    def __init__(self, pixels: Picture, shift: tuple[float, float]) -> None:
+        self.pixels = pixels
         self.shift = shift
 
     @classmethod
+    def of(cls, ground: FloatField, shift: tuple[float, float]) -> "Canvas":
+        """Starts from ground, float32 [H, W, 3] in 0..255, moved as well."""
+        size = (ground.shape[1], ground.shape[0])
+        move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+        moved = cv2.warpAffine(ground, move, size, borderMode=cv2.BORDER_REFLECT)
+        whole = np.clip(moved, 0, 255).astype(np.uint8)
+        return cls(np.asarray(cv2.resize(whole, (size[0] * SCALE, size[1] * SCALE)), np.uint8), shift)
+
+    @classmethod
     def mask(cls, size: int, shift: tuple[float, float]) -> "Canvas":
-        """A black canvas of one channel."""
-        canvas = cls.__new__(cls)
-        canvas.pixels, canvas.shift = np.zeros((size * SCALE, size * SCALE), np.uint8), shift
-        return canvas
+        """Starts from black, with one channel."""
+        return cls(np.zeros((size * SCALE, size * SCALE), np.uint8), shift)
 
     def fixed(self, points: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """[N, 2] in pixels to OpenCV's fixed-point coordinates on the canvas."""
         on_canvas = (np.asarray(points, np.float64) + self.shift) * SCALE + (SCALE - 1) / 2
-        return (on_canvas * 2**_FRACTION_BITS).round().astype(np.int32)
+        return np.asarray((on_canvas * 2**_FRACTION_BITS).round(), np.int32)
 
     def fill(self, polygon: npt.ArrayLike, colour: Sequence[float]) -> None:
         """polygon: [N, 2]."""
         cv2.fillPoly(self.pixels, [self.fixed(polygon)], tuple(colour), cv2.LINE_8, _FRACTION_BITS)
 
     def line(self, points: npt.ArrayLike, colour: Sequence[float], width: float) -> None:
-        """points: [N, 2]; width in pixels."""
+        """points: [N, 2] of one line or [M, N, 2] of several; width in pixels."""
+        fixed = self.fixed(points)
+        lines = [fixed] if fixed.ndim == 2 else list(fixed)
         thickness = max(1, round(width * SCALE))
-        cv2.polylines(self.pixels, [self.fixed(points)], False, tuple(colour), thickness, cv2.LINE_8, _FRACTION_BITS)
+        cv2.polylines(self.pixels, lines, False, tuple(colour), thickness, cv2.LINE_8, _FRACTION_BITS)
 
-    def disk(self, x: float, y: float, radius: float, colour: Sequence[float]) -> None:
-        """A filled circle."""
-        centre = (round((x + self.shift[0]) * SCALE), round((y + self.shift[1]) * SCALE))
-        cv2.circle(self.pixels, centre, max(1, round(radius * SCALE)), tuple(colour), -1)
+    def strokes(self, ends: npt.ArrayLike, colours: Sequence[Sequence[float]], widths: Sequence[float]) -> None:
+        """Many short lines; ends: [N, 2, 2]; widths in pixels."""
+        for line, colour, width in zip(self.fixed(ends), colours, widths, strict=True):
+            cv2.polylines(self.pixels, [line], False, colour, max(1, round(width * SCALE)), cv2.LINE_8, _FRACTION_BITS)
 
-    def window(self, polygon: npt.ArrayLike, margin: float = 0) -> tuple[Picture, npt.NDArray[np.bool_]]:
-        """The part of `pixels` around a polygon, as a view, and which of it lies inside; [h, w, 3] and [h, w]."""
-        points = self.fixed(polygon) / 2**_FRACTION_BITS
+    def disks(self, centres: npt.ArrayLike, radii: npt.ArrayLike, colours: Sequence[Sequence[float]]) -> None:
+        """Filled circles; centres: [N, 2], radii: [N], in pixels."""
+        spots = ((np.asarray(centres, np.float64) + self.shift) * SCALE).round().astype(int).tolist()
+        sizes = np.maximum(np.asarray(radii, np.float64) * SCALE, 1).round().astype(int).tolist()
+        for spot, size, colour in zip(spots, sizes, colours, strict=True):
+            cv2.circle(self.pixels, spot, size, colour, -1)
+
+    def window(self, polygon: npt.ArrayLike) -> tuple[Picture, npt.NDArray[np.bool_]]:
+        """The part of `pixels` around a polygon, as a view of at least a pixel, and which of it lies inside.
+
+        Returns [h, w, 3] and [h, w].
+        """
+        left, top = self._corner(polygon)
+        points = self.fixed(polygon) / 2**_FRACTION_BITS - (left, top)
         height, width = self.pixels.shape[:2]
-        left, top = np.clip(points.min(axis=0) - margin * SCALE, 0, (width, height)).astype(int)
-        right, bottom = np.clip(points.max(axis=0) + margin * SCALE + 1, 0, (width, height)).astype(int)
-        inside = np.zeros((max(bottom - top, 0), max(right - left, 0)), np.uint8)
-        if inside.size:
-            cv2.fillPoly(inside, [(points - (left, top)).round().astype(np.int32)], 1)
-        return self.pixels[top:bottom, left:right], inside.astype(bool)
+        right, bottom = np.clip(points.max(axis=0) + 2, 1, (width - left, height - top)).astype(int)
+        inside = np.zeros((bottom, right), np.uint8)
+        cv2.fillPoly(inside, [points.round().astype(np.int32)], 1)
+        return self.pixels[top : top + bottom, left : left + right], inside.astype(bool)
+
+    def _corner(self, polygon: npt.ArrayLike) -> tuple[int, int]:
+        height, width = self.pixels.shape[:2]
+        left, top = np.clip(self.fixed(polygon).min(axis=0) // 2**_FRACTION_BITS - 1, 0, (width - 1, height - 1))
+        return int(left), int(top)
 
     @contextmanager
-    def clipped(self, polygon: npt.ArrayLike) -> Iterator[None]:
-        """Undoes, at the end, what was drawn outside the polygon."""
+    def clipped(self, polygon: npt.ArrayLike) -> Iterator["Canvas"]:
+        """A canvas to draw on, of which only what lies in the polygon stays."""
         view, inside = self.window(polygon)
-        whole = self.pixels
-        self.pixels = whole.copy()
-        yield
-        drawn, _ = self.window(polygon)
-        np.copyto(view, drawn, where=inside[..., None])
-        self.pixels = whole
+        left, top = self._corner(polygon)
+        part = Canvas(view.copy(), (self.shift[0] - left / SCALE, self.shift[1] - top / SCALE))
+        yield part
+        np.copyto(view, part.pixels, where=inside[..., None])
 
     def shade(self, where: "Canvas", light: float) -> None:
         """Darkens what the mask covers; a shadow keeps some of the sky's blue."""
@@ -98,4 +114,4 @@ class Canvas:
     def averaged(self) -> FloatField:
         """float32 [H, W, 3]: the picture at its final resolution."""
         size = (self.pixels.shape[1] // SCALE, self.pixels.shape[0] // SCALE)
-        return cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        return np.asarray(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA), np.float32)

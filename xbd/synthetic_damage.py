@@ -5,17 +5,26 @@ collapsed, or surrounded by water and mud. Destroyed: rubble, ash or a slab wher
 """
 
 import math
+from itertools import pairwise
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from xbd.synthetic_canvas import Canvas, FloatField, noise
+from xbd.synthetic_canvas import SCALE, Canvas, FloatField, noise
 from xbd.synthetic_layout import Colour, House, Layout, Points
 
 MINOR_SHARE = (0.10, 0.30)  # of the roof
 MAJOR_SHARE = (0.35, 0.60)
-TARP: Colour = (62, 92, 168)
+TARP: Colour = (58, 86, 160)
+HOLE: dict[str, Colour] = {
+    "wind": (84, 70, 58), "fire": (44, 40, 38), "flooding": (80, 70, 56), "earthquake": (92, 86, 80),
+}  # fmt: skip
+# How strongly buildings of a grade push burnt ground, mud or water around them, or keep it away.
+BURNT = {"no-damage": -1.0, "minor-damage": 0.35, "major-damage": 1.0, "destroyed": 1.3}
+MUDDY = {"no-damage": -0.9, "minor-damage": 0.6, "major-damage": 1.4, "destroyed": 1.5}
+UNDER_WATER = {"no-damage": -1.6, "minor-damage": 0.8, "major-damage": 1.7, "destroyed": 0.45}
+# How far debris flies around a building, in pixels, and how many pieces of it.
+DEBRIS = {"wind": (14, 30), "earthquake": (6, 8)}
 RUBBLE: dict[str, tuple[Colour, ...]] = {
     "wind": ((188, 176, 158), (150, 128, 104), (206, 204, 200), (96, 86, 76), (120, 104, 88), (170, 144, 116)),
     "fire": ((172, 164, 156), (120, 114, 108), (64, 60, 58), (196, 190, 184), (90, 82, 76), (146, 128, 114)),
@@ -27,140 +36,151 @@ SLAB: dict[str, Colour] = {
 }  # fmt: skip
 
 
-def roof_height(house: House, kind: str | None) -> float:
-    """Metres; kind is the type of the disaster, None before it. Collapsed buildings cast hardly a shadow."""
-    if kind is None or house.subtype in ("no-damage", "minor-damage", "un-classified"):
+def roof_height(house: House, disaster_type: str | None) -> float:
+    """Metres; disaster_type is None before the event. Collapsed buildings cast hardly a shadow."""
+    if disaster_type is None or house.subtype in ("no-damage", "minor-damage", "un-classified"):
         return house.height
     if house.subtype == "destroyed":
         return 0.6
-    return house.height * (1.0 if kind == "flooding" else 0.75)
+    return house.height * (1.0 if disaster_type == "flooding" else 0.75)
 
 
-def damage_ground(canvas: Canvas, layout: Layout, kind: str, rng: np.random.Generator) -> None:
+def damage_ground(canvas: Canvas, layout: Layout, disaster_type: str, rng: np.random.Generator) -> None:
     """Burnt ground, water, mud or scattered debris around the damaged buildings."""
-    if kind == "fire":
-        burnt = _influence(layout, rng, {"no-damage": -1.0, "minor-damage": 0.35, "major-damage": 1.0, "destroyed": 1.3})
-        canvas.blend((58, 50, 44), 0.72 * burnt)
-    elif kind == "flooding":
-        mud = _influence(layout, rng, {"no-damage": -0.9, "minor-damage": 0.9, "major-damage": 1.4, "destroyed": 1.3})
-        canvas.blend((128, 110, 84), 0.6 * mud)
-        water = _influence(layout, rng, {"no-damage": -1.6, "minor-damage": 0.35, "major-damage": 1.6, "destroyed": 0.5})
-        canvas.blend((104, 94, 72), 0.95 * water)
+    if disaster_type == "fire":
+        canvas.blend((58, 50, 44), 0.72 * _influence(layout, rng, BURNT))
+    elif disaster_type == "flooding":
+        canvas.blend((134, 114, 86), 0.65 * _influence(layout, rng, MUDDY))
+        turbid = rng.random()
+        water = [turbid * muddy + (1 - turbid) * dark for muddy, dark in zip((116, 98, 72), (58, 62, 54), strict=True)]
+        canvas.blend(water, 0.93 * _influence(layout, rng, UNDER_WATER))
     else:
-        spread = {"wind": (14.0, 30), "earthquake": (6.0, 8)}[kind]
+        reach, pieces = DEBRIS[disaster_type]
         for house in layout.houses:
             amount = {"minor-damage": 0.25, "major-damage": 0.7, "destroyed": 1.0}.get(house.subtype, 0.0)
-            spots = house.centre + rng.normal(0, spread[0] + np.ptp(house.outline, axis=0).mean() * 0.35, (int(spread[1] * amount), 2))
-            _scatter(canvas, spots, RUBBLE[kind], rng)
+            spread = reach + float(np.ptp(house.outline, axis=0).mean()) * 0.35
+            _scatter(
+                canvas, house.centre + rng.normal(0, spread, (int(pieces * amount), 2)), RUBBLE[disaster_type], rng
+            )
 
 
-def damage_roof(canvas: Canvas, house: House, lean: Points, kind: str) -> None:
+def damage_roof(canvas: Canvas, house: House, lean: Points, disaster_type: str) -> None:
     """Draws the damage over the roof (or, where nothing stands, over the footprint)."""
     rng = np.random.default_rng(house.seed + 1)
     outline = house.outline + lean
     if house.subtype == "minor-damage":
-        if kind == "flooding":
-            return _stain(canvas, outline, 0.2 * rng.random(), rng)
-        _lose_roof(canvas, outline, rng.uniform(*MINOR_SHARE), kind, rng, tarp=kind == "wind" and rng.random() < 0.45)
-    elif house.subtype == "major-damage":
-        if kind == "flooding" and rng.random() < 0.6:
-            return _stain(canvas, outline, rng.uniform(0.3, 0.5), rng)
-        share = rng.uniform(*MAJOR_SHARE)
-        _lose_roof(canvas, outline, share, kind, rng, tarp=False)
-        _spill(canvas, outline, share, 5.0, kind, rng)
-    elif house.subtype == "destroyed":
-        _destroy(canvas, outline, kind, rng)
-
-
-def _destroy(canvas: Canvas, outline: Points, kind: str, rng: np.random.Generator) -> None:
-    slab = np.asarray(SLAB[kind]) * rng.normal(1, 0.08)
-    style = rng.random()
-    with canvas.clipped(outline):
-        if kind == "fire":
-            canvas.fill(outline, tuple(slab * 0.72))
-        elif style < 0.6:
-            canvas.fill(outline, tuple(slab * 0.8))
+        if disaster_type == "flooding" and rng.random() < 0.65:
+            _stain(canvas, outline, 0.2 * rng.random(), rng)
+        elif disaster_type == "wind" and rng.random() < 0.4:
+            _cover_roof(canvas, house, lean, rng.uniform(*MINOR_SHARE), rng)
         else:
-            canvas.fill(outline, tuple(slab * 1.05))
-    if kind == "fire":
-        _spill(canvas, outline, 0.9, 1.2, kind, rng)
-        canvas.line(outline, tuple(slab * 1.35), 0.8)
-    elif style < 0.8:
-        _spill(canvas, outline, 1.5, 4.5, kind, rng)
-    else:
-        _spill(canvas, outline, 0.35, 6.0, kind, rng)
+            _lose_roof(canvas, outline, rng.uniform(*MINOR_SHARE), disaster_type, rng)
+    elif house.subtype == "major-damage":
+        if disaster_type == "flooding" and rng.random() < 0.6:
+            _stain(canvas, outline, rng.uniform(0.3, 0.5), rng)
+        else:
+            lost = _lose_roof(canvas, outline, rng.uniform(*MAJOR_SHARE), disaster_type, rng)
+            _scatter(canvas, lost + rng.normal(0, 3.5, lost.shape), RUBBLE[disaster_type], rng)
+    elif house.subtype == "destroyed":
+        _destroy(canvas, outline, disaster_type, rng)
 
 
-def _lose_roof(canvas: Canvas, outline: Points, share: float, kind: str, rng: np.random.Generator, tarp: bool) -> None:
-    """Replaces a share of the roof's area by what is under it (or by a tarpaulin); it is lost from one side."""
+def _destroy(canvas: Canvas, outline: Points, disaster_type: str, rng: np.random.Generator) -> None:
+    """A field of rubble, or little more than the slab; after a fire ash, with traces of the walls."""
+    slab = np.asarray(SLAB[disaster_type]) * rng.normal(1, 0.08)
+    cleared = rng.random() < 0.25
+    canvas.fill(outline, tuple(slab * (1.05 if cleared else 0.78)))
+    low, high = outline.min(axis=0), outline.max(axis=0)
+    density = (0.35 if cleared else 1.4) * rng.uniform(0.7, 1.2)
+    spots = rng.uniform(low, high, (int(np.prod(high - low) * density / 5), 2))
+    ring = outline.astype(np.float32)
+    spots = spots[[cv2.pointPolygonTest(ring, (x, y), False) >= 0 for x, y in spots.tolist()]]
+    reach = rng.uniform(0.5, 1.5) if disaster_type == "fire" else rng.uniform(1.5, 3.5)
+    _scatter(canvas, spots + rng.normal(0, reach, spots.shape), RUBBLE[disaster_type], rng)
+    if disaster_type == "fire":
+        for start, end in pairwise(outline):
+            for piece in np.linspace(0, 1, 5)[:-1]:
+                if rng.random() < 0.55:
+                    wall = start + np.outer((piece, piece + 0.25), end - start)
+                    canvas.line(wall, tuple(slab * rng.uniform(1.1, 1.45)), 0.6)
+
+
+def _cover_roof(canvas: Canvas, house: House, lean: Points, share: float, rng: np.random.Generator) -> None:
+    """Tarpaulins, aligned with the roof, over about `share` of it."""
+    wing = house.wings[0] + lean
+    along, across = wing[1] - wing[0], wing[3] - wing[0]
+    with canvas.clipped(house.outline + lean) as part:
+        for part_share in [share] if rng.random() < 0.5 else [share / 2] * 2:
+            width = rng.uniform(0.45, 0.6)
+            length = part_share / width
+            corner = wing[0] + along * rng.uniform(0, 1 - length) + across * rng.choice((0.0, 1 - width))
+            side, down = along * length, across * width
+            sheet = np.stack([corner, corner + side, corner + side + down, corner + down])
+            part.fill(sheet + rng.normal(0, 0.7, (4, 2)), tuple(np.asarray(TARP) * rng.uniform(0.85, 1.15)))
+
+
+def _lose_roof(canvas: Canvas, outline: Points, share: float, disaster_type: str, rng: np.random.Generator) -> Points:
+    """Replaces a share of the roof's area, from one side, by what is under it; returns [N, 2] places where it is."""
     view, inside = canvas.window(outline)
-    if inside.sum() < 8:
-        return
     height, width = inside.shape
+    if inside.sum() < 8:
+        return np.zeros((0, 2))
     rows, columns = np.mgrid[0:height, 0:width]
     heading = rng.uniform(0, 2 * math.pi)
     slope = (rows / height - 0.5) * math.sin(heading) + (columns / width - 0.5) * math.cos(heading)
-    grain = 14 if tarp else 9
-    rough = cv2.resize(rng.standard_normal((height // grain + 3, width // grain + 3)), (width, height), interpolation=cv2.INTER_CUBIC)
-    rank = slope * 2.2 + rough * 0.55
+    rank = slope * 3 + _grain(inside.shape, 12, rng) * 0.5
     lost = inside & (rank > np.quantile(rank[inside], 1 - share))
-    if tarp:
-        view[lost] = np.asarray(TARP) * rng.uniform(0.85, 1.1)
-        return
-    hole = np.array({"fire": (44, 40, 38), "wind": (84, 70, 58), "earthquake": (92, 86, 80), "flooding": (80, 70, 56)}[kind])
-    fine = cv2.resize(rng.standard_normal((height // 2 + 1, width // 2 + 1)), (width, height), interpolation=cv2.INTER_NEAREST)
-    view[lost] = np.clip(hole * (1 + 0.3 * fine[lost][:, None]), 0, 255)
-    if kind == "fire":
+    view[lost] = np.clip(
+        np.array(HOLE[disaster_type]) * (1 + 0.3 * _grain(inside.shape, 2, rng)[lost][:, None]), 0, 255
+    )
+    if disaster_type == "fire":
         soot = cv2.GaussianBlur(lost.astype(np.float32), (0, 0), 5) * 0.75
         soot[~inside] *= 0.5
         view[:] = view * (1 - soot[..., None]) + soot[..., None] * np.array((48, 44, 42), np.float32)
-        return
-    with canvas.clipped(outline):
-        spots = np.argwhere(lost)[rng.integers(lost.sum(), size=int(lost.sum() / 60) + 1)]
-        corner = outline.min(axis=0).clip(0)
-        _scatter(canvas, spots[:, ::-1] / 2 + corner, RUBBLE[kind], rng)
-
-
-def _spill(canvas: Canvas, outline: Points, amount: float, reach: float, kind: str, rng: np.random.Generator) -> None:
-    """Rubble on the footprint and up to `reach` pixels around it."""
-    low, high = outline.min(axis=0), outline.max(axis=0)
-    spots = rng.uniform(low, high, (int(np.prod(high - low) * amount / 5), 2))
-    ring = outline.astype(np.float32)
-    kept = [cv2.pointPolygonTest(ring, (float(x), float(y)), False) >= 0 for x, y in spots]
-    spots = spots[np.array(kept, bool)]
-    _scatter(canvas, spots + rng.normal(0, reach / 2, spots.shape), RUBBLE[kind], rng)
+    with canvas.clipped(outline) as part:
+        pixels = np.argwhere(lost)[rng.integers(lost.sum(), size=int(lost.sum() / 45) + 1), ::-1]
+        places = pixels / SCALE - part.shift
+        if disaster_type != "fire":
+            _scatter(part, places, RUBBLE[disaster_type], rng)
+    return np.asarray(places, np.float64)
 
 
 def _scatter(canvas: Canvas, spots: Points, colours: tuple[Colour, ...], rng: np.random.Generator) -> None:
+    """Pieces of debris, one at each spot [N, 2]."""
     angles, lengths = rng.uniform(0, math.pi, len(spots)), rng.exponential(1.6, len(spots)) + 0.6
     tips = spots + np.stack([np.cos(angles), np.sin(angles)], 1) * lengths[:, None]
-    picks, lights = rng.integers(len(colours), size=len(spots)), rng.normal(1, 0.12, len(spots))
+    tones = np.array(colours)[rng.integers(len(colours), size=len(spots))] * rng.normal(1, 0.12, (len(spots), 1))
     widths = rng.choice((0.5, 1.0, 1.5), len(spots), p=(0.45, 0.4, 0.15))
-    for start, tip, pick, light, width in zip(spots, tips, picks, lights, widths, strict=True):
-        canvas.line((start, tip), [c * light for c in colours[pick]], width)
+    canvas.strokes(np.stack([spots, tips], axis=1), tones.tolist(), widths.tolist())
 
 
 def _stain(canvas: Canvas, outline: Points, strength: float, rng: np.random.Generator) -> None:
     """Mud on the roof, in `strength` of its colour."""
     view, inside = canvas.window(outline)
-    if inside.any():
-        height, width = inside.shape
-        blot = cv2.resize(rng.random((height // 10 + 2, width // 10 + 2)), (width, height), interpolation=cv2.INTER_CUBIC)
-        share = np.clip(blot * 2 * strength, 0, 0.8)[..., None] * inside[..., None]
-        view[:] = view * (1 - share) + share * np.array((122, 106, 82))
+    share = np.clip((_grain(inside.shape, 10, rng) * 0.6 + 1) * strength, 0, 0.8)[..., None] * inside[..., None]
+    view[:] = view * (1 - share) + share * np.array((122, 106, 82))
 
 
 def _influence(layout: Layout, rng: np.random.Generator, weights: dict[str, float]) -> FloatField:
     """float32 [H/4, W/4] in [0, 1]: where buildings of positive weight outdo those of negative weight, with noise."""
     small = max(layout.size // 4, 8)
-    field: npt.NDArray[np.float32] = np.zeros((small, small), np.float32)
+    field: FloatField = np.zeros((small, small), np.float32)
     for house in layout.houses:
         if weight := weights.get(house.subtype, 0.0):
             stamp = np.zeros_like(field)
-            ring = (house.outline * small / layout.size).round().astype(np.int32)
-            reach = 6 if weight > 0 else 3
+            # A minor grade means one side only.
+            aside = rng.normal(0, 1, 2) if house.subtype == "minor-damage" else np.zeros(2)
+            aside *= float(np.ptp(house.outline, axis=0).mean()) * 0.45 / max(float(np.hypot(*aside)), 1.0)
+            ring = ((house.outline + aside) * small / layout.size).round().astype(np.int32)
             cv2.fillPoly(stamp, [ring], 1.0)
-            cv2.polylines(stamp, [ring], True, 1.0, reach)
+            cv2.polylines(stamp, [ring], True, 1.0, 6 if weight > 0 else 3)
             field = np.where(np.abs(weight * stamp) > np.abs(field), weight * stamp, field).astype(np.float32)
-    soft = cv2.GaussianBlur(field, (0, 0), 2.2) + 0.16 * noise(rng, small, (20, 8, 4))
-    return np.clip((soft - 0.28) * 4, 0, 1).astype(np.float32)
+    soft = cv2.GaussianBlur(field, (0, 0), 2.6) + 0.2 * noise(rng, small, (24, 8, 4))
+    return np.asarray(np.clip((soft - 0.28) * 4, 0, 1), np.float32)
+
+
+def _grain(shape: tuple[int, ...], scale: int, rng: np.random.Generator) -> FloatField:
+    """float32 [h, w], mean 0: noise with grains of `scale` pixels of the canvas."""
+    height, width = shape
+    coarse = rng.standard_normal((height // scale + 3, width // scale + 3), np.float32)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)

@@ -1,0 +1,59 @@
+# `make demo` and `make test` work from nothing but Python 3.11, git and make.
+PYTHON ?= python3.11
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+# The demo uses its own store, whatever else is configured on the machine.
+DEMO_MODEL := models:/dual-hrnet@production
+TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*_pre_disaster.png))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-predict test check check-static ui lock clean
+
+help: ## show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## create .venv with the locked packages
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --no-deps -r requirements.txt
+	touch $@
+
+demo: install ## the main job on a synthetic sample: data to registered model, scores printed at the end
+	dvc repro
+	python -m components.promote --params params.yaml
+	$(MAKE) --no-print-directory demo-predict
+
+demo-predict:
+	python -m components.predict --model $(DEMO_MODEL) --pre $(TEST_SCENE) \
+	    --post $(TEST_SCENE:_pre_disaster.png=_post_disaster.png) --out output/predict
+	@echo
+	@echo "Held-out test scenes:"
+	@dvc metrics show
+	@echo "Prediction:        output/predict/picture.png"
+	@echo "Report picture:    output/evaluate/report.png"
+	@echo "Registered model:  $$(python -c 'import json; print(json.load(open("output/register/version.json"))["uri"])')" \
+	    "(alias production); make ui shows it"
+
+test: install ## all tests
+	pytest -n 2
+
+check: check-static ## what every commit passes: lint, types, fast tests
+	pytest -n 2 -m "not slow"
+
+check-static: install
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: install ## open the MLflow UI on the local store
+	mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+lock: install ## resolve requirements.txt anew from pyproject.toml
+	pip install --quiet uv
+	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --quiet \
+	    --output-file requirements.txt
+
+clean: ## remove what runs produce; data, cache and .venv stay
+	rm -rf output dvc_plots mlruns mlflow.db* .pytest_cache .mypy_cache .ruff_cache .hypothesis
