@@ -38,7 +38,8 @@ class Architecture:
 class TrainSettings:
     """The `train` section of params.yaml: the paper's recipe (section 3) and what it leaves open.
 
-    crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the paper's alpha.
+    optimizer: "sgd" with momentum is the paper's; "adamw" gets a network without pretrained weights on its way in
+    fewer steps. crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the paper's alpha.
     class_weights: factors of the damage grades' losses, or null. validate_every: in epochs; 0 never validates and
     keeps the last weights instead of the best. workers: processes that read crops beside the training process.
     """
@@ -49,6 +50,7 @@ class TrainSettings:
     global_batch_size: Annotated[int, Ge(1)]
     crop_size: Annotated[int, Ge(32)]
     crops_per_scene: Annotated[int, Ge(1)]
+    optimizer: Literal["sgd", "adamw"]
     scale: Annotated[Sequence[Annotated[float, Gt(0), Le(4)]], Len(2, 2)]
     learning_rate: Annotated[float, Gt(0)]
     momentum: Annotated[float, Ge(0), Lt(1)]

@@ -95,13 +95,7 @@ def train(
     validation = _validation_scenes(data) if settings.validate_every else None
     model = DualHRNet(settings.network).to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    run = _Run(data, out, settings, model, optimizer, on_epoch, on_checkpoint)
+    run = _Run(data, out, settings, model, _optimizer(model, settings), on_epoch, on_checkpoint)
     run.resume()
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         record = _train_epoch(run, crops, epoch, steps, device)
@@ -133,6 +127,19 @@ def _validation_scenes(data: Path) -> Scenes:
 def poly_learning_rate(settings: TrainSettings, progress: float) -> float:
     """Base rate x (1 - progress) ^ power; progress is the share of all steps done, in [0, 1)."""
     return float(settings.learning_rate * (1 - progress) ** settings.poly_power)
+
+
+def _optimizer(model: DualHRNet, settings: TrainSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(),
+            lr=settings.learning_rate,
+            betas=(settings.momentum, 0.999),
+            weight_decay=settings.weight_decay,
+        )
+    return torch.optim.SGD(
+        model.parameters(), lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
 
 
 class _Run:

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import shapely
 from tqdm import tqdm
 
+from xbd.drawing.layout import METRES_PER_PIXEL
+from xbd.drawing.scene import SyntheticBuilding, SyntheticScene, View, draw_scene
 from xbd.errors import InputError
 from xbd.images import encode_png
-from xbd.synthetic_layout import METRES_PER_PIXEL
-from xbd.synthetic_scene import SyntheticBuilding, SyntheticScene, View, draw_scene
 
 __all__ = ["EVENTS", "Event", "SyntheticScene", "draw_scene", "write_sample"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from xbd.synthetic_canvas import Canvas, FloatField, Picture, noise
-from xbd.synthetic_damage import damage_ground, damage_roof, roof_height
-from xbd.synthetic_layout import (
+from xbd.drawing.canvas import Canvas, FloatField, Picture, noise
+from xbd.drawing.damage import damage_ground, damage_roof, roof_height
+from xbd.drawing.layout import (
     CAR_COLOURS,
     METRES_PER_PIXEL,
     Colour,
@@ -24,7 +24,7 @@ from xbd.synthetic_layout import (
     Points,
     rectangle,
 )
-from xbd.synthetic_plan import plan_scene
+from xbd.drawing.plan import plan_scene
 
 VERGE: Colour = (106, 106, 94)
 FACADE: Colour = (104, 100, 94)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from xbd.synthetic_layout import (
+from xbd.drawing.layout import (
     CAR_COLOURS,
     SUBTYPES,
     Colour,
@@ -251,7 +251,7 @@ def _park_on_streets(rng: np.random.Generator, layout: Layout) -> None:
 
 
 def _plant(rng: np.random.Generator, layout: Layout) -> None:
-    """Adds trees along nothing in particular and drops those in view of no one, in water, on streets or roofs (but a few)."""
+    """Adds scattered trees and drops those out of view, in water, on streets or roofs (but a few)."""
     for x, y in rng.uniform(0, layout.size, (int(layout.size**2 / 9000), 2)):
         for _ in range(int(rng.integers(1, 6))):
             layout.trees.append((*(rng.normal((x, y), 7)), rng.uniform(3, 7), rng.normal(1, 0.12)))

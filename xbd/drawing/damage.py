@@ -10,8 +10,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from xbd.synthetic_canvas import SCALE, Canvas, FloatField, noise
-from xbd.synthetic_layout import Colour, House, Layout, Points
+from xbd.drawing.canvas import SCALE, Canvas, FloatField, noise
+from xbd.drawing.layout import Colour, House, Layout, Points
 
 MINOR_SHARE = (0.10, 0.30)  # of the roof
 MAJOR_SHARE = (0.35, 0.60)

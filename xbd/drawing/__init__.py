@@ -1,0 +1,1 @@
+"""How a synthetic scene is drawn: layout and plan on paper, then canvas, damage and scene in pixels."""
