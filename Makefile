@@ -29,18 +29,20 @@ demo-predict:
 	python -m components.predict --model $(DEMO_MODEL) --pre $(TEST_SCENE) \
 	    --post $(TEST_SCENE:_pre_disaster.png=_post_disaster.png) --out output/predict
 	@echo
-	@echo "Held-out test scenes:"
-	@dvc metrics show
+	@echo "Score on the held-out test scenes:"
+	@python -c 'import json; \
+	    [print(f"    {key:26}{value:.4f}") for key, value in json.load(open("output/evaluate/metrics.json")).items() \
+	    if isinstance(value, float)]'
 	@echo "Prediction:        output/predict/picture.png"
 	@echo "Report picture:    output/evaluate/report.png"
 	@echo "Registered model:  $$(python -c 'import json; print(json.load(open("output/register/version.json"))["uri"])')" \
 	    "(alias production); make ui shows it"
 
 test: install ## all tests
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 check: check-static ## what every commit passes: lint, types, fast tests
-	pytest -n 2 -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 check-static: install
 	ruff check .

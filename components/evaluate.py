@@ -2,9 +2,9 @@
 
 import csv
 import json
-import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def evaluate(
     from model.metric import joint_counts, xview2_score
     from model.report import Picture, draw_predictions
     from xbd.dataset import Scenes
+    from xbd.folders import new_folder
     from xbd.scenes import data_version, describe
 
     unclassified_as = _unclassified_class(params.evaluate, submission)
@@ -42,20 +43,21 @@ def evaluate(
     print(f"evaluate {', '.join(params.evaluate.splits)}: {describe(scenes.records)}")
 
     counts: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(2, 5, 5, dtype=torch.int64))
-    writer = _SubmissionWriter(submission, unclassified_as)
     # Spread over the index and not the first ones, which are all of one disaster.
     shown = {len(scenes) * i // params.evaluate.pictures for i in range(params.evaluate.pictures)}
     pictures = []
-    loader = DataLoader(scenes, batch_size=1)
-    for number, (record, sample) in enumerate(zip(tqdm(scenes.records, "evaluate", disable=None), loader, strict=True)):
-        localization, damage = (part.cpu() for part in predict(network, sample.pre, sample.post))
-        added = joint_counts(localization, damage, sample.mask, unclassified_as)
-        for group in (("", ""), ("per_split", record.split), ("per_disaster", record.disaster)):
-            counts[group] += added
-        writer.add(record, localization[0], damage[0], sample.mask[0])
-        if number in shown:
-            pre, post = (part[0].permute(1, 2, 0).numpy() for part in (sample.pre, sample.post))
-            pictures.append(Picture(record.scene, pre, post, sample.mask[0].numpy(), damage[0].numpy()))
+    pairs = zip(tqdm(scenes.records, "evaluate", disable=None), DataLoader(scenes, batch_size=1), strict=True)
+    with nullcontext() if submission is None else new_folder(submission, _is_submission_file) as folder:
+        writer = _SubmissionWriter(folder, unclassified_as)
+        for number, (record, sample) in enumerate(pairs):
+            localization, damage = (part.cpu() for part in predict(network, sample.pre, sample.post))
+            added = joint_counts(localization, damage, sample.mask, unclassified_as)
+            for group in (("", ""), ("per_split", record.split), ("per_disaster", record.disaster)):
+                counts[group] += added
+            writer.add(record, localization[0], damage[0], sample.mask[0])
+            if number in shown:
+                pre, post = (part[0].permute(1, 2, 0).numpy() for part in (sample.pre, sample.post))
+                pictures.append(Picture(record.scene, pre, post, sample.mask[0].numpy(), damage[0].numpy()))
 
     metrics: dict[str, Any] = {key: float(value) for key, value in xview2_score(counts["", ""]).items()}
     for kind in ("per_disaster", "per_split"):
@@ -67,7 +69,6 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     draw_predictions(pictures, out / "report.png")
     _write_confusion(out / "confusion.csv", counts["", ""])
-    writer.finish()
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     if run_file is not None:
         _track(run_file, out, metrics, data_version(data))
@@ -80,11 +81,6 @@ class _SubmissionWriter:
     def __init__(self, folder: Path | None, unclassified_as: int | None) -> None:
         self.folder, self.unclassified_as = folder, unclassified_as
         self.numbers: dict[str, int] = defaultdict(int)
-        if folder is not None:
-            self.partial = folder.parent / f".{folder.name}.partial"
-            shutil.rmtree(self.partial, ignore_errors=True)
-            for kind in ("predictions", "targets"):
-                (self.partial / kind).mkdir(parents=True)
 
     def add(self, record: "SceneRecord", localization: "Tensor", damage: "Tensor", target: "Tensor") -> None:
         """Writes the four files of a scene; numbers count up from 0 within each split, in the index's order."""
@@ -98,19 +94,18 @@ class _SubmissionWriter:
         assert self.unclassified_as is not None  # refused at the door, see _unclassified_class
         official = target.clone()
         official[target == UNCLASSIFIED] = self.unclassified_as
-        for kind, ending, masks in (
-            ("predictions", "prediction", (localization, damage)),
-            ("targets", "target", ((official > 0).to(official.dtype), official)),
+        for kind, masks in (
+            ("prediction", (localization, damage)),
+            ("target", ((official > 0).to(official.dtype), official)),
         ):
+            (self.folder / f"{kind}s").mkdir(exist_ok=True)
             for name, mask in zip(("localization", "damage"), masks, strict=True):
-                path = self.partial / kind / f"{record.split}_{name}_{number:05}_{ending}.png"
+                path = self.folder / f"{kind}s" / f"{record.split}_{name}_{number:05}_{kind}.png"
                 path.write_bytes(encode_png(mask.numpy()))
 
-    def finish(self) -> None:
-        """Puts the folder in place once it is complete."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.partial.rename(self.folder)
+
+def _is_submission_file(path: Path) -> bool:
+    return path.parent.name in ("predictions", "targets") and path.stem.endswith(("_prediction", "_target"))
 
 
 def _unclassified_class(params: EvaluateParams, submission: Path | None) -> int | None:

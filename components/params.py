@@ -5,6 +5,8 @@
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -158,5 +160,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--recipe", type=Path, required=True)
     arguments = parser.parse_args(argv)
-    load_params(arguments.params, arguments.recipe)
-    print(" ".join(f"--set-param '{line}'" for line in overrides(_read_yaml(arguments.recipe))))
+    try:
+        load_params(arguments.params, arguments.recipe)
+    except ParamsError as error:
+        sys.exit(f"ParamsError: {error}")
+    print(" ".join(f"--set-param {shlex.quote(line)}" for line in overrides(_read_yaml(arguments.recipe))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,6 @@
 """Step prepare: raw xBD scenes to prepared ones: masks drawn, everything checked, one array a scene and an index."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,33 +20,27 @@ def prepare(raw: Path, out: Path, params: PrepareParams) -> list[SceneRecord]:
     """
     from tqdm import tqdm
 
-    from xbd.scenes import find_raw_scenes, prepare_scene, save_scene, write_index
+    from xbd.folders import new_folder
+    from xbd.scenes import find_raw_scenes, is_prepared_file, prepare_scene, save_scene, write_index
 
     scenes = find_raw_scenes(raw)
     unknown = set(params.exclude) - {scene.scene for scene in scenes}
     if unknown:
         raise SceneError(f"prepare.exclude: {min(unknown)} is not a scene of {raw}. Correct or remove it.")
-    temporary = out.parent / f".{out.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     records, problems = [], []
-    try:
+    with new_folder(out, is_prepared_file) as folder:
         for scene in tqdm([s for s in scenes if s.scene not in params.exclude], desc="prepare", disable=None):
             try:
                 array, record = prepare_scene(scene, choose_split(scene, params.validation_share))
             except InputError as error:
                 problems.append(str(error))
                 continue
-            save_scene(temporary, scene.scene, array)
+            save_scene(folder, scene.scene, array)
             records.append(record)
         if problems:
             more = [f"{len(problems)} of {len(scenes)} scenes cannot be prepared:"] if len(problems) > 1 else []
             raise SceneError("\n  ".join([*more, *problems]))
-        write_index(temporary, records)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_index(folder, records)
     return records
 
 

@@ -8,7 +8,7 @@ from components.params import PromoteParams
 from xbd.errors import InputError
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+    from components.tracking import ModelVersion
 
 
 class GateError(InputError):

@@ -25,6 +25,8 @@ from mlflow.types import ColSpec, DataType, Schema
 
 from xbd.errors import InputError
 
+__all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
+
 LOCAL_STORE = "sqlite:///mlflow.db"
 CHALLENGER, PRODUCTION = "challenger", "production"
 # A new sqlite store reports its every migration, and each download draws bars of its own across ours.

@@ -42,7 +42,8 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-        print(f"{path}: cannot be used ({str(error).splitlines()[0]}); training starts anew.")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"{path}: cannot be used ({reason}); training starts anew.")
         return None
     if checkpoint.identity != identity:
         print(f"{path}: belongs to a run with other parameters or data; training starts anew.")

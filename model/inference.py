@@ -3,8 +3,6 @@
 """
 
 import json
-import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +17,7 @@ from model.dual_hrnet import STRIDE, DualHRNet, DualLogits
 from model.hrnet import resize
 from model.settings import Architecture
 from xbd.errors import InputError
+from xbd.folders import new_folder
 
 # ImageNet statistics of RGB in [0, 1]: the published weights and every HRNet backbone were trained with them.
 MEAN = (0.485, 0.456, 0.406)
@@ -80,18 +79,14 @@ def save_model(model: DualHRNet, directory: Path) -> None:
 
     The directory appears at once, complete; an existing one is replaced.
     """
-    temporary = directory.parent / f".{directory.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary / WEIGHTS)
     config = {
         "model": "dual-hrnet",
         "architecture": asdict(model.architecture),
         "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
     }
-    (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(temporary, directory)
+    with new_folder(directory, lambda path: str(path) in (WEIGHTS, CONFIG)) as folder:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(directory: Path | str) -> DualHRNet:

@@ -22,12 +22,12 @@ def lovasz_softmax(
     Raises ValueError where the shapes do not fit.
     Source: Berman et al., algorithm 1.
     """
-    classes = probs.shape[1]
     if probs.ndim != 4 or labels.shape != probs.shape[:1] + probs.shape[2:]:
         raise ValueError(
             f"lovasz_softmax: probs {tuple(probs.shape)} and labels {tuple(labels.shape)}: expected [B, C, H, W] and "
             "[B, H, W]."
         )
+    classes = probs.shape[1]
     if class_weights is not None and len(class_weights) != classes:
         raise ValueError(f"lovasz_softmax: {len(class_weights)} class weights for {classes} classes.")
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -39,16 +39,17 @@ class TrainSettings:
     """The `train` section of params.yaml: the paper's recipe (section 3) and what it leaves open.
 
     optimizer: "sgd" with momentum is the paper's; "adamw" gets a network without pretrained weights on its way in
-    fewer steps. crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the paper's alpha.
-    class_weights: factors of the damage grades' losses, or null. validate_every: in epochs; 0 never validates and
-    keeps the last weights instead of the best. workers: processes that read crops beside the training process.
+    fewer steps. crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the
+    paper's alpha. damage_cross_entropy: share of cross-entropy that is added to the damage loss; 0 is the paper's.
+    class_weights: factors of the damage grades in both losses, or null. validate_every: in epochs; 0 never validates
+    and keeps the last weights instead of the best. workers: processes that read crops beside the training process.
     """
 
     network: Architecture
     seed: Annotated[int, Ge(0)]
     epochs: Annotated[int, Ge(1)]
     global_batch_size: Annotated[int, Ge(1)]
-    crop_size: Annotated[int, Ge(32)]
+    crop_size: Annotated[int, Ge(32), MultipleOf(32)]
     crops_per_scene: Annotated[int, Ge(1)]
     optimizer: Literal["sgd", "adamw"]
     scale: Annotated[Sequence[Annotated[float, Gt(0), Le(4)]], Len(2, 2)]
@@ -57,6 +58,7 @@ class TrainSettings:
     weight_decay: Annotated[float, Ge(0)]
     poly_power: Annotated[float, Ge(0)]
     damage_weight: Annotated[float, Ge(0)]
+    damage_cross_entropy: Annotated[float, Ge(0)]
     class_weights: Annotated[Sequence[Annotated[float, Ge(0)]], Len(4, 4)] | None
     validate_every: Annotated[int, Ge(0)]
     workers: Annotated[int, Ge(0)]

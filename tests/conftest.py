@@ -19,7 +19,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
-sys.path.insert(0, str(ROOT))  # `pytest` alone does not put the working directory on the path
 
 torch.set_num_threads(1)  # one process, one core: sums in a fixed order, and workers of xdist that do not fight
 # No database: tests write nothing into the repository. Derandomized: a failure comes back on every machine.
@@ -29,22 +28,42 @@ settings.load_profile("reproducible")
 SIZE = 64  # pixels of a tiny scene
 GRADE_NAMES = ("no-damage", "minor-damage", "major-damage", "destroyed", "un-classified")
 # By the hash of their names, with validation_share 0.25, the flood scenes are in train and the fire scenes are not.
-TRAIN_SCENES = tuple(f"tiny-flood_{number:08}" for number in range(6)) + ("tiny-fire_00000003", "tiny-fire_00000006")
+TRAIN_SCENES = (*(f"tiny-flood_{number:08}" for number in range(6)), "tiny-fire_00000003", "tiny-fire_00000006")
 TEST_SCENES = ("tiny-fire_00000000", "tiny-fire_00000005", "tiny-flood_00000010")
+# Everything that a test relies on, so that the recipe of params.yaml can change without them.
 TINY: dict[str, Any] = {
     "sample": {"train": 4, "test": 2, "size": 96},
-    "prepare": {"validation_share": 0.25},
+    "prepare": {"validation_share": 0.25, "exclude": []},
     "train": {
-        "network": {"width": 4, "stem_width": 8, "stage1_width": 4, "modules": [1, 1, 1], "blocks": 1},
+        "network": {
+            "width": 4,
+            "stem_width": 8,
+            "stage1_width": 4,
+            "stage1_blocks": 1,
+            "modules": [1, 1, 1],
+            "blocks": 1,
+            "batch_norm_momentum": 0.1,
+        },
+        "seed": 1,
         "epochs": 2,
         "global_batch_size": 4,
         "crop_size": 64,
         "crops_per_scene": 2,
+        "scale": [0.8, 1.2],
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "poly_power": 0.9,
+        "damage_weight": 1.0,
+        "damage_cross_entropy": 0.0,
+        "class_weights": None,
         "validate_every": 2,
+        "workers": 0,
     },
-    "evaluate": {"pictures": 2},
+    "evaluate": {"splits": ["test"], "unclassified_as": 1, "pictures": 2},
     "register": {"name": "tiny"},
-    "promote": {"minimum_score": 0.0},
+    "promote": {"minimum_score": 0.0, "tolerance": 0.0},
     "tracking": {"experiment": "tiny"},
 }
 
@@ -183,9 +202,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder: relative path to content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if not path.is_dir()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if not path.is_dir()}
 
 
 @pytest.fixture(scope="session")

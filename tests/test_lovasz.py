@@ -1,6 +1,7 @@
 """Lovász-softmax against golden values of the published code, and against its definition by sets."""
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -76,11 +77,11 @@ def test_loss_is_the_lovasz_extension_of_the_jaccard_loss(batch: tuple[Tensor, T
 
 
 @given(small_batches(), st.randoms(use_true_random=False))
-def test_the_order_of_the_pixels_does_not_matter(batch: tuple[Tensor, Tensor], random: object) -> None:
+def test_the_order_of_the_pixels_does_not_matter(batch: tuple[Tensor, Tensor], random: Random) -> None:
     probs, labels = batch
     count = labels.numel()
     order = list(range(count))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     flat = probs.permute(1, 0, 2, 3).reshape(probs.shape[1], count)
     shuffled = flat[:, order].reshape(1, probs.shape[1], 1, count)
     expected = float(lovasz_softmax(probs, labels))
@@ -135,7 +136,7 @@ def test_gradients_on_half_a_million_pixels_keep_their_precision() -> None:
     labels = torch.randint(0, 2, (1, 512, 1024), generator=generator)
     gradients = []
     for precision in (torch.float32, torch.float64):
-        leaf = probs.to(precision).requires_grad_()
+        leaf = probs.detach().to(precision, copy=True).requires_grad_()
         lovasz_softmax(leaf, labels).backward()  # type: ignore[no-untyped-call]
         assert leaf.grad is not None
         gradients.append(leaf.grad.double().flatten())

@@ -20,7 +20,9 @@ def box(left: float, top: float, right: float, bottom: float, grade: int | None 
 
 
 def drawn(wkt: str, size: tuple[int, int] = (12, 12)) -> npt.NDArray[np.uint8]:
-    return rasterize([Building("b", shapely.wkt.loads(wkt), 3)], size)
+    polygon = shapely.wkt.loads(wkt)
+    assert isinstance(polygon, shapely.Polygon)
+    return rasterize([Building("b", polygon, 3)], size)
 
 
 def expected(size: tuple[int, int], *areas: tuple[int, int, int, int, int]) -> npt.NDArray[np.uint8]:
@@ -134,17 +136,3 @@ def test_any_polygons_give_only_known_values_and_drawing_twice_changes_nothing(b
     assert mask.shape == (32, 40)
     assert set(np.unique(mask)) <= {0} | {building.grade or 1 for building in buildings}
     np.testing.assert_array_equal(rasterize(buildings * 2, (32, 40)), mask)
-
-
-@given(polygons, st.integers(-20, 20), st.integers(-20, 20))
-def test_a_shift_by_whole_even_pixels_shifts_the_mask(polygon: shapely.Polygon, right: int, down: int) -> None:
-    """Even, because halves go to the even neighbour."""
-    moved = shapely.transform(polygon, lambda points: points.round() + [2 * right, 2 * down])
-    still = shapely.transform(polygon, lambda points: points.round())
-    large = rasterize([Building("b", still, 2)], (200, 200))
-    shifted = rasterize([Building("b", moved, 2)], (200, 200))
-    assert isinstance(moved, shapely.Polygon)
-    # Both are drawn on a canvas large enough at the right and the bottom; compare where neither is cut.
-    a = large[max(0, -2 * down) :, max(0, -2 * right) :][:100, :100]
-    b = shifted[max(0, 2 * down) :, max(0, 2 * right) :][:100, :100]
-    np.testing.assert_array_equal(a, b)

@@ -1,5 +1,6 @@
 """The xView2 score against the official scorer's output, and against plain loops."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_batches_of_any_size_sum_to_the_whole(seed: int, cuts: list[int]) -> Non
     whole, split = XView2Score(), XView2Score()
     whole.update(*parts)
     borders = [0, *sorted(set(cuts)), 12]
-    for start, stop in zip(borders, borders[1:], strict=False):
+    for start, stop in itertools.pairwise(borders):
         split.update(*(part[start:stop] for part in parts))
     assert as_floats(whole.compute()) == as_floats(split.compute())
 
@@ -171,7 +172,9 @@ def test_the_keys_stand_in_the_order_of_the_contract_and_are_float64() -> None:
 @pytest.mark.parametrize("unclassified_as", [1, None])
 def test_confusion_matrix_counts_pixels_by_target_and_prediction(unclassified_as: int | None) -> None:
     localization, damage, target = random_masks(6)
-    matrix = confusion(joint_counts(*tensors(localization, damage, target), unclassified_as))
+    parts = [torch.from_numpy(mask) for mask in (localization, damage, target)]
+    counts = joint_counts(parts[0], parts[1], parts[2], unclassified_as)
+    matrix = confusion(counts)
     kept = np.full(target.shape, True) if unclassified_as is not None else target != 255
     actual = np.where(target == 255, 1, target)
     predicted = np.where(localization > 0, damage, 0)

@@ -74,9 +74,7 @@ def test_logits_have_a_quarter_of_the_resolution(height: int, width: int, channe
     ],
     ids=str,
 )
-def test_images_that_do_not_fit_are_refused_with_both_shapes_named(
-    pre: tuple[int, ...], post: tuple[int, ...]
-) -> None:
+def test_images_that_do_not_fit_are_refused_with_both_shapes_named(pre: tuple[int, ...], post: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="DualHRNet") as caught:
         DualHRNet(**SMALL)(torch.rand(pre), torch.rand(post))
     assert f"pre {pre}" in str(caught.value)

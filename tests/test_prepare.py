@@ -173,7 +173,8 @@ def test_unsound_polygons_are_counted_and_warned_about(raw: Path, tmp_path: Path
     data = shutil.copytree(raw, tmp_path / "raw")
     label = data / "train" / "labels" / f"{TRAIN_SCENES[2]}_post_disaster.json"
     crossing, line = "POLYGON ((1 1, 9 9, 9 1, 1 9, 1 1))", "POLYGON ((20 4, 28 4, 20 4))"
-    write_label(label, [feature(crossing), feature(line, "destroyed", "b-2"), feature("POLYGON ((40 40, 50 40, 50 50, 40 40))", uid="b-3")])  # fmt: skip
+    sound = feature("POLYGON ((40 40, 50 40, 50 50, 40 40))", uid="b-3")
+    write_label(label, [feature(crossing), feature(line, "destroyed", "b-2"), sound])
     params = write_params(tmp_path / "params.yaml")
     stdout = succeed("prepare", "--params", params, "--raw", data, "--out", tmp_path / "out", cwd=tmp_path)
     counts = {line["scene"]: line["unsound_polygons"] for line in read_csv(tmp_path / "out" / "index.csv")}
@@ -218,6 +219,11 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 def save(path: Path, pixels: Any) -> None:
     Image.fromarray(pixels).save(path)
 
@@ -259,7 +265,7 @@ RAW_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "gsd that is no number": (lambda raw: write_label(label_path(raw), [], gsd="half a metre"), "gsd"),
     "gsd that is null": (lambda raw: write_label(label_path(raw), [], gsd=None), "gsd"),
     "scene in two folders": (lambda raw: write_scene(raw, "tier3", BAD, []), BAD),
-    "no scene at all": (lambda raw: [shutil.rmtree(raw / name) for name in ("train", "test")], "no scene found"),
+    "no scene at all": (empty, "no scene found"),
 }
 
 
@@ -318,8 +324,8 @@ def test_all_bad_scenes_are_listed(tmp_path: Path) -> None:
     lines = result.stderr.splitlines()
     assert "3 of 11 scenes" in lines[0]
     assert len(lines) == 4
-    for line, name in zip(sorted(lines[1:]), sorted([TEST_SCENES[0], BAD, TRAIN_SCENES[4]]), strict=True):
-        assert name in line
+    for name in (TEST_SCENES[0], BAD, TRAIN_SCENES[4]):
+        assert sum(name in line for line in lines[1:]) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -370,7 +376,10 @@ def test_raw_scenes_are_found_sorted_and_by_any_of_their_files(raw: Path, tmp_pa
 
 @pytest.mark.slow
 def test_real_scenes_are_prepared(xbd_sample: Path, tmp_path: Path) -> None:
-    names = {"test": ["hurricane-michael_00000069", "guatemala-volcano_00000006"], "train": ["santa-rosa-wildfire_00000019"]}  # fmt: skip
+    names = {
+        "test": ["hurricane-michael_00000069", "guatemala-volcano_00000006"],
+        "train": ["santa-rosa-wildfire_00000019"],
+    }
     for source, scenes in names.items():
         for path in sorted((xbd_sample / source).rglob("*_disaster.*")):
             if path.name.rsplit("_", 2)[0] in scenes:
@@ -378,7 +387,7 @@ def test_real_scenes_are_prepared(xbd_sample: Path, tmp_path: Path) -> None:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path)
     records = prepare(tmp_path / "raw", tmp_path / "out", PrepareParams(validation_share=0, exclude=[]))
-    assert sorted(record.scene for record in records) == sorted(sum(names.values(), []))
+    assert sorted(record.scene for record in records) == sorted([*names["test"], *names["train"]])
     for record in records:
         label = xbd_sample / record.source / "labels" / f"{record.scene}_post_disaster.json"
         entries = json.loads(label.read_text(encoding="utf-8"))["features"]["xy"]

@@ -37,15 +37,21 @@ def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{name}: claims {image.width}x{image.height} pixels, the limit is {MAX_PIXELS}.")
-            if image.mode not in ("RGB", "RGBA"):
+            if image.mode not in ("RGB", "RGBA") or _png_bit_depth(content) not in (None, 8):
                 raise ImageError(
-                    f"{name}: has mode {image.mode}, expected 8-bit RGB as in xBD. Convert the image to 8-bit RGB."
+                    f"{name}: has mode {image.mode} with {_png_bit_depth(content) or 8} bits, expected 8-bit RGB as in "
+                    "xBD. Convert the image to 8-bit RGB."
                 )
             return np.asarray(image.convert("RGB"))
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: cannot be decoded ({error}). Fetch the file again.") from error
+
+
+def _png_bit_depth(content: bytes) -> int | None:
+    """Bit depth from a PNG's header, None for other formats: Pillow cuts 16-bit RGB to 8 bits without a word."""
+    return content[24] if content.startswith(b"\x89PNG\r\n\x1a\n") and len(content) > 24 else None
 
 
 def encode_png(image: npt.NDArray[np.uint8]) -> bytes:

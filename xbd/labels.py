@@ -4,17 +4,19 @@ Source: Gupta et al., "xBD: A Dataset for Assessing Building Damage", https://ar
 """
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 import shapely.wkt
 
 from xbd.errors import InputError
 
 UNCLASSIFIED = 255
+# Far beyond any image, and far below the 32-bit integers that polygons are drawn in; NaN is not below it either.
+MAX_COORDINATE = 1e6
 GRADES = {
     "no-damage": 1,
     "minor-damage": 2,
@@ -63,13 +65,13 @@ def read_label(path: Path) -> Label:
     """Reads a pre or post label. An empty building list is a valid scene.
 
     Raises LabelError where the file cannot be read, is not JSON, lacks a field, or holds a geometry that is not a
-    WKT polygon with finite coordinates, or a subtype that xBD does not define.
+    WKT polygon with coordinates below a million, or a subtype that xBD does not define.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LabelError(f"{path}: cannot be read ({error.strerror}). Bring the label file back.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabelError(f"{path}: is not JSON ({error}). Fetch the file again.") from error
     try:
         features, metadata = content["features"]["xy"], content["metadata"]
@@ -90,14 +92,15 @@ def _read_building(path: Path, number: int, feature: Any) -> Building:
     except (KeyError, TypeError, AttributeError) as error:
         raise LabelError(f"{path}: building number {number}: expected the keys properties and wkt. Fix it.") from error
     remedy = "Fix the label, or list the scene under prepare.exclude."
-    if subtype is not None and subtype not in GRADES:
+    if subtype is not None and (not isinstance(subtype, str) or subtype not in GRADES):
         raise LabelError(f"{path}: building {uid}: subtype {subtype!r} is not one of {', '.join(GRADES)}. {remedy}")
     try:
-        polygon = shapely.wkt.loads(wkt)
-    except (shapely.errors.GEOSException, TypeError) as error:
+        with np.errstate(invalid="ignore"):  # shapely warns of NaN beside the error below
+            polygon = shapely.wkt.loads(wkt)
+    except (shapely.errors.GEOSException, TypeError, AttributeError) as error:
         raise LabelError(f"{path}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
     if not isinstance(polygon, shapely.Polygon):
         raise LabelError(f"{path}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")
-    if not all(math.isfinite(value) for point in polygon.exterior.coords for value in point):
-        raise LabelError(f"{path}: building {uid}: has a coordinate that is not finite. {remedy}")
+    if not all(abs(value) < MAX_COORDINATE for point in polygon.exterior.coords for value in point):
+        raise LabelError(f"{path}: building {uid}: has a coordinate that is no pixel of any image. {remedy}")
     return Building(uid, polygon, None if subtype is None else GRADES[subtype])

@@ -6,11 +6,13 @@ A prepared scene is one plain `.npy` array, read by memory map: of all formats t
 
 import csv
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,7 @@ from xbd.masks import rasterize
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
 SPLITS = ("train", "validation", "test", "hold")
-INDEX = "index.csv"
+INDEX, SCENES = "index.csv", "scenes"
 # Channels of a prepared scene.
 PRE, POST, MASK = slice(0, 3), slice(3, 6), 6
 CHANNELS = 7
@@ -125,13 +127,21 @@ def prepare_scene(raw: RawScene, split: str) -> tuple[npt.NDArray[np.uint8], Sce
         width=pre.shape[1],
         **{name.replace("un-", "un").replace("-", "_"): counts[grade] for name, grade in GRADES.items()},
         unsound_polygons=sum(not building.is_sound for building in label.buildings),
-        gsd=float(label.metadata.get("gsd", "nan")),
-        off_nadir_angle=float(label.metadata.get("off_nadir_angle", "nan")),
+        gsd=_number(raw, label.metadata, "gsd"),
+        off_nadir_angle=_number(raw, label.metadata, "off_nadir_angle"),
         pre_sha256=_sha256(raw.image("pre")),
         post_sha256=_sha256(raw.image("post")),
         label_sha256=_sha256(raw.label),
     )
     return np.dstack([pre, post, mask]), record
+
+
+def _number(raw: RawScene, metadata: dict[str, Any], key: str) -> float:
+    """A number of the label's metadata; NaN where the key is missing."""
+    value = metadata.get(key, math.nan)
+    if not isinstance(value, int | float):
+        raise SceneError(f"{raw.label}: metadata.{key} is {value!r}, expected a number. Correct or remove it.")
+    return float(value)
 
 
 def save_scene(root: Path, scene: str, array: npt.NDArray[np.uint8]) -> None:
@@ -149,7 +159,7 @@ def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
     path = _scene_path(root, record.scene)
     try:
         array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise SceneError(f"{path}: cannot be opened ({error}). Run prepare again.") from error
     expected = (record.height, record.width, CHANNELS)
     if array.shape != expected or array.dtype != np.uint8:
@@ -175,10 +185,12 @@ def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:
     path, splits = root / INDEX, tuple(splits)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
+            lines = list(csv.DictReader(file, restval=""))
     except OSError as error:
         raise SceneError(f"{path}: cannot be read ({error.strerror}): no prepared data set. Run prepare.") from error
     try:
+        if any(not value for line in lines for value in line.values()):
+            raise ValueError("an empty field")
         records = [
             SceneRecord(**{field.name: field.type(line[field.name]) for field in fields(SceneRecord)})  # type: ignore[operator]
             for line in lines
@@ -190,6 +202,11 @@ def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:
         found = sorted({record.split for record in records})
         raise SceneError(f"{path}: no scene in {', '.join(splits)}; it has {', '.join(found) or 'no scene at all'}.")
     return chosen
+
+
+def is_prepared_file(path: Path) -> bool:
+    """Whether a path, relative to a prepared data set, is of its making."""
+    return path == Path(INDEX) or (path.parent == Path(SCENES) and path.suffix == ".npy")
 
 
 def data_version(root: Path) -> str:
@@ -205,7 +222,7 @@ def describe(records: Sequence[SceneRecord]) -> str:
 
 
 def _scene_path(root: Path, scene: str) -> Path:
-    return root / "scenes" / f"{scene}.npy"
+    return root / SCENES / f"{scene}.npy"
 
 
 def _sha256(path: Path) -> str:

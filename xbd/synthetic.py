@@ -5,7 +5,6 @@ The pictures are drawn, the events invented. A model that learns from them shows
 
 import base64
 import json
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from xbd.drawing.layout import METRES_PER_PIXEL
 from xbd.drawing.scene import SyntheticBuilding, SyntheticScene, View, draw_scene
-from xbd.errors import InputError
+from xbd.folders import new_folder
 from xbd.images import encode_png
 
 __all__ = ["EVENTS", "Event", "SyntheticScene", "draw_scene", "write_sample"]
@@ -54,35 +53,13 @@ def write_sample(out: Path, *, train: int, test: int, size: int, seed: int) -> N
     earlier ones as they are. `out` appears, or is replaced, when everything is written.
     Raises InputError where `out` holds anything but such a sample.
     """
-    _refuse_to_replace_others(out)
-    partial, replaced = out.parent / f".{out.name}.partial", out.parent / f".{out.name}.replaced"
-    for leftover in (partial, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
-    try:
+    with new_folder(out, lambda path: path.name.startswith(PREFIX)) as folder:
         for split in SPLITS:
             for kind in ("images", "labels"):
-                (partial / split / kind).mkdir(parents=True)
+                (folder / split / kind).mkdir(parents=True)
         tasks = [("train", number) for number in range(train)] + [("test", number) for number in range(test)]
         for split, number in tqdm(tasks, desc="sample", unit="scene", disable=None):
-            _write_scene(partial / split, split, number, size, seed)
-        # Two renames, so that a kill in between leaves no `out` rather than half of one.
-        if out.exists():
-            out.rename(replaced)
-        partial.rename(out)
-    finally:
-        for leftover in (partial, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _refuse_to_replace_others(out: Path) -> None:
-    if out.exists():
-        files = [out] if out.is_file() else sorted(path for path in out.rglob("*") if path.is_file())
-        foreign = [path for path in files if not path.name.startswith(PREFIX)]
-        if foreign:
-            raise InputError(
-                f"{foreign[0]}: is no file of a synthetic sample, and writing the sample to {out} would delete it: "
-                "expected an empty folder or an earlier sample. Choose another output folder."
-            )
+            _write_scene(folder / split, split, number, size, seed)
 
 
 def _write_scene(folder: Path, split: str, number: int, size: int, seed: int) -> None:

@@ -1,0 +1,44 @@
+"""Output folders that appear at once and complete, or not at all."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xbd.errors import InputError
+
+
+@contextmanager
+def new_folder(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Gives an empty folder to fill; when the block ends without an error, it takes the place of `out`.
+
+    is_ours: tells from a file's path, relative to `out`, whether an earlier run wrote it. A folder that holds
+    anything else is never replaced, so that a mistyped output cannot cost a user data.
+    Raises InputError where `out` is a file or holds a file that is not ours; OSError where it cannot be written.
+    """
+    _refuse_to_replace_others(out, is_ours)
+    partial, replaced = out.parent / f".{out.name}.partial", out.parent / f".{out.name}.replaced"
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        # Two renames, so that a kill in between leaves no `out` rather than half of one.
+        if out.exists():
+            out.rename(replaced)
+        partial.rename(out)
+    finally:
+        for leftover in (partial, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _refuse_to_replace_others(out: Path, is_ours: Callable[[Path], bool]) -> None:
+    if out.is_file():
+        raise InputError(f"{out}: is a file, expected a folder to write to. Choose another output folder.")
+    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    foreign = [path for path in files if not is_ours(path)]
+    if foreign:
+        raise InputError(
+            f"{out / foreign[0]}: would be deleted by writing {out} anew: expected an empty folder or an earlier "
+            "output of this step. Choose another output folder."
+        )
