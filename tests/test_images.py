@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,6 +45,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "gray with alpha": (encoded(Image.fromarray(PICTURE[..., 0]).convert("LA")), "mode LA, expected"),
     "palette": (encoded(Image.fromarray(PICTURE).convert("P")), "mode P, expected"),
     "one bit": (encoded(Image.fromarray(PICTURE[..., 0] > 99)), "mode 1, expected"),
+    "16-bit RGB": (cv2.imencode(".png", PICTURE.astype(np.uint16) * 256)[1].tobytes(), "16 bits a channel"),
     "16-bit gray": (encoded(Image.fromarray(PICTURE[..., 0].astype(np.uint16) * 256)), "expected 8-bit RGB"),
     "16-bit TIFF": (encoded(Image.fromarray(PICTURE[..., 0].astype(np.uint16)), "TIFF"), "expected 8-bit RGB"),
     "header of 10 gigapixels": (png_with_header(100_000, 100_000), "claims 100000x100000 pixels"),

@@ -37,11 +37,10 @@ def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{name}: claims {image.width}x{image.height} pixels, the limit is {MAX_PIXELS}.")
-            if image.mode not in ("RGB", "RGBA") or _png_bit_depth(content) not in (None, 8):
-                raise ImageError(
-                    f"{name}: has mode {image.mode} with {_png_bit_depth(content) or 8} bits, expected 8-bit RGB as in "
-                    "xBD. Convert the image to 8-bit RGB."
-                )
+            depth = _png_bit_depth(content)
+            if image.mode not in ("RGB", "RGBA") or depth == 16:
+                found = f"mode {image.mode}" if depth != 16 else "16 bits a channel"
+                raise ImageError(f"{name}: has {found}, expected 8-bit RGB as in xBD. Convert the image to 8-bit RGB.")
             return np.asarray(image.convert("RGB"))
     except ImageError:
         raise

@@ -95,9 +95,11 @@ def _read_building(path: Path, number: int, feature: Any) -> Building:
     if subtype is not None and (not isinstance(subtype, str) or subtype not in GRADES):
         raise LabelError(f"{path}: building {uid}: subtype {subtype!r} is not one of {', '.join(GRADES)}. {remedy}")
     try:
-        with np.errstate(invalid="ignore"):  # shapely warns of NaN beside the error below
+        if not isinstance(wkt, str):
+            raise TypeError("not a text")
+        with np.errstate(all="ignore"):  # shapely warns of NaN and overflow beside the error below
             polygon = shapely.wkt.loads(wkt)
-    except (shapely.errors.GEOSException, TypeError, AttributeError) as error:
+    except (shapely.errors.GEOSException, TypeError) as error:
         raise LabelError(f"{path}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
     if not isinstance(polygon, shapely.Polygon):
         raise LabelError(f"{path}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")

@@ -6,6 +6,7 @@ The pictures are drawn, the events invented. A model that learns from them shows
 import base64
 import json
 import uuid
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,10 @@ def write_sample(out: Path, *, train: int, test: int, size: int, seed: int) -> N
             for kind in ("images", "labels"):
                 (folder / split / kind).mkdir(parents=True)
         tasks = [("train", number) for number in range(train)] + [("test", number) for number in range(test)]
-        for split, number in tqdm(tasks, desc="sample", unit="scene", disable=None):
-            _write_scene(folder / split, split, number, size, seed)
+        with ProcessPoolExecutor() as pool:
+            futures = [pool.submit(_write_scene, folder / split, split, number, size, seed) for split, number in tasks]
+            for future in tqdm(futures, desc="sample", unit="scene", disable=None):
+                future.result()
 
 
 def _write_scene(folder: Path, split: str, number: int, size: int, seed: int) -> None:

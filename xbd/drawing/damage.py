@@ -13,8 +13,8 @@ import numpy as np
 from xbd.drawing.canvas import SCALE, Canvas, FloatField, noise
 from xbd.drawing.layout import Colour, House, Layout, Points
 
-MINOR_SHARE = (0.10, 0.30)  # of the roof
-MAJOR_SHARE = (0.35, 0.60)
+MINOR_SHARE = (0.2, 0.35)  # of the roof
+MAJOR_SHARE = (0.5, 0.65)
 TARP: Colour = (58, 86, 160)
 HOLE: dict[str, Colour] = {
     "wind": (84, 70, 58), "fire": (44, 40, 38), "flooding": (80, 70, 56), "earthquake": (92, 86, 80),
@@ -70,14 +70,14 @@ def damage_roof(canvas: Canvas, house: House, lean: Points, disaster_type: str) 
     outline = house.outline + lean
     if house.subtype == "minor-damage":
         if disaster_type == "flooding" and rng.random() < 0.65:
-            _stain(canvas, outline, 0.2 * rng.random(), rng)
+            _stain(canvas, outline, rng.uniform(0.2, 0.35), rng)
         elif disaster_type == "wind" and rng.random() < 0.4:
             _cover_roof(canvas, house, lean, rng.uniform(*MINOR_SHARE), rng)
         else:
             _lose_roof(canvas, outline, rng.uniform(*MINOR_SHARE), disaster_type, rng)
     elif house.subtype == "major-damage":
         if disaster_type == "flooding" and rng.random() < 0.6:
-            _stain(canvas, outline, rng.uniform(0.3, 0.5), rng)
+            _stain(canvas, outline, rng.uniform(0.5, 0.7), rng)
         else:
             lost = _lose_roof(canvas, outline, rng.uniform(*MAJOR_SHARE), disaster_type, rng)
             _scatter(canvas, lost + rng.normal(0, 3.5, lost.shape), RUBBLE[disaster_type], rng)

@@ -27,8 +27,8 @@ EMPTY_SHARE = 1 / 12
 
 # How the blocks between streets are used; the last one has no building.
 PLACES: dict[str, dict[str, float]] = {
-    "suburb": {"houses": 0.74, "hall": 0.07, "forest": 0.07, "field": 0.02, "park": 0.07, "bare": 0.03},
-    "town": {"houses": 0.58, "hall": 0.26, "forest": 0.03, "park": 0.08, "bare": 0.05},
+    "suburb": {"houses": 0.78, "hall": 0.03, "forest": 0.07, "field": 0.02, "park": 0.07, "bare": 0.03},
+    "town": {"houses": 0.74, "hall": 0.10, "forest": 0.03, "park": 0.08, "bare": 0.05},
     "village": {"houses": 0.52, "hall": 0.05, "forest": 0.18, "field": 0.17, "park": 0.05, "bare": 0.03},
     "wild": {"forest": 0.45, "field": 0.37, "park": 0.10, "bare": 0.08},
 }
@@ -87,12 +87,12 @@ def _houses(rng: np.random.Generator, layout: Layout, frame: Frame, block: Block
     occupied, greenery = rng.uniform(0.75, 1.0), rng.uniform(1.5, 6)
     for near, facing in ((v0, 1.0), (v1, -1.0)):
         u = u0
-        while (lot := rng.uniform(34, 50)) < u1 - u:
+        while (lot := rng.uniform(38, 54)) < u1 - u:
             middle, u = u + lot / 2, u + lot
             if rng.random() > occupied or not layout.shows(frame.to_image([(middle, near)])[0], 80):
                 continue
-            length, width = rng.uniform(18, lot - 7), rng.uniform(16, 27)
-            setback = rng.uniform(6, 13)
+            length, width = rng.uniform(22, lot - 6), rng.uniform(20, 34)
+            setback = rng.uniform(5, 10)
             turn = rng.normal(0, 0.03) if rng.random() < 0.88 else rng.uniform(-0.5, 0.5)
             v = near + facing * (setback + width / 2)
             house = _house(rng, frame, (middle, v), length, width, turn, facing)
