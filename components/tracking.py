@@ -81,7 +81,7 @@ def open_run(path: Path, experiment: str, data_version: str, settings_hash: str)
     else begins a new one; writes `path`.
     """
     if path.exists():
-        old = read_run(path)
+        old = _read_run_file(path)
         if (old.data_version, old.settings_hash) == (data_version, settings_hash) and _is_unfinished(old):
             client().update_run(old.run_id, status="RUNNING")
             return old
@@ -97,13 +97,16 @@ def open_run(path: Path, experiment: str, data_version: str, settings_hash: str)
 
 
 def read_run(path: Path) -> Run:
-    """Reads run.json; raises TrackingError where it is not one."""
+    """Reads run.json; raises TrackingError where it is not one, or the store does not know the run."""
+    run = _read_run_file(path)
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise TrackingError(f"{path}: cannot be read ({error.strerror}): expected the run.json of train.") from error
-    except (ValueError, TypeError) as error:
-        raise TrackingError(f"{path}: is not the run.json of train ({error}). Train again.") from error
+        client().get_run(run.run_id)
+    except MlflowException as error:
+        raise TrackingError(
+            f"{path}: run {run.run_id} cannot be found in {mlflow.get_tracking_uri()} ({error.error_code}). Set "
+            "MLFLOW_TRACKING_URI to the store that it was trained with, or train again."
+        ) from error
+    return run
 
 
 def log_params(run: Run, params: Mapping[str, Any]) -> None:
@@ -204,6 +207,15 @@ def source_tags() -> dict[str, str]:
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"git_commit": commit, "git_dirty": str(bool(status.strip())).lower()}
+
+
+def _read_run_file(path: Path) -> Run:
+    try:
+        return Run(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise TrackingError(f"{path}: cannot be read ({error.strerror}): expected the run.json of train.") from error
+    except (ValueError, TypeError) as error:
+        raise TrackingError(f"{path}: is not the run.json of train ({error}). Train again.") from error
 
 
 def _binary_columns(names: Iterable[str]) -> Schema:

@@ -426,3 +426,17 @@ def test_either_a_pair_or_a_folder_is_needed(arguments: list[str], capsys: pytes
         predict_step.main(["--model", "m", "--out", "o", *arguments])
     assert caught.value.code == 2
     assert "give either --pre and --post, or --images" in capsys.readouterr().err
+
+
+def test_a_run_that_the_store_does_not_know_is_one_line_that_names_the_store(model: Path, tmp_path: Path) -> None:
+    run = {"run_id": "0" * 32, "experiment": "tiny", "data_version": "a", "settings_hash": "b"}
+    (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    (tmp_path / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
+    params = write_params(tmp_path / "params.yaml")
+    result = run_step(
+        "register", "--params", params, "--model", model, "--metrics", tmp_path / "metrics.json",
+        "--run", tmp_path / "run.json", "--out", tmp_path / "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert_one_line(result, str(tmp_path / "run.json"))
+    assert "sqlite:///mlflow.db" in result.stderr
+    assert not (tmp_path / "out").exists()
