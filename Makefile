@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 # The demo uses its own store, whatever else is configured on the machine.
 DEMO_MODEL := models:/dual-hrnet@production
-TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*_pre_disaster.png))
+TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-predict test check check-static ui lock clean

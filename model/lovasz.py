@@ -32,7 +32,8 @@ def lovasz_softmax(
         raise ValueError(f"lovasz_softmax: {len(class_weights)} class weights for {classes} classes.")
 
     valid = labels != ignore_index
-    pixels = probs.permute(0, 2, 3, 1)[valid]  # [N, C]
+    # [C, N], so that each class is one contiguous row; selecting costs a copy and a scatter, so only where needed
+    pixels = probs.transpose(0, 1).flatten(1) if bool(valid.all()) else probs.transpose(0, 1)[:, valid]
     pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
     targets = labels[valid]  # [N]
     losses, order = [], None
@@ -40,12 +41,12 @@ def lovasz_softmax(
         foreground = targets == c
         if not foreground.any():
             continue
-        errors = torch.where(foreground, 1 - pixels[:, c], pixels[:, c])
+        errors = torch.where(foreground, 1 - pixels[c], pixels[c])
         if order is None or classes > 2:  # two classes share their errors, and so one order serves both
             order = errors.detach().argsort(descending=True)
         # The loss is linear in the errors once their order is known, so the weights need no graph.
-        weights = torch.empty_like(errors, requires_grad=False)
-        weights[order] = _jaccard_gradient(foreground[order]).to(errors.dtype)
+        gradient = _jaccard_gradient(foreground[order]).to(errors.dtype)
+        weights = torch.empty_like(gradient).scatter_(0, order, gradient)
         loss = torch.dot(errors, weights)
         losses.append(loss if class_weights is None else loss * float(class_weights[c]))
     if not losses:
