@@ -14,6 +14,7 @@ from components.params import EvaluateParams, Params, ParamsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from components.tracking import Run
     from xbd.scenes import SceneRecord
 
 
@@ -38,6 +39,7 @@ def evaluate(
     from xbd.scenes import data_version, describe
 
     unclassified_as = _unclassified_class(params.evaluate, submission)
+    run = None if run_file is None else _find_run(run_file)  # a wrong one ends the step before the work, not after it
     scenes = Scenes(data, params.evaluate.splits)
     network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
     print(f"evaluate {', '.join(params.evaluate.splits)}: {describe(scenes.records)}")
@@ -70,8 +72,8 @@ def evaluate(
     draw_predictions(pictures, out / "report.png")
     _write_confusion(out / "confusion.csv", counts["", ""])
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    if run_file is not None:
-        _track(run_file, out, metrics, data_version(data))
+    if run is not None:
+        _track(run, out, metrics, data_version(data))
     return metrics
 
 
@@ -134,10 +136,15 @@ def _write_confusion(path: Path, counts: "Tensor") -> None:
                 writer.writerow([COLOURS[actual][0], COLOURS[predicted][0], pixels, share])
 
 
-def _track(run_file: Path, out: Path, metrics: dict[str, Any], version: str) -> None:
+def _find_run(run_file: Path) -> "Run":
     from components import tracking
 
-    run = tracking.read_run(run_file)
+    return tracking.read_run(run_file)
+
+
+def _track(run: "Run", out: Path, metrics: dict[str, Any], version: str) -> None:
+    from components import tracking
+
     tracking.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
     for name in ("metrics.json", "confusion.csv", "report.png"):
         tracking.log_file(run, out / name)

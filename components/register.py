@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from components.tracking import ModelPackage
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors", "torchmetrics")
+REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")
 LOCK = Path("dvc.lock")
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from xbd.labels import UNCLASSIFIED
+
 GRADES = ("no_damage", "minor_damage", "major_damage", "destroyed")
-UNCLASSIFIED = 255
 _CLASSES = 5  # background and the four grades
 # The scorer adds this to every F1 before the harmonic mean, so that a grade at 0 gives about 4e-6 and not a crash.
 _EPSILON = 1e-6

@@ -69,7 +69,7 @@ def _cross_entropy(probs: Tensor, grade: Tensor, class_weights: Sequence[float] 
 
     Why it is there: Lovász-softmax pulls a grade up by a force that falls with p (1 - p) of its softmax, so that a
     grade which lost its probability early (in small batches that lack it) never comes back; cross-entropy's pull
-    grows instead. Measured in docs/benchmarks.md. ImageNet weights and long training get along without.
+    grows instead. Measured in docs/benchmarks.md.
     """
     if bool((grade == UNCLASSIFIED).all()):
         return probs.sum() * 0

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,9 @@ import torch
 import yaml
 from hypothesis import settings
 from PIL import Image
+
+from model.dual_hrnet import DualHRNet
+from model.inference import save_model
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -31,6 +34,14 @@ GRADE_NAMES = ("no-damage", "minor-damage", "major-damage", "destroyed", "un-cla
 TRAIN_SCENES = (*(f"tiny-flood_{number:08}" for number in range(6)), "tiny-fire_00000003", "tiny-fire_00000006")
 TEST_SCENES = ("tiny-fire_00000000", "tiny-fire_00000005", "tiny-flood_00000010")
 # Everything that a test relies on, so that the recipe of params.yaml can change without them.
+SMALL: dict[str, Any] = {
+    "width": 4,
+    "stem_width": 8,
+    "stage1_width": 4,
+    "stage1_blocks": 1,
+    "modules": (1, 1, 1),
+    "blocks": 1,
+}
 TINY: dict[str, Any] = {
     "sample": {"train": 4, "test": 2, "size": 96},
     "prepare": {"validation_share": 0.25, "exclude": []},
@@ -257,3 +268,25 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         yield uri
+
+
+def pair(raw: Path, scene: str = TEST_SCENES[0]) -> list[str]:
+    folder = raw / "test" / "images"
+    return ["--pre", str(folder / f"{scene}_pre_disaster.png"), "--post", str(folder / f"{scene}_post_disaster.png")]
+
+
+def exit_line(main: Callable[[Sequence[str]], None], *arguments: str | Path) -> str:
+    """The one line with which a command ends; Python prints it to stderr and exits with 1."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert isinstance(caught.value.code, str)
+    assert "\n" not in caught.value.code
+    return caught.value.code
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model directory with random weights."""
+    torch.manual_seed(0)
+    save_model(DualHRNet(**SMALL), tmp_path / "model")
+    return tmp_path / "model"

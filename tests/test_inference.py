@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import tree
-from test_network import SMALL
+from conftest import SMALL, tree
 from torch import Tensor
 
 from model.dual_hrnet import DualHRNet, DualLogits

@@ -5,19 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from conftest import GOLDEN, SMALL
 
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.settings import Architecture
 
-SMALL: dict[str, Any] = {
-    "width": 4,
-    "stem_width": 8,
-    "stage1_width": 4,
-    "stage1_blocks": 1,
-    "modules": (1, 1, 1),
-    "blocks": 1,
-}
 PUBLISHED: dict[str, Any] = {"width": 8, "stage1_width": 8, "stage1_blocks": 1, "modules": (1, 2, 1), "blocks": 1}
 
 

@@ -1,20 +1,19 @@
-"""The steps after prepare, through their command lines on the tiny data set: train, evaluate, register, predict."""
+"""The steps after prepare, through their command lines on the tiny data set: train, evaluate, register."""
 
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import (
     TEST_SCENES,
     assert_one_line,
     environment,
+    pair,
     read_csv,
     read_png,
     run_step,
@@ -22,15 +21,11 @@ from conftest import (
     tree,
     write_params,
 )
-from PIL import Image
 from test_metric import KEYS, score_by_loops
-from test_network import SMALL
 
-from components import predict as predict_step
 from components.evaluate import evaluate
 from components.params import ParamsError, load_params
-from model.dual_hrnet import DualHRNet
-from model.inference import load_model, predict, save_model
+from model.inference import load_model, predict
 from xbd.dataset import Scenes
 
 
@@ -49,14 +44,6 @@ def work(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--run", "train/run.json", "--out", "register", cwd=folder,
     )  # fmt: skip
     return folder
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model directory with random weights."""
-    torch.manual_seed(0)
-    save_model(DualHRNet(**SMALL), tmp_path / "model")
-    return tmp_path / "model"
 
 
 def read_json(path: Path) -> Any:
@@ -323,86 +310,6 @@ def test_a_missing_split_is_an_error_that_names_it(prepared: Path, model: Path, 
         evaluate(prepared, model, tmp_path / "out", params)
 
 
-# Predict.
-
-
-def pair(raw: Path, scene: str = TEST_SCENES[0]) -> list[str]:
-    folder = raw / "test" / "images"
-    return ["--pre", str(folder / f"{scene}_pre_disaster.png"), "--post", str(folder / f"{scene}_post_disaster.png")]
-
-
-def exit_line(main: Callable[[Sequence[str]], None], *arguments: str | Path) -> str:
-    """The one line with which a command ends; Python prints it to stderr and exits with 1."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    assert isinstance(caught.value.code, str)
-    assert "\n" not in caught.value.code
-    return caught.value.code
-
-
-def test_a_folder_and_its_pairs_give_the_same_files(raw: Path, model: Path, tmp_path: Path) -> None:
-    out = tmp_path / "folder"
-    predict_step.main(["--model", str(model), "--images", str(raw / "test" / "images"), "--out", str(out)])
-    kinds = ("localization.png", "damage.png", "picture.png")
-    assert set(tree(out)) == {f"{scene}_{kind}" for scene in TEST_SCENES for kind in kinds}
-    for scene in TEST_SCENES:
-        predict_step.main(["--model", str(model), *pair(raw, scene), "--out", str(tmp_path / scene)])
-        assert set(tree(tmp_path / scene)) == set(kinds)
-        for kind in kinds:
-            assert (tmp_path / scene / kind).read_bytes() == (out / f"{scene}_{kind}").read_bytes()
-
-
-def test_masks_have_the_size_of_the_images_and_hold_classes(model: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for moment in ("pre", "post"):
-        Image.fromarray(rng.integers(0, 256, (50, 77, 3), dtype=np.uint8)).save(tmp_path / f"{moment}.png")
-    images = ["--pre", str(tmp_path / "pre.png"), "--post", str(tmp_path / "post.png")]
-    predict_step.main(["--model", str(model), *images, "--out", str(tmp_path / "out")])
-    localization, damage = (read_png(tmp_path / "out" / f"{name}.png") for name in ("localization", "damage"))
-    assert localization.shape == damage.shape == (50, 77)
-    assert localization.dtype == damage.dtype == np.uint8
-    assert damage.max() <= 4
-    np.testing.assert_array_equal(damage > 0, localization == 1)
-
-
-def test_a_missing_half_is_one_line_that_names_it(raw: Path, model: Path, tmp_path: Path) -> None:
-    images = shutil.copytree(raw / "test" / "images", tmp_path / "images")
-    missing = images / f"{TEST_SCENES[1]}_post_disaster.png"
-    missing.unlink()
-    line = exit_line(predict_step.main, "--model", model, "--images", images, "--out", tmp_path / "out")
-    assert f"{missing}: is missing" in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_without_pairs_is_one_line(model: Path, tmp_path: Path) -> None:
-    line = exit_line(predict_step.main, "--model", model, "--images", tmp_path, "--out", tmp_path / "out")
-    assert f"{tmp_path}: has no image pair" in line
-
-
-def test_images_of_different_size_are_one_line_that_names_both(raw: Path, model: Path, tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((32, 96, 3), np.uint8)).save(tmp_path / "small.png")
-    arguments: list[str | Path] = [*pair(raw)[:2], "--post", tmp_path / "small.png"]
-    line = exit_line(predict_step.main, "--model", model, *arguments, "--out", tmp_path / "out")
-    assert "small.png: is 96x32 pixels" in line
-    assert "64x64" in line
-
-
-@pytest.mark.parametrize("content", [b"", b"GIF89a", None])
-def test_an_image_that_cannot_be_read_is_one_line(
-    raw: Path, model: Path, tmp_path: Path, content: bytes | None
-) -> None:
-    if content is not None:
-        (tmp_path / "a.png").write_bytes(content)
-    arguments: list[str | Path] = [*pair(raw)[:2], "--post", tmp_path / "a.png"]
-    assert "a.png" in exit_line(predict_step.main, "--model", model, *arguments, "--out", tmp_path / "out")
-
-
-def test_a_folder_that_is_no_model_is_one_line(raw: Path, tmp_path: Path) -> None:
-    line = exit_line(predict_step.main, "--model", tmp_path, *pair(raw), "--out", tmp_path / "out")
-    assert f"{tmp_path / 'config.json'}: cannot be read" in line
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("uri", ["models:/tiny@production", "models:/tiny/99", "models:/unknown@production"])
 def test_an_unknown_registered_model_is_one_line(work: Path, raw: Path, tmp_path: Path, uri: str) -> None:
@@ -410,22 +317,13 @@ def test_an_unknown_registered_model_is_one_line(work: Path, raw: Path, tmp_path
     assert_one_line(result, uri)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--pre", "a.png"],
-        ["--post", "b.png"],
-        ["--pre", "a.png", "--images", "c"],
-        ["--images", "c", "--post", "b"],
-    ],
-    ids=" ".join,
-)
-def test_either_a_pair_or_a_folder_is_needed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        predict_step.main(["--model", "m", "--out", "o", *arguments])
-    assert caught.value.code == 2
-    assert "give either --pre and --post, or --images" in capsys.readouterr().err
+def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
+    prepared: Path, model: Path, tmp_path: Path
+) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    with pytest.raises(ValueError, match=r"no-run\.json: cannot be read"):
+        evaluate(prepared, model, tmp_path / "out", params, run_file=tmp_path / "no-run.json")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_the_store_does_not_know_is_one_line_that_names_the_store(model: Path, tmp_path: Path) -> None:
