@@ -31,7 +31,7 @@ def evaluate(
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from model.inference import load_model, predict
+    from model.inference import Predictor, load_model
     from model.metric import joint_counts, xview2_score
     from model.report import Picture, draw_predictions
     from xbd.dataset import Scenes
@@ -41,7 +41,7 @@ def evaluate(
     unclassified_as = _unclassified_class(params.evaluate, submission)
     run = None if run_file is None else _find_run(run_file)  # a wrong one ends the step before the work, not after it
     scenes = Scenes(data, params.evaluate.splits)
-    network = load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
     print(f"evaluate {', '.join(params.evaluate.splits)}: {describe(scenes.records)}")
 
     counts: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(2, 5, 5, dtype=torch.int64))
@@ -52,7 +52,7 @@ def evaluate(
     with nullcontext() if submission is None else new_folder(submission, _is_submission_file) as folder:
         writer = _SubmissionWriter(folder, unclassified_as)
         for number, (record, sample) in enumerate(pairs):
-            localization, damage = (part.cpu() for part in predict(network, sample.pre, sample.post))
+            localization, damage = (part.cpu() for part in predictor(sample.pre, sample.post))
             added = joint_counts(localization, damage, sample.mask, unclassified_as)
             for group in (("", ""), ("per_split", record.split), ("per_disaster", record.disaster)):
                 counts[group] += added

@@ -24,11 +24,11 @@ def predict(model: Path, pairs: Sequence[tuple[str, Path, Path]], out: Path) -> 
     import torch
     from tqdm import tqdm
 
-    from model import inference
+    from model.inference import Predictor, load_model
     from model.report import Picture, draw_predictions
     from xbd.images import encode_png, read_image
 
-    network = inference.load_model(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
     out.mkdir(parents=True, exist_ok=True)
     for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
         pre, post = read_image(pre_path), read_image(post_path)
@@ -38,7 +38,7 @@ def predict(model: Path, pairs: Sequence[tuple[str, Path, Path]], out: Path) -> 
                 "expected one size. Cut both to the same area."
             )
         batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
-        localization, damage = (part[0].cpu().numpy() for part in inference.predict(network, *batch))
+        localization, damage = (part[0].cpu().numpy() for part in predictor(*batch))
         _write(out / f"{prefix}localization.png", encode_png(localization))
         _write(out / f"{prefix}damage.png", encode_png(damage))
         draw_predictions([Picture(pre_path.name, pre, post, None, damage)], out / f"{prefix}picture.png")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.hrnet import HRNet, conv_bn_relu
@@ -47,18 +48,31 @@ class DualHRNet(nn.Module):
         self._initialize()
 
     def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
-        """Logits at a quarter of the input's resolution.
+        """Logits at a quarter of the input's resolution, rounded up.
 
-        pre, post: [B, 3, H, W] float, normalized (`model.inference.normalize`); H and W multiples of 32.
-        Raises ValueError where the shapes differ or do not fit.
+        pre, post: [B, 3, H, W] float, normalized (`model.inference.normalize`), of any size: images whose sides are
+        not multiples of 32 are padded with zeros at the right and the bottom, and the logits are cut back.
+        Raises ValueError where the shapes differ or are not those of images.
         """
-        _check(pre, post)
-        loc, cls = [self.loc_net.stem(pre)], [self.cls_net.stem(post)]
-        for stage in (2, 3, 4):
+        if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
+            raise ValueError(
+                f"DualHRNet: pre {tuple(pre.shape)} and post {tuple(post.shape)}: expected two tensors of one shape "
+                "[B, 3, H, W]."
+            )
+        height, width = pre.shape[-2:]
+        if height % STRIDE or width % STRIDE:
+            pre, post = (F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE)) for image in (pre, post))
+        # One stream after the other up to here, and nothing kept: stage 1's output is the largest feature map.
+        loc = self.loc_net.transition(2, [self.loc_net.stem(pre)])
+        cls = self.cls_net.transition(2, [self.cls_net.stem(post)])
+        loc, cls = self._fuse(2, loc, cls)
+        loc, cls = self.loc_net.stage(2, loc), self.cls_net.stage(2, cls)
+        for stage in (3, 4):
             loc, cls = self.loc_net.transition(stage, loc), self.cls_net.transition(stage, cls)
             loc, cls = self._fuse(stage, loc, cls)
             loc, cls = self.loc_net.stage(stage, loc), self.cls_net.stage(stage, cls)
-        return DualLogits(self.loc_net.head(loc), self.cls_net.head(cls))
+        logits = self.loc_net.head(loc), self.cls_net.head(cls)
+        return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
 
     def _fuse(self, stage: int, loc: list[Tensor], cls: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         both = [torch.cat(pair, dim=1) for pair in zip(loc, cls, strict=True)]
@@ -77,11 +91,3 @@ class DualHRNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-
-def _check(pre: Tensor, post: Tensor) -> None:
-    found = f"pre {tuple(pre.shape)} and post {tuple(post.shape)}"
-    if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
-        raise ValueError(f"DualHRNet: {found}: expected two tensors of one shape [B, 3, H, W].")
-    if pre.shape[-2] % STRIDE or pre.shape[-1] % STRIDE:
-        raise ValueError(f"DualHRNet: {found}: height and width must be multiples of {STRIDE}. Pad the images.")

@@ -4,12 +4,14 @@ Module names and tensor layouts are those of the published Dual-HRNet checkpoint
 Source: Wang et al., https://arxiv.org/abs/1908.07919; Sun et al., https://arxiv.org/abs/1904.04514
 """
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.settings import Architecture
 
@@ -26,7 +28,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + x, inplace=True)
+        return F.relu(self.bn2(self.conv2(y)).add_(x), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -52,7 +54,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
+        return F.relu(self.bn3(self.conv3(y)).add_(self.downsample(x)), inplace=True)
 
 
 class HighResolutionModule(nn.Module):
@@ -73,20 +75,58 @@ class HighResolutionModule(nn.Module):
         return [self._fuse(xs, target) for target in range(len(xs))]
 
     def _fuse(self, xs: list[Tensor], target: int) -> Tensor:
-        layers = cast(nn.ModuleList, self.fuse_layers[target])
-        total = xs[target]
-        for source, x in enumerate(xs):
-            if source != target:
-                y = layers[source](x)
-                total = total + (resize(y, xs[target].shape[-2:]) if source > target else y)
+        # Summed in the order of the branches, as the published code does: its logits then come out bit for bit.
+        layers, size = cast(nn.ModuleList, self.fuse_layers[target]), xs[target].shape[-2:]
+        parts = (
+            layer(x) if i <= target else resize(layer(x), size)
+            for i, (layer, x) in enumerate(zip(layers, xs, strict=True))
+        )
+        total = next(parts) + next(parts)
+        for part in parts:
+            total += part
         return F.relu(total, inplace=True)
+
+
+class Head(nn.Sequential):
+    """Four resolutions, upsampled and concatenated (15C channels), to logits at the finest: two 1x1 convolutions."""
+
+    def __init__(self, branches: list[int], classes: int, momentum: float) -> None:
+        channels = sum(branches)
+        super().__init__(
+            nn.Conv2d(channels, channels, 1),
+            nn.BatchNorm2d(channels, momentum=momentum),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, classes, 1),
+        )
+        self.branches = branches
+
+    def forward(self, xs: list[Tensor]) -> Tensor:
+        """xs: one [B, C_i, h_i, w_i] for each branch; logits [B, classes, h_0, w_0]."""
+        hidden, norm, relu, last = self
+        # A sum over the branches that commutes with upsampling: 30 GFLOP become 4 on 1024 x 1024 at C = 32. In eval
+        # mode the concatenation stays, with which published weights give the published logits bit for bit; inference
+        # that has to be fast goes through model/folding.py.
+        y = self._by_branch(xs) if self.training else hidden(_concatenate(xs))
+        return cast(Tensor, last(relu(norm(y))))
+
+    def _by_branch(self, xs: list[Tensor]) -> Tensor:
+        hidden = cast(nn.Conv2d, self[0])
+        finest, *others = torch.split(hidden.weight, self.branches, dim=1)
+        y = F.conv2d(xs[0], finest, hidden.bias)
+        for x, weight in zip(xs[1:], others, strict=True):
+            y = y.add_(resize(F.conv2d(x, weight), y.shape[-2:]))
+        return y
 
 
 class HRNet(nn.Module):
     """Backbone and head of one stream. `DualHRNet` calls its parts in turn, because it fuses between the stages.
 
     Input [B, 3, H, W] normalized float; H and W multiples of 32; logits [B, classes, H/4, W/4].
+    recompute: in training, keep only what enters each block of stage 1, each module and the head, and compute what is
+    inside once more in the backward pass: about a third more work for a fraction of the memory.
     """
+
+    recompute = False
 
     def __init__(self, architecture: Architecture, classes: int) -> None:
         super().__init__()
@@ -112,13 +152,7 @@ class HRNet(nn.Module):
             nn.Sequential(*(HighResolutionModule(a.channels(n), a.blocks, momentum) for _ in range(count)))
             for n, count in zip((2, 3, 4), a.modules, strict=True)
         )
-        features = sum(a.channels(4))
-        self.last_layer = nn.Sequential(
-            nn.Conv2d(features, features, 1),
-            nn.BatchNorm2d(features, momentum=momentum),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(features, classes, 1),
-        )
+        self.last_layer = Head(a.channels(4), classes, momentum)
 
     def stem(self, image: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, 4 * stage1_width, H/4, W/4]: two strided convolutions and stage 1."""
@@ -128,7 +162,9 @@ class HRNet(nn.Module):
         else:
             x = F.relu(self.bn1(self.conv1(image)), inplace=True)
             x = F.relu(self.bn2(self.conv2(x)), inplace=True)
-        return cast(Tensor, self.layer1(x))
+        for block in self.layer1:
+            x = cast(Tensor, self._run(block, x))
+        return x
 
     def transition(self, stage: int, xs: list[Tensor]) -> list[Tensor]:
         """Branches of the stage before to the branches of `stage` (2, 3 or 4): one more, at half the resolution."""
@@ -137,13 +173,37 @@ class HRNet(nn.Module):
 
     def stage(self, stage: int, xs: list[Tensor]) -> list[Tensor]:
         """All modules of `stage` (2, 3 or 4)."""
-        return cast(list[Tensor], (self.stage2, self.stage3, self.stage4)[stage - 2](xs))
+        for module in (self.stage2, self.stage3, self.stage4)[stage - 2]:
+            xs = self._run(module, xs)
+        return xs
 
     def head(self, xs: list[Tensor]) -> Tensor:
-        """Four resolutions, brought to the finest and concatenated (15C channels), to logits."""
-        size = xs[0].shape[-2:]
-        features = torch.cat([xs[0], *(resize(x, size) for x in xs[1:])], dim=1)
-        return cast(Tensor, self.last_layer(features))
+        """Logits [B, classes, H/4, W/4] from the four branches."""
+        return cast(Tensor, self._run(self.last_layer, xs))
+
+    def _run(self, module: nn.Module, x: Any) -> Any:
+        if self.recompute and self.training:
+            return checkpoint(
+                module, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _no_statistics(module))
+            )
+        return module(x)
+
+
+@contextmanager
+def _no_statistics(module: nn.Module) -> Iterator[None]:
+    """Keeps the running statistics as they are, or a recomputed forward would count its batch twice."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _concatenate(xs: list[Tensor]) -> Tensor:
+    return torch.cat([xs[0], *(resize(x, xs[0].shape[-2:]) for x in xs[1:])], dim=1)
 
 
 def conv3x3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:

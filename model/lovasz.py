@@ -33,32 +33,33 @@ def lovasz_softmax(
 
     valid = labels != ignore_index
     # [C, N], so that each class is one contiguous row; selecting costs a copy and a scatter, so only where needed
-    pixels = probs.transpose(0, 1).flatten(1) if bool(valid.all()) else probs.transpose(0, 1)[:, valid]
+    by_class = probs.transpose(0, 1)
+    pixels = by_class.flatten(1) if bool(valid.all()) else by_class[:, valid]
     pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
-    targets = labels[valid]  # [N]
-    losses, order = [], None
-    for c in range(classes):
-        foreground = targets == c
-        if not foreground.any():
-            continue
-        errors = torch.where(foreground, 1 - pixels[c], pixels[c])
-        if order is None or classes > 2:  # two classes share their errors, and so one order serves both
-            order = errors.detach().argsort(descending=True)
-        # The loss is linear in the errors once their order is known, so the weights need no graph.
-        gradient = _jaccard_gradient(foreground[order]).to(errors.dtype)
-        weights = torch.empty_like(gradient).scatter_(0, order, gradient)
-        loss = torch.dot(errors, weights)
-        losses.append(loss if class_weights is None else loss * float(class_weights[c]))
-    if not losses:
+    foreground = labels[valid] == torch.arange(classes, device=labels.device)[:, None]  # [C, N]
+    present = foreground.any(1).nonzero().flatten().tolist()
+    if not present:
         return pixels.sum() * 0  # keeps the graph, so that backward works and gives zeros
-    return torch.stack(losses).mean()
+
+    # The loss is linear in the errors once their order is known, so the weights need no graph, and one product serves
+    # all classes.
+    errors = torch.where(foreground, 1 - pixels, pixels)
+    weights = torch.zeros_like(errors, requires_grad=False)
+    order = None
+    for c in present:
+        if order is None or classes > 2:  # two classes share their errors, and so one order serves both
+            order = errors[c].detach().argsort(descending=True)
+        gradient = _jaccard_gradient(foreground[c, order])
+        factor = 1.0 if class_weights is None else float(class_weights[c])
+        weights[c].scatter_(0, order, (gradient * (factor / len(present))).to(weights.dtype))
+    return (errors * weights).sum()
 
 
 def _jaccard_gradient(foreground: Tensor) -> Tensor:
     """Growth of the Jaccard loss as pixels join the error set in the given order: [N] bool to [N] float64."""
     # float64: the differences of neighbouring Jaccard values fall below float32's resolution on a batch of
     # millions of pixels (1 / N against 6e-8), which would zero the weight of every easy pixel.
-    hits = foreground.cumsum(0, dtype=torch.float64)
+    hits = foreground.cumsum(0).to(torch.float64)  # counted in integers, which has a deterministic order on GPUs
     total = hits[-1]
     position = torch.arange(1, len(foreground) + 1, device=foreground.device, dtype=torch.float64)
     jaccard = 1 - (total - hits) / (total + position - hits)

@@ -35,13 +35,16 @@ def joint_counts(localization: Tensor, damage: Tensor, target: Tensor, unclassif
     if unclassified_as is None:
         localization, damage, target = localization[kept], damage[kept], target[kept]
     else:
-        target = torch.where(kept, target, unclassified_as)
+        target = torch.where(kept, target, target.new_tensor(unclassified_as))
     for name, values in (("localization", localization), ("damage", damage), ("target", target)):
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < _CLASSES:
             raise ValueError(
                 f"XView2Score: {name} has values {int(values.min())} to {int(values.max())}: expected 0 to 4."
             )
-    code = ((localization > 0).to(torch.int64) * _CLASSES + damage.to(torch.int64)) * _CLASSES + target.to(torch.int64)
+    # uint8 throughout: the largest code is 49, and an eighth of the memory traffic of int64 is an eighth of the time.
+    code = localization.clamp(max=1).to(torch.uint8)
+    for values in (damage, target):
+        code.mul_(_CLASSES).add_(values.to(torch.uint8))
     return torch.bincount(code.flatten(), minlength=2 * _CLASSES**2).reshape(2, _CLASSES, _CLASSES)
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.hrnet import resize
-from model.inference import load_model, normalize, predict, save_model
+from model.inference import Predictor, load_model, normalize, save_model
 from model.lovasz import lovasz_softmax
 from model.metric import XView2Score
 from model.settings import TrainSettings
@@ -122,14 +122,11 @@ def train(
 
 
 def validate(model: DualHRNet, scenes: Scenes) -> Record:
-    """xView2 score of the model on whole scenes; leaves the model in the mode it was in."""
-    training = model.training
-    model.eval()
-    metric = XView2Score()
+    """xView2 score of the model on whole scenes; the model itself stays as it is."""
+    predictor, metric = Predictor(model), XView2Score()
     for sample in tqdm(DataLoader(scenes, batch_size=1), desc="validate", disable=None, leave=False):
-        localization, damage = predict(model, sample.pre, sample.post)
+        localization, damage = predictor(sample.pre, sample.post)
         metric.update(localization.cpu(), damage.cpu(), sample.mask)
-    model.train(training)
     return {key: float(value) for key, value in metric.compute().items()}
 
 

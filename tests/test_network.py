@@ -61,8 +61,6 @@ def test_logits_have_a_quarter_of_the_resolution(height: int, width: int, channe
         ((1, 1, 64, 64), (1, 1, 64, 64)),
         ((1, 4, 64, 64), (1, 4, 64, 64)),
         ((3, 64, 64), (3, 64, 64)),
-        ((1, 3, 64, 65), (1, 3, 64, 65)),
-        ((1, 3, 48, 64), (1, 3, 48, 64)),
     ],
     ids=str,
 )

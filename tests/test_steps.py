@@ -25,7 +25,7 @@ from test_metric import KEYS, score_by_loops
 
 from components.evaluate import evaluate
 from components.params import ParamsError, load_params
-from model.inference import load_model, predict
+from model.inference import Predictor, load_model
 from xbd.dataset import Scenes
 
 
@@ -112,9 +112,9 @@ def test_the_confusion_matrix_counts_every_pixel_once(work: Path) -> None:
 
 @pytest.mark.slow
 def test_evaluation_predicts_as_inference_does(work: Path, prepared: Path) -> None:
-    network = load_model(work / "train" / "model")
+    predictor = Predictor(load_model(work / "train" / "model"))
     for number, sample in enumerate(Scenes(prepared, ["test"])[i] for i in range(3)):
-        localization, damage = predict(network, sample.pre[None], sample.post[None])
+        localization, damage = predictor(sample.pre[None], sample.post[None])
         for name, mask in (("localization", localization), ("damage", damage)):
             path = work / "submission" / "predictions" / f"test_{name}_{number:05}_prediction.png"
             np.testing.assert_array_equal(read_png(path), mask[0])
@@ -282,11 +282,11 @@ def test_ignored_pixels_are_left_out_of_the_score(prepared: Path, model: Path, t
     params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"unclassified_as": "ignore"}}))
     metrics = evaluate(prepared, model, tmp_path / "out", params)
     masks: list[list[Any]] = [[], [], []]
-    network, scenes = load_model(model), Scenes(prepared, ["test"])
+    predictor, scenes = Predictor(load_model(model)), Scenes(prepared, ["test"])
     for sample in (scenes[i] for i in range(len(scenes))):
         kept = sample.mask != 255
         assert not kept.all()
-        prediction = predict(network, sample.pre[None], sample.post[None])
+        prediction = predictor(sample.pre[None], sample.post[None])
         for found, mask in zip(masks, (*prediction, sample.mask), strict=True):
             found.append(mask.reshape(64, 64)[kept].numpy())
     expected = score_by_loops(*(np.concatenate(part) for part in masks))
