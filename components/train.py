@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +18,13 @@ def train(data: Path, out: Path, params: Params) -> None:
     Raises SceneError, TrainingError.
     """
     from components import tracking
+    from components.pretrained import find_pretrained
     from model import training
     from xbd.scenes import data_version, describe, read_index
 
+    pretrained = None if params.train.pretrained is None else find_pretrained(params.train.pretrained)
+    if params.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
     print(f"train on {describe(read_index(data, ['train']))}")
     settings = json.dumps(asdict(params.train), sort_keys=True)
     run = tracking.open_run(
@@ -36,6 +41,7 @@ def train(data: Path, out: Path, params: Params) -> None:
             data,
             out,
             params.train,
+            pretrained=pretrained,
             on_epoch=lambda record: tracking.log_metrics(run, record, int(record["epoch"])),
         )
     except BaseException:

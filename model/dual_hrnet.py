@@ -74,6 +74,10 @@ class DualHRNet(nn.Module):
         logits = self.loc_net.head(loc), self.cls_net.head(cls)
         return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
 
+    def set_recompute(self, recompute: bool) -> None:
+        """Trades a third more work in training for a fraction of the memory, see `HRNet`."""
+        self.loc_net.recompute = self.cls_net.recompute = recompute
+
     def _fuse(self, stage: int, loc: list[Tensor], cls: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         both = [torch.cat(pair, dim=1) for pair in zip(loc, cls, strict=True)]
         fuse_loc = cast(nn.ModuleList, self.get_submodule(f"fuse_loc_stage{stage - 1}"))

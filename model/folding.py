@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from model.dual_hrnet import DualHRNet
 from model.hrnet import BasicBlock, Bottleneck, Head, HRNet, resize
 
-# The head computes its 15C hidden channels in parts of this many: 12 MB for a 1024 x 1024 image, of which the memory
-# allocator keeps and reuses the pages; parts of 126 MB cost five times as long for the page faults alone.
+# The head computes its 15C hidden channels in parts of this many: 12 MB for a 1024 x 1024 image, which the C library
+# keeps and hands out again. All at once they are 126 MB, whose page faults cost more than the arithmetic.
 HEAD_CHANNELS = 48
 
 

@@ -193,13 +193,15 @@ class HRNet(nn.Module):
 def _no_statistics(module: nn.Module) -> Iterator[None]:
     """Keeps the running statistics as they are, or a recomputed forward would count its batch twice."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in before:
+            norm.momentum = momentum
+            cast(Tensor, norm.num_batches_tracked).copy_(count)
 
 
 def _concatenate(xs: list[Tensor]) -> Tensor:

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.allocator import reuse_freed_memory
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.folding import fold
 from model.hrnet import resize
@@ -69,8 +68,6 @@ class Predictor:
 
     def __init__(self, model: DualHRNet) -> None:
         self.device = next(model.parameters()).device
-        if self.device.type == "cpu":
-            reuse_freed_memory()
         self.network = fold(model)
 
     @torch.inference_mode()

@@ -37,30 +37,28 @@ def lovasz_softmax(
     pixels = by_class.flatten(1) if bool(valid.all()) else by_class[:, valid]
     pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
     foreground = labels[valid] == torch.arange(classes, device=labels.device)[:, None]  # [C, N]
-    present = foreground.any(1).nonzero().flatten().tolist()
-    if not present:
+    present = foreground.any(1)
+    if not bool(present.all()):
+        pixels, foreground = pixels[present], foreground[present]
+    if not len(foreground):
         return pixels.sum() * 0  # keeps the graph, so that backward works and gives zeros
+    factors = pixels.new_ones(classes) if class_weights is None else pixels.new_tensor(class_weights)
 
-    # The loss is linear in the errors once their order is known, so the weights need no graph, and one product serves
-    # all classes.
     errors = torch.where(foreground, 1 - pixels, pixels)
-    weights = torch.zeros_like(errors, requires_grad=False)
-    order = None
-    for c in present:
-        if order is None or classes > 2:  # two classes share their errors, and so one order serves both
-            order = errors[c].detach().argsort(descending=True)
-        gradient = _jaccard_gradient(foreground[c, order])
-        factor = 1.0 if class_weights is None else float(class_weights[c])
-        weights[c].scatter_(0, order, (gradient * (factor / len(present))).to(weights.dtype))
-    return (errors * weights).sum()
+    # Two classes share their errors, and so one order serves both. The loss is linear in the errors once their order
+    # is known, so the weights need no graph.
+    order = (errors.detach()[:1] if classes == 2 else errors.detach()).argsort(1, descending=True).expand_as(errors)
+    gradient = _jaccard_gradient(foreground.gather(1, order)) * factors[present][:, None]
+    weights = torch.empty_like(errors, requires_grad=False).scatter_(1, order, gradient.to(errors.dtype))
+    return (errors * weights).sum() / len(errors)
 
 
 def _jaccard_gradient(foreground: Tensor) -> Tensor:
-    """Growth of the Jaccard loss as pixels join the error set in the given order: [N] bool to [N] float64."""
+    """Growth of the Jaccard loss as pixels join the error set in the given order: [C, N] bool to [C, N] float64."""
     # float64: the differences of neighbouring Jaccard values fall below float32's resolution on a batch of
     # millions of pixels (1 / N against 6e-8), which would zero the weight of every easy pixel.
-    hits = foreground.cumsum(0).to(torch.float64)  # counted in integers, which has a deterministic order on GPUs
-    total = hits[-1]
-    position = torch.arange(1, len(foreground) + 1, device=foreground.device, dtype=torch.float64)
-    jaccard = 1 - (total - hits) / (total + position - hits)
-    return torch.diff(jaccard, prepend=jaccard.new_zeros(1))
+    hits = foreground.cumsum(1)  # counted in integers, which has a deterministic order on GPUs
+    total = hits[:, -1:]
+    position = torch.arange(1, foreground.shape[1] + 1, device=foreground.device)
+    jaccard = 1 - (total - hits).double() / (total + position - hits)
+    return torch.diff(jaccard, prepend=jaccard.new_zeros(len(jaccard), 1))

@@ -38,6 +38,11 @@ class Architecture:
 class TrainSettings:
     """The `train` section of params.yaml: the paper's recipe (section 3) and what it leaves open.
 
+    pretrained: weights of an ImageNet HRNet for both streams: a file, or owner/name on the Hugging Face hub, or null.
+    device_batch_size: pairs in one pass through the network, over which batch norm and both losses are taken; the
+    gradients of global_batch_size pairs are accumulated for each step of the optimizer. recompute: keep a fraction of
+    the activations and compute the others twice. precision: "auto" is bfloat16 where a GPU computes, with losses and
+    weights in float32, and float32 on a CPU. deterministic: refuse operations whose results vary from run to run.
     optimizer: "sgd" with momentum is the paper's; "adamw" gets a network without pretrained weights on its way in
     fewer steps. crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the
     paper's alpha. damage_cross_entropy: share of cross-entropy that is added to the damage loss; 0 is the paper's.
@@ -46,9 +51,11 @@ class TrainSettings:
     """
 
     network: Architecture
+    pretrained: str | None
     seed: Annotated[int, Ge(0)]
     epochs: Annotated[int, Ge(1)]
     global_batch_size: Annotated[int, Ge(1)]
+    device_batch_size: Annotated[int, Ge(1)]
     crop_size: Annotated[int, Ge(32), MultipleOf(32)]
     crops_per_scene: Annotated[int, Ge(1)]
     optimizer: Literal["sgd", "adamw"]
@@ -62,3 +69,6 @@ class TrainSettings:
     class_weights: Annotated[Sequence[Annotated[float, Ge(0)]], Len(4, 4)] | None
     validate_every: Annotated[int, Ge(0)]
     workers: Annotated[int, Ge(0)]
+    recompute: bool
+    precision: Literal["auto", "float32", "bfloat16"]
+    deterministic: bool

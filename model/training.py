@@ -25,6 +25,7 @@ from model.inference import Predictor, load_model, normalize, save_model
 from model.lovasz import lovasz_softmax
 from model.metric import XView2Score
 from model.settings import TrainSettings
+from model.weights import load_imagenet
 from xbd.dataset import Sample, SceneCrops, Scenes
 from xbd.errors import InputError
 from xbd.labels import UNCLASSIFIED
@@ -50,8 +51,13 @@ def dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Loss
     """The paper's objective (equation 2) on probabilities upsampled to full resolution.
 
     mask: [B, H, W], 0-4 and 255. Un-classified pixels count in neither loss; the damage loss sees buildings only,
-    and its classes are the grades less one.
+    and its classes are the grades less one. Computed in float32, whatever precision the logits have.
     """
+    with torch.autocast(mask.device.type, enabled=False):
+        return _dual_loss(DualLogits(*(part.float() for part in logits)), mask, settings)
+
+
+def _dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Losses:
     size = (mask.shape[-2], mask.shape[-1])
     ignored = torch.full_like(mask, UNCLASSIFIED)
     building = torch.where(mask == UNCLASSIFIED, ignored, (mask > 0).to(mask.dtype))
@@ -82,18 +88,26 @@ def train(
     out: Path,
     settings: TrainSettings,
     *,
+    pretrained: Path | None = None,
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
 ) -> Record:
     """Trains on the prepared data set `data` and writes `out`/model, history.csv and checkpoints/.
 
     A checkpoint of the same settings and data in `out` is resumed; on a CPU the weights then are those of the
-    undisturbed run, bit for bit. Calls `on_checkpoint` with the path of each checkpoint and `on_epoch` with each
-    record, also with those of the epochs before a resume.
+    undisturbed run, bit for bit. pretrained: file of ImageNet weights for both streams. Calls `on_checkpoint` with
+    the path of each checkpoint and `on_epoch` with each record, also with those of the epochs before a resume.
     Returns the record of the epoch whose weights were kept: the best validation score, or the last epoch.
-    Raises TrainingError where the data set has fewer crops than a batch, or the loss is not finite.
+    Raises TrainingError where the data set has fewer crops than a batch, the batch sizes do not fit, or the loss is
+    not finite; WeightsError where `pretrained` does not fit the network.
     """
+    if settings.global_batch_size % settings.device_batch_size:
+        raise TrainingError(
+            f"train.device_batch_size: {settings.device_batch_size} does not divide train.global_batch_size "
+            f"{settings.global_batch_size}. Values that do: {_divisors(settings.global_batch_size)}."
+        )
     torch.manual_seed(settings.seed)
+    torch.use_deterministic_algorithms(settings.deterministic)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     crops = SceneCrops(
         data,
@@ -109,8 +123,11 @@ def train(
             f"({len(crops.records)} scenes x {settings.crops_per_scene}). Lower it or raise train.crops_per_scene."
         )
     validation = _validation_scenes(data) if settings.validate_every else None
-    model = DualHRNet(settings.network).to(device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = DualHRNet(settings.network)
+    if pretrained is not None:
+        print(load_imagenet(model, pretrained).summary())
+    model.set_recompute(settings.recompute)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = _Run(data, out, settings, model, _optimizer(model, settings), on_epoch, on_checkpoint)
     run.resume()
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
@@ -236,16 +253,13 @@ def _train_epoch(run: _Run, crops: SceneCrops, epoch: int, steps: int, device: t
         rate = poly_learning_rate(settings, ((epoch - 1) * steps + step) / (settings.epochs * steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        pre, post, mask = (part.to(device) for part in Sample(*batch))
-        losses = dual_loss(model(normalize(pre), normalize(post)), mask, settings)
-        values = [float(loss.detach()) for loss in (losses.total, losses.localization, losses.damage)]
+        optimizer.zero_grad(set_to_none=True)
+        values = _accumulate_gradients(model, Sample(*(part.to(device) for part in batch)), settings).tolist()
         if not np.isfinite(values[0]):
             raise TrainingError(
                 f"epoch {epoch}, step {step + 1}: the loss is {values[0]}. Lower train.learning_rate; the last good "
                 f"checkpoint is {run.checkpoint_path}."
             )
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         sums += values
     seconds = time.perf_counter() - start
@@ -258,6 +272,28 @@ def _train_epoch(run: _Run, crops: SceneCrops, epoch: int, steps: int, device: t
         "learning_rate": rate,
         "pairs_per_second": steps * settings.global_batch_size / seconds,
     }
+
+
+def _accumulate_gradients(model: DualHRNet, batch: Sample, settings: TrainSettings) -> Tensor:
+    """Adds the gradients of the mean loss over the passes that make up the batch.
+
+    Returns the means of the total, the localization and the damage loss: [3] float32.
+    """
+    passes = len(batch.mask) // settings.device_batch_size
+    device = batch.mask.device.type
+    half = settings.precision == "bfloat16" or (settings.precision == "auto" and device == "cuda")
+    sums = torch.zeros(3, device=batch.mask.device)
+    for pre, post, mask in zip(*(torch.split(part, settings.device_batch_size) for part in batch), strict=True):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            logits = model(normalize(pre), normalize(post))
+        losses = dual_loss(logits, mask, settings)
+        (losses.total / passes).backward()  # type: ignore[no-untyped-call]
+        sums += torch.stack([losses.total, losses.localization, losses.damage]).detach() / passes
+    return sums
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(i) for i in range(1, number + 1) if number % i == 0)
 
 
 def _batches(crops: int, epoch: int, settings: TrainSettings) -> Iterator[list[int]]:

@@ -58,6 +58,7 @@ TINY: dict[str, Any] = {
         "seed": 1,
         "epochs": 2,
         "global_batch_size": 4,
+        "device_batch_size": 4,
         "crop_size": 64,
         "crops_per_scene": 2,
         "scale": [0.8, 1.2],

@@ -19,13 +19,14 @@ DOORS = {
     "kubernetes": {"components/pytorchjob.py"},
     "mlflow": {"components/tracking.py", "model/pyfunc.py"},
     "boto3": {"components/storage.py"},
+    "huggingface_hub": {"components/pretrained.py"},
 }
 FORBIDDEN = {
     "xbd": {"model", "components", "pipeline"},
     "model": {"components", "pipeline"},
     "components": {"pipeline"},
 }
-STEPS = ("sample", "prepare", "train", "evaluate", "register", "promote", "predict", "params")
+STEPS = ("sample", "prepare", "train", "evaluate", "register", "promote", "predict", "import_weights", "params")
 # Settings of libraries, each with its reason beside it in the code.
 SETTINGS_AT_IMPORT = {
     "os.environ.setdefault",

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ from conftest import assert_one_line, environment, read_csv, run_step, succeed, 
 from torch import Tensor
 
 from components.params import load_params
-from model.dual_hrnet import DualLogits
+from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import load_model
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
@@ -153,7 +154,7 @@ def test_training_lowers_the_loss_and_writes_history_and_model(
     checkpoints: list[Path] = []
     kept = train(prepared, tmp_path, settings, on_epoch=records.append, on_checkpoint=checkpoints.append)
     assert [record["epoch"] for record in records] == list(range(1, 9))
-    assert records[-1]["loss"] < 0.9 * records[0]["loss"]
+    assert records[-1]["loss_localization"] < 0.85 * records[0]["loss_localization"]
     assert checkpoints == [tmp_path / "checkpoints" / "last.pt"] * 8
     validated = [record for record in records if "validation_score" in record]
     assert [record["epoch"] for record in validated] == [4, 8]
@@ -195,10 +196,38 @@ def test_seed_and_number_of_workers_decide_and_do_not_decide_the_weights(
 
 @pytest.mark.slow
 def test_a_batch_larger_than_an_epoch_is_one_line_that_names_the_parameter(prepared: Path, tmp_path: Path) -> None:
-    params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 13}})
+    params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 13, "device_batch_size": 1}})
     result = run_step("train", "--params", params, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
     assert_one_line(result, "train.global_batch_size: 13 is more than the 12 crops")
     assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.mark.slow
+def test_training_starts_from_the_pretrained_file_in_both_streams(prepared: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = load_params(write_params(tmp_path / "params.yaml", {})).train.network
+    stream = DualHRNet(network).loc_net.state_dict()
+    backbone = {
+        re.sub(r"^transitions\.(\d)", lambda match: f"transition{int(match[1]) + 1}", name): tensor
+        for name, tensor in stream.items()
+        if not name.startswith("last_layer.")
+    }
+    torch.save({**backbone, "classifier.weight": torch.zeros(10, 8)}, tmp_path / "imagenet.pth")
+    changes = {"pretrained": str(tmp_path / "imagenet.pth"), "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    params = write_params(tmp_path / "params.yaml", {"train": changes})
+    said = succeed("train", "--params", params, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
+    assert "1 of the file not used (classifier)" in said
+    found = load_model(tmp_path / "out" / "model").state_dict()
+    for side in ("loc_net", "cls_net"):
+        for name in ("conv1.weight", "transitions.2.3.0.0.weight", "stage4.0.branches.3.0.conv2.weight"):
+            torch.testing.assert_close(found[f"{side}.{name}"], stream[name])
+
+
+@pytest.mark.slow
+def test_batch_sizes_that_do_not_fit_are_one_line_with_those_that_do(prepared: Path, tmp_path: Path) -> None:
+    params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 12, "device_batch_size": 5}})
+    result = run_step("train", "--params", params, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
+    assert_one_line(result, "train.device_batch_size: 5 does not divide", "12. Values that do: 1, 2, 3, 4, 6, 12.")
 
 
 @pytest.mark.slow
