@@ -7,7 +7,7 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict test check check-static ui lock clean
+.PHONY: help install demo demo-predict test check check-static bench ui lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,11 @@ check-static: install
 	ruff check .
 	ruff format --check .
 	mypy
+
+bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on two quiet cores
+	python -m benchmarks.inference
+	python -m benchmarks.training_step
+	python -m benchmarks.loss_and_metric
 
 ui: install ## open the MLflow UI on the local store
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.measure import Work, side_by_side, table
 from components.params import load_params
+from model.allocator import keep_freed_memory
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.hrnet import Head, resize
 from model.inference import normalize
@@ -38,6 +39,8 @@ def step(plain: bool, recompute: bool, count: bool = False) -> Work:
     model = DualHRNet(settings.network).train()
     model.set_recompute(recompute)
     layout = torch.contiguous_format if plain else torch.channels_last
+    if not plain:
+        keep_freed_memory()
     if plain:
         for net in (model.loc_net, model.cls_net):
             net.last_layer.__class__ = ConcatenatingHead

@@ -26,7 +26,9 @@ def fold(model: DualHRNet) -> DualHRNet:
     It cannot be trained, saved or moved to another device: its weights lie in the order that this device's
     convolutions want.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    # The structure is copied, the tensors are not: what the folded network keeps of them is its own anyway.
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    model = copy.deepcopy(model, tensors).eval()
     for name, child in model.named_children():
         model.add_module(name, _fold(child))
     return model
@@ -114,8 +116,8 @@ class FoldedHead(nn.Module):
         for rows in torch.split(torch.arange(len(weight)), HEAD_CHANNELS):
             finest, *others = torch.split(weight[rows], head.branches, dim=1)
             branches = [FoldedConv(finest, bias[rows]), *(FoldedConv(columns, None) for columns in others)]
-            self.parts.append(nn.ModuleList([*branches, FoldedConv(last.weight[:, rows], None)]))
-        self.bias = cast(Tensor, last.bias).view(1, -1, 1, 1)
+            self.parts.append(nn.ModuleList([*branches, FoldedConv(last.weight.detach()[:, rows], None)]))
+        self.bias = cast(Tensor, last.bias).detach().clone().view(1, -1, 1, 1)
 
     def forward(self, xs: list[Tensor]) -> Tensor:
         logits = self.bias
@@ -154,6 +156,9 @@ def _fold_stem(net: HRNet) -> None:
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         net.add_module(f"conv{number}", _folded(conv, norm))
         net.add_module(f"bn{number}", nn.Identity())
+    if net.stem_order == "published":
+        for name in ("conv2", "bn2"):
+            net.add_module(name, copy.deepcopy(net.get_submodule(name)))
 
 
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d, *, relu: bool = False) -> FoldedConv:

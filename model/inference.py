@@ -107,8 +107,7 @@ def load_model(directory: Path | str) -> DualHRNet:
     config_path, weights_path = directory / CONFIG, directory / WEIGHTS
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-        with torch.device("meta"):  # no random weights that nobody needs
-            model = DualHRNet(Architecture(**config["architecture"]))
+        model = DualHRNet(Architecture(**config["architecture"]))
     except OSError as error:
         raise ModelError(f"{config_path}: cannot be read ({error.strerror}): expected a model directory.") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -127,6 +126,5 @@ def load_model(directory: Path | str) -> DualHRNet:
             f"{weights_path}: {len(odd)} tensors do not fit the architecture of {CONFIG}: {odd[0]} is "
             f"{found.get(odd[0], 'missing')}, expected {expected.get(odd[0], 'none')}. Use files of one model."
         )
-    # Copies, because safetensors' tensors are windows on the file, which someone may replace.
-    model.load_state_dict({name: tensor.clone() for name, tensor in state.items()}, assign=True)
+    model.load_state_dict(state)
     return model.eval()

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from model.allocator import keep_freed_memory
 from model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.hrnet import resize
@@ -127,6 +128,8 @@ def train(
     if pretrained is not None:
         print(load_imagenet(model, pretrained).summary())
     model.set_recompute(settings.recompute)
+    if device.type == "cpu":
+        keep_freed_memory()
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = _Run(data, out, settings, model, _optimizer(model, settings), on_epoch, on_checkpoint)
     run.resume()
