@@ -54,11 +54,7 @@ class DualHRNet(nn.Module):
         not multiples of 32 are padded with zeros at the right and the bottom, and the logits are cut back.
         Raises ValueError where the shapes differ or are not those of images.
         """
-        if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
-            raise ValueError(
-                f"DualHRNet: pre {tuple(pre.shape)} and post {tuple(post.shape)}: expected two tensors of one shape "
-                "[B, 3, H, W]."
-            )
+        check_pair(pre, post)
         height, width = pre.shape[-2:]
         if height % STRIDE or width % STRIDE:
             pre, post = (F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE)) for image in (pre, post))
@@ -95,3 +91,12 @@ class DualHRNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+
+def check_pair(pre: Tensor, post: Tensor) -> None:
+    """Raises ValueError where the two are not image batches of one shape."""
+    if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
+        raise ValueError(
+            f"DualHRNet: pre {tuple(pre.shape)} and post {tuple(post.shape)}: expected two tensors of one shape "
+            "[B, 3, H, W]."
+        )

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.dual_hrnet import DualHRNet, DualLogits
+from model.dual_hrnet import DualHRNet, DualLogits, check_pair
 from model.folding import fold
 from model.hrnet import resize
 from model.settings import Architecture
@@ -75,10 +75,9 @@ class Predictor:
         """Classes of a batch of pairs, on the model's device.
 
         pre, post: uint8 [B, 3, H, W], any H and W (see `DualHRNet.forward` for how they are padded).
-        Raises ValueError where the shapes differ.
+        Raises ValueError where the shapes differ or are not those of images.
         """
-        if pre.shape != post.shape:
-            raise ValueError(f"pre image is {tuple(pre.shape)}, post image {tuple(post.shape)}: expected one shape.")
+        check_pair(pre, post)
         logits = self.network(*(normalize(image.to(self.device)) for image in (pre, post)))
         return classify(logits, (pre.shape[-2], pre.shape[-1]))
 

@@ -191,3 +191,10 @@ def test_images_of_different_size_are_refused(model: DualHRNet) -> None:
     pre, post = image_pair(64, 64, 7)
     with pytest.raises(ValueError, match=r"\(2, 3, 64, 64\).*\(2, 3, 64, 32\)"):
         Predictor(model)(pre, post[..., :32])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_than_three_channels_are_refused(model: DualHRNet, channels: int) -> None:
+    images = torch.zeros(2, 1, channels, 64, 64, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=rf"\(1, {channels}, 64, 64\).*\(1, {channels}, 64, 64\)"):
+        Predictor(model)(*images)
