@@ -16,6 +16,7 @@ import torch
 import yaml
 from hypothesis import settings
 from PIL import Image
+from s3_server import S3Server
 
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
@@ -291,3 +292,12 @@ def model(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     save_model(DualHRNet(**SMALL), tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server of this test process, empty at first; tests keep to prefixes of their own."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "objects")
+    server.start()
+    yield server
+    server.stop()
