@@ -1,0 +1,154 @@
+"""Reading a tar archive that may be damaged or hostile: its members come out one by one, checked, in memory.
+
+Nothing is written here. What the caller gets is a path of the published layout, which leads nowhere else, and the whole
+content; everything that such an archive can try ends in one ArchiveError.
+"""
+
+import gzip
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from xbd.errors import InputError, errors_name
+from xbd.scenes import SOURCES
+
+# The largest image of xBD has about 2 MB, the largest archive (tier3) 17.3 GB and some 25,000 files.
+MAX_MEMBER = 64 * 2**20  # bytes
+MAX_ARCHIVE = 64 * 2**30  # bytes, unpacked
+MAX_MEMBERS = 200_000
+GZIP_MAGIC, BLOCK = b"\x1f\x8b", 512
+
+_IMAGE = "[A-Za-z0-9-]+_[0-9]{8}_(?:pre|post)_disaster"
+_LAYOUT = re.compile(
+    rf"(?:{'|'.join(SOURCES)})/(?:images/{_IMAGE}\.png|labels/{_IMAGE}\.json|targets/{_IMAGE}_target\.png)"
+)
+
+
+class ArchiveError(InputError):
+    """An archive or folder that cannot be imported; names file and member, finding, expectation and remedy."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file of an archive.
+
+    path: where it belongs, such as train/images/NAME.png; None for files that are not of the layout (their content is
+    not read). position: bytes of the archive read so far.
+    """
+
+    path: str | None
+    content: bytes
+    position: int
+
+
+def layout_path(name: str) -> str | None:
+    """The path of the published layout that a member's name means, or None; one leading folder is left out.
+
+    >>> layout_path("./xbd/train/labels/palu-tsunami_00000012_post_disaster.json")
+    'train/labels/palu-tsunami_00000012_post_disaster.json'
+    """
+    parts = [part for part in name.split("/") if part != "."]
+    match = _LAYOUT.fullmatch("/".join(parts[-3:])) if len(parts) in (3, 4) else None
+    return match[0] if match else None
+
+
+def read_members(archive: Path, *, verified: bool) -> Iterator[Member]:
+    """The regular files of a tar archive, plain or gzipped, in its order.
+
+    verified: the archive's hash is known to be good. If it is not, the archive must also end as archives do, and the
+    checksum at the end of a gzip file is checked.
+    Raises ArchiveError for damage, for paths that lead elsewhere, links, devices and the like, a file that stands
+    twice, and sizes beyond the limits above; OSError, with the archive's name, where it cannot be read.
+    """
+    remedy = "Nothing of it was imported. Download it again from xview2.org."
+    with errors_name(archive), archive.open("rb") as file:
+        packed = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+        stream = _Forward(gzip.GzipFile(fileobj=file) if packed else file)
+        try:
+            # Mode "r:", because we unpack ourselves: tarfile would stop at the end of the tar and never come to gzip's
+            # checksum, and would read headers of any size.
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                seen: set[str] = set()
+                for number, member in enumerate(tar, start=1):
+                    _check(member)
+                    if number > MAX_MEMBERS:
+                        raise _MemberError(member, f"is beyond the limit of {MAX_MEMBERS} members")
+                    path = layout_path(member.name)
+                    if path in seen:
+                        raise _MemberError(member, "stands in it twice, expected once")
+                    if member.isdir():
+                        continue
+                    if path is not None:
+                        seen.add(path)
+                    opened = tar.extractfile(member) if path is not None else None
+                    yield Member(path, opened.read() if opened else b"", file.tell())
+            if not verified:
+                stream.check_end()
+        except _MemberError as error:
+            raise ArchiveError(f"{archive}: member {error}. {remedy}") from error
+        # The last two are what tarfile lets through of headers that make no sense, such as a long chain of long names.
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
+            raise ArchiveError(f"{archive}: is truncated, damaged, or no tar archive ({error}). {remedy}") from error
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    """Raises _MemberError for all that no xBD archive has."""
+    try:
+        # Refuses devices, and all that would end outside of some folder; our own checks refuse what it would mend.
+        tarfile.data_filter(member, "/destination")
+    except tarfile.FilterError as error:
+        raise _MemberError(member, f"is refused ({error})") from error
+    if member.name.startswith("/") or ".." in member.name.split("/"):
+        raise _MemberError(member, "has a path that leads elsewhere, expected one below the archive's folder")
+    if member.issym() or member.islnk():
+        raise _MemberError(member, "is a link, expected files and folders")
+    if not 0 <= member.size <= MAX_MEMBER:
+        raise _MemberError(member, f"claims {member.size} bytes, expected at most {MAX_MEMBER}")
+
+
+class _MemberError(Exception):
+    """A member that is refused; the text starts with its name, in quotes and so on one line, whatever it holds."""
+
+    def __init__(self, member: tarfile.TarInfo, finding: str) -> None:
+        super().__init__(f"{member.name!r} {finding}")
+
+
+class _Forward(io.RawIOBase):
+    """Bytes read forward only and within limits, in the form that tarfile asks for."""
+
+    def __init__(self, source: IO[bytes] | gzip.GzipFile) -> None:
+        self._source, self._position, self._last = source, 0, b""
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        # tarfile reads the content of extended headers as large as they claim to be.
+        if not 0 <= size <= MAX_MEMBER + BLOCK:
+            raise tarfile.ReadError(f"a header claims {size} bytes")
+        self._last = self._source.read(size)
+        self._position += len(self._last)
+        if self._position > MAX_ARCHIVE:
+            raise tarfile.ReadError(f"it unpacks to more than {MAX_ARCHIVE} bytes")
+        return self._last
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        if position < self._position:
+            raise tarfile.ReadError("a header points backwards")
+        while self._position < position and self.read(min(position - self._position, MAX_MEMBER)):
+            pass
+        return self._position
+
+    def check_end(self) -> None:
+        """Reads to the end, where gzip's checksum stands. tarfile takes a damaged header for the end of the archive,
+        while the end is a block of zeros, the last that it read.
+        """
+        if self._last != bytes(BLOCK):
+            raise tarfile.ReadError("it does not end as an archive does")
+        while self.read(MAX_MEMBER):
+            pass
