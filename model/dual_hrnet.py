@@ -59,8 +59,7 @@ class DualHRNet(nn.Module):
         if height % STRIDE or width % STRIDE:
             pre, post = (F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE)) for image in (pre, post))
         # One stream after the other up to here, and nothing kept: stage 1's output is the largest feature map.
-        loc = self.loc_net.transition(2, [self.loc_net.stem(pre)])
-        cls = self.cls_net.transition(2, [self.cls_net.stem(post)])
+        loc, cls = self.loc_net.entry(pre), self.cls_net.entry(post)
         loc, cls = self._fuse(2, loc, cls)
         loc, cls = self.loc_net.stage(2, loc), self.cls_net.stage(2, cls)
         for stage in (3, 4):

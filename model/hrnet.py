@@ -154,8 +154,8 @@ class HRNet(nn.Module):
         )
         self.last_layer = Head(a.channels(4), classes, momentum)
 
-    def stem(self, image: Tensor) -> Tensor:
-        """[B, 3, H, W] to [B, 4 * stage1_width, H/4, W/4]: two strided convolutions and stage 1."""
+    def entry(self, image: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] to the branches of stage 2: two strided convolutions, stage 1 and its transition."""
         if self.stem_order == "published":
             x = F.relu(self.conv2(self.bn1(self.conv1(image))), inplace=True)
             x = F.relu(self.bn2(x), inplace=True)
@@ -164,7 +164,7 @@ class HRNet(nn.Module):
             x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         for block in self.layer1:
             x = cast(Tensor, self._run(block, x))
-        return x
+        return self.transition(2, [x])
 
     def transition(self, stage: int, xs: list[Tensor]) -> list[Tensor]:
         """Branches of the stage before to the branches of `stage` (2, 3 or 4): one more, at half the resolution."""
