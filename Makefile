@@ -53,6 +53,7 @@ bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on tw
 	python -m benchmarks.inference
 	python -m benchmarks.training_step
 	python -m benchmarks.loss_and_metric
+	python -m benchmarks.loader
 
 ui: install ## open the MLflow UI on the local store
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

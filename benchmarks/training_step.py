@@ -15,7 +15,7 @@ from model.allocator import keep_freed_memory
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.hrnet import Head, resize
 from model.inference import normalize
-from model.training import dual_loss
+from model.losses import dual_loss
 
 PAIRS, SIDE = 2, 512
 GFLOP = 1088.0  # forward and twice that backward, concatenated head included

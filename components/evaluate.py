@@ -4,12 +4,13 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
+from components.storage import LOCATIONS, Location, local_input, local_output
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,14 +20,37 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: Path, model: Path, out: Path, params: Params, *, submission: Path | None = None, run_file: Path | None = None
+    data: Location,
+    model: Location,
+    out: Location,
+    params: Params,
+    *,
+    submission: Location | None = None,
+    run_file: Location | None = None,
 ) -> dict[str, Any]:
     """Scores the model on the splits of `params.evaluate`; writes `out`/metrics.json, confusion.csv, report.png.
 
     submission: folder for predictions and targets in the official file format, so that the official scorer can
     confirm the numbers. run_file: run.json of the training, whose MLflow run is continued; None does not track.
-    Returns the metrics. Raises SceneError, ModelError, ParamsError.
+    Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError.
     """
+    unclassified_as = _unclassified_class(params.evaluate, submission)
+    with ExitStack() as stack:
+        give = stack.enter_context
+        folder = give(local_output(out))
+        files = None if submission is None else give(local_output(submission, replaces=_is_submission_file))
+        # A wrong run ends the step before the work, not after it.
+        run = None if run_file is None else _find_run(give(local_input(run_file)))
+        directory, scenes = give(local_input(model)), give(local_input(data))
+        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files)
+        if run is not None:
+            _track(run, folder, metrics, scenes)
+    return metrics
+
+
+def _evaluate(
+    data: Path, model: Path, out: Path, params: EvaluateParams, unclassified_as: int | None, submission: Path | None
+) -> dict[str, Any]:
     import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
@@ -36,17 +60,15 @@ def evaluate(
     from model.report import Picture, draw_predictions
     from xbd.dataset import Scenes
     from xbd.folders import new_folder
-    from xbd.scenes import data_version, describe
+    from xbd.scenes import describe
 
-    unclassified_as = _unclassified_class(params.evaluate, submission)
-    run = None if run_file is None else _find_run(run_file)  # a wrong one ends the step before the work, not after it
-    scenes = Scenes(data, params.evaluate.splits)
+    scenes = Scenes(data, params.splits)
     predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
-    print(f"evaluate {', '.join(params.evaluate.splits)}: {describe(scenes.records)}")
+    print(f"evaluate {', '.join(params.splits)}: {describe(scenes.records)}")
 
     counts: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(2, 5, 5, dtype=torch.int64))
     # Spread over the index and not the first ones, which are all of one disaster.
-    shown = {len(scenes) * i // params.evaluate.pictures for i in range(params.evaluate.pictures)}
+    shown = {len(scenes) * i // params.pictures for i in range(params.pictures)}
     pictures = []
     pairs = zip(tqdm(scenes.records, "evaluate", disable=None), DataLoader(scenes, batch_size=1), strict=True)
     with nullcontext() if submission is None else new_folder(submission, _is_submission_file) as folder:
@@ -72,8 +94,6 @@ def evaluate(
     draw_predictions(pictures, out / "report.png")
     _write_confusion(out / "confusion.csv", counts["", ""])
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    if run is not None:
-        _track(run, out, metrics, data_version(data))
     return metrics
 
 
@@ -110,7 +130,7 @@ def _is_submission_file(path: Path) -> bool:
     return path.parent.name in ("predictions", "targets") and path.stem.endswith(("_prediction", "_target"))
 
 
-def _unclassified_class(params: EvaluateParams, submission: Path | None) -> int | None:
+def _unclassified_class(params: EvaluateParams, submission: Location | None) -> int | None:
     if params.unclassified_as != "ignore":
         return params.unclassified_as
     if submission is not None:
@@ -124,7 +144,7 @@ def _unclassified_class(params: EvaluateParams, submission: Path | None) -> int 
 def _write_confusion(path: Path, counts: "Tensor") -> None:
     """Pixels of each target class by predicted class, and as a share of the target class."""
     from model.metric import confusion
-    from model.report import COLOURS
+    from xbd.overview import COLOURS
 
     matrix = confusion(counts).tolist()
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -142,23 +162,25 @@ def _find_run(run_file: Path) -> "Run":
     return tracking.read_run(run_file)
 
 
-def _track(run: "Run", out: Path, metrics: dict[str, Any], version: str) -> None:
+def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path) -> None:
     from components import tracking
+    from xbd.scenes import data_version
 
     tracking.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
     for name in ("metrics.json", "confusion.csv", "report.png"):
         tracking.log_file(run, out / name)
-    tracking.tag_run(run, {"evaluated_data_version": version})
+    tracking.tag_run(run, {"evaluated_data_version": data_version(data)})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("evaluate", __doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared scenes")
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model directory")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="metrics.json and more are written here")
-    parser.add_argument("--submission", type=Path, metavar="DIR", help="also write the official scorer's files here")
-    parser.add_argument("--run", type=Path, metavar="FILE", help="run.json of train: go on with its MLflow run")
+    parser.epilog = LOCATIONS
+    parser.add_argument("--data", required=True, metavar="LOCATION", help="prepared scenes")
+    parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="metrics.json and more are written here")
+    parser.add_argument("--submission", metavar="LOCATION", help="also write the official scorer's files here")
+    parser.add_argument("--run", metavar="LOCATION", help="run.json of train: go on with its MLflow run")
     a = parser.parse_args(argv)
     with errors_in_one_line():
         metrics = evaluate(a.data, a.model, a.out, read_params(a), submission=a.submission, run_file=a.run)

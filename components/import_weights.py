@@ -2,21 +2,23 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from components.cli import errors_in_one_line
+from components.storage import LOCATIONS, Location, local_input, local_output
 
 
-def import_weights(checkpoint: Path, out: Path) -> None:
+def import_weights(checkpoint: Location, out: Location) -> None:
     """Writes a published checkpoint as the model directory `out`; prints what was found.
 
-    Raises WeightsError where the checkpoint cannot be used, InputError where `out` holds other files.
+    Raises WeightsError where the checkpoint cannot be used, InputError where `out` holds other files, StorageError.
     """
-    from model.inference import save_model
+    from model.inference import CONFIG, WEIGHTS, save_model
     from model.weights import load_published
 
-    model = load_published(checkpoint)
-    save_model(model, out)
+    with local_input(checkpoint) as path:
+        model = load_published(path)
+    with local_output(out, replaces=lambda path: str(path) in (WEIGHTS, CONFIG)) as directory:
+        save_model(model, directory)
     a, parameters = model.architecture, sum(parameter.numel() for parameter in model.parameters())
     print(f"{checkpoint}: Dual-HRNet of width {a.width}, modules {list(a.modules)}, {parameters:,} parameters")
     print(f"model: {out}")
@@ -24,9 +26,9 @@ def import_weights(checkpoint: Path, out: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
-    parser = argparse.ArgumentParser(prog="python -m components.import_weights", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="published weight.pth")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model directory is written here")
+    parser = argparse.ArgumentParser(prog="python -m components.import_weights", description=__doc__, epilog=LOCATIONS)
+    parser.add_argument("--checkpoint", required=True, metavar="LOCATION", help="published weight.pth")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="the model directory is written here")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
         import_weights(arguments.checkpoint, arguments.out)

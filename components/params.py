@@ -47,10 +47,16 @@ class SampleParams(Section):
 
 
 class PrepareParams(Section):
-    """validation_share: share of the train and tier3 scenes held back. exclude: scenes left out, by name."""
+    """validation_share: share of the train and tier3 scenes held back. holdout_disasters: whole events kept out of
+    training and validation, by name. exclude: scenes left out, by name. on_error: whether a bad scene ends the step
+    or is left out. workers: processes, 0 for as many as there are cores.
+    """
 
     validation_share: float = Field(ge=0, lt=1)
+    holdout_disasters: list[str]
     exclude: list[str]
+    on_error: Literal["fail", "skip"]
+    workers: int = Field(ge=0)
 
 
 class EvaluateParams(Section):
@@ -59,7 +65,7 @@ class EvaluateParams(Section):
     pictures: scenes shown in the picture of predictions.
     """
 
-    splits: list[Literal["train", "validation", "test", "hold"]] = Field(min_length=1)
+    splits: list[Literal["train", "validation", "out_of_event", "test", "hold"]] = Field(min_length=1)
     unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]
     pictures: int = Field(ge=1)
 

@@ -3,9 +3,11 @@
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from components.cli import errors_in_one_line
+from components.storage import LOCATIONS, Location, local_input, local_output
 from xbd.errors import InputError
 
 PRE, POST = "_pre_disaster.png", "_post_disaster.png"
@@ -15,11 +17,12 @@ class PredictError(InputError):
     """Image pairs that cannot be predicted."""
 
 
-def predict(model: Path, pairs: Sequence[tuple[str, Path, Path]], out: Path) -> None:
+def predict(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Location) -> None:
     """Predicts image pairs (prefix of the output names, pre image, post image) of any size.
 
+    model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
-    Raises ModelError, ImageError, PredictError; pairs before the failing one stay written.
+    Raises ModelError, ImageError, PredictError, StorageError; pairs before the failing one stay written in a path.
     """
     import torch
     from tqdm import tqdm
@@ -28,20 +31,22 @@ def predict(model: Path, pairs: Sequence[tuple[str, Path, Path]], out: Path) -> 
     from model.report import Picture, draw_predictions
     from xbd.images import encode_png, read_image
 
-    predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
-    out.mkdir(parents=True, exist_ok=True)
-    for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
-        pre, post = read_image(pre_path), read_image(post_path)
-        if pre.shape != post.shape:
-            raise PredictError(
-                f"{post_path}: is {post.shape[1]}x{post.shape[0]} pixels, {pre_path} {pre.shape[1]}x{pre.shape[0]}: "
-                "expected one size. Cut both to the same area."
-            )
-        batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
-        localization, damage = (part[0].cpu().numpy() for part in predictor(*batch))
-        _write(out / f"{prefix}localization.png", encode_png(localization))
-        _write(out / f"{prefix}damage.png", encode_png(damage))
-        draw_predictions([Picture(pre_path.name, pre, post, None, damage)], out / f"{prefix}picture.png")
+    with local_output(out) as folder, local_input(_find_model(model)) as directory:
+        predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
+        folder.mkdir(parents=True, exist_ok=True)
+        for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
+            pre, post = read_image(pre_path), read_image(post_path)
+            if pre.shape != post.shape:
+                sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pre, post)]
+                raise PredictError(
+                    f"{post_path}: is {sizes[1]} pixels, {pre_path} {sizes[0]}: expected one size. Cut both to "
+                    "the same area."
+                )
+            batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
+            localization, damage = (part[0].cpu().numpy() for part in predictor(*batch))
+            _write(folder / f"{prefix}localization.png", encode_png(localization))
+            _write(folder / f"{prefix}damage.png", encode_png(damage))
+            draw_predictions([Picture(pre_path.name, pre, post, None, damage)], folder / f"{prefix}picture.png")
 
 
 def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
@@ -61,28 +66,32 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _find_model(model: str) -> Path:
-    if not model.startswith("models:/"):
-        return Path(model)
+def _find_model(model: Location) -> Location:
+    if not str(model).startswith("models:/"):
+        return model
     from components import tracking
 
-    return tracking.download_model(model)
+    return tracking.download_model(str(model))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
-    parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__)
-    parser.add_argument("--model", required=True, metavar="MODEL", help="model directory or models:/NAME@ALIAS")
-    parser.add_argument("--pre", type=Path, metavar="FILE", help="image before the disaster")
-    parser.add_argument("--post", type=Path, metavar="FILE", help="image after the disaster, of the same size")
-    parser.add_argument("--images", type=Path, metavar="DIR", help=f"folder of pairs NAME{PRE} and NAME{POST}")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="masks are written here")
+    parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
+    parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
+    parser.add_argument("--pre", metavar="LOCATION", help="image before the disaster")
+    parser.add_argument("--post", metavar="LOCATION", help="image after the disaster, of the same size")
+    parser.add_argument("--images", metavar="LOCATION", help=f"folder of pairs NAME{PRE} and NAME{POST}")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="masks are written here")
     a = parser.parse_args(argv)
     if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
         parser.error("give either --pre and --post, or --images")
-    with errors_in_one_line():
-        pairs = find_pairs(a.images) if a.images is not None else [("", a.pre, a.post)]
-        predict(_find_model(a.model), pairs, a.out)
+    with errors_in_one_line(), ExitStack() as stack:
+        if a.images is not None:
+            pairs = find_pairs(stack.enter_context(local_input(a.images)))
+        else:
+            pre, post = (stack.enter_context(local_input(image)) for image in (a.pre, a.post))
+            pairs = [("", pre, post)]
+        predict(a.model, pairs, a.out)
         print(f"wrote {3 * len(pairs)} files to {a.out}")
 
 

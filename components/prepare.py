@@ -1,64 +1,137 @@
 """Step prepare: raw xBD scenes to prepared ones: masks drawn, everything checked, one array a scene and an index."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import PrepareParams
-from xbd.errors import InputError
-from xbd.scenes import RawScene, SceneError, SceneRecord
+from components.storage import LOCATIONS, Location, local_input, local_output
+from xbd.scenes import NONE, SKIPPED, RawScene, SceneError, SceneRecord
 
-SPLIT_SOURCES = ("train", "tier3")  # what validation scenes are taken from
+SPLIT_SOURCES = ("train", "tier3")  # what validation and held-out scenes are taken from
 
 
-def prepare(raw: Path, out: Path, params: PrepareParams) -> list[SceneRecord]:
+def prepare(raw: Location, out: Location, params: PrepareParams) -> list[SceneRecord]:
     """Prepares all scenes below `raw` into `out`, which appears at once and complete, or not at all.
 
-    Returns the index. Every scene is looked at before the first problem ends the step.
-    Raises SceneError that lists all problems.
+    Scenes that an earlier run prepared from the same sources are kept, also those of a run that failed or was killed.
+    Returns the index, skipped scenes included.
+    Raises SceneError that lists the problems of all scenes, or names a parameter that does not fit the data;
+    StorageError.
     """
-    from tqdm import tqdm
+    from xbd.scenes import is_prepared_file
 
+    with local_output(out, replaces=is_prepared_file) as folder, local_input(raw) as sources:
+        return _prepare(sources, folder, params)
+
+
+def _prepare(raw: Path, out: Path, params: PrepareParams) -> list[SceneRecord]:
+    from xbd.arrays import discard_others, prepare_arrays
+    from xbd.errors import errors_name
     from xbd.folders import new_folder
-    from xbd.scenes import find_raw_scenes, is_prepared_file, prepare_scene, save_scene, write_index
+    from xbd.scenes import find_raw_scenes, is_prepared_file, write_index
 
     scenes = find_raw_scenes(raw)
     unknown = set(params.exclude) - {scene.scene for scene in scenes}
     if unknown:
         raise SceneError(f"prepare.exclude: {min(unknown)} is not a scene of {raw}. Correct or remove it.")
+    wanted = [scene for scene in scenes if scene.scene not in params.exclude]
+    if not wanted:
+        raise SceneError(f"prepare.exclude: lists every scene of {raw}: expected one that is left. Remove some.")
     records, problems = [], []
-    with new_folder(out, is_prepared_file) as folder:
-        for scene in tqdm([s for s in scenes if s.scene not in params.exclude], desc="prepare", disable=None):
-            try:
-                array, record = prepare_scene(scene, choose_split(scene, params.validation_share))
-            except InputError as error:
-                problems.append(str(error))
-                continue
-            save_scene(folder, scene.scene, array)
-            records.append(record)
-        if problems:
-            more = [f"{len(problems)} of {len(scenes)} scenes cannot be prepared:"] if len(problems) > 1 else []
+    with new_folder(out, is_prepared_file, resumable=True) as folder, errors_name(folder):
+        for scene, outcome in prepare_arrays(wanted, folder, out, params.workers):
+            if isinstance(outcome, SceneRecord):
+                records.append(replace(outcome, split=choose_split(outcome, params)))
+            else:
+                problems.append(outcome)
+                # The index must not depend on where the raw data lies.
+                records.append(_skipped(scene, outcome.removeprefix(f"{raw}/")))
+        if problems and params.on_error == "fail":
+            more = (
+                [f"{len(problems)} of {len(scenes)} scenes cannot be prepared; the others are kept for the next run:"]
+                if len(problems) > 1
+                else []
+            )
             raise SceneError("\n  ".join([*more, *problems]))
+        if len(problems) == len(wanted):
+            raise SceneError(f"{raw}: no scene is left: {len(problems)} cannot be prepared. First: {problems[0]}")
+        _check_holdout(records, params)
+        records += [_skipped(scene, "prepare.exclude") for scene in scenes if scene.scene in params.exclude]
         write_index(folder, records)
+        discard_others(folder, records)
     return records
 
 
-def choose_split(scene: RawScene, validation_share: float) -> str:
-    """The split of a scene: test and hold as published; of the others a share, chosen by a hash of the scene's name,
-    so that every machine, also after more scenes came, makes the same choice.
+def choose_split(record: SceneRecord, params: PrepareParams) -> str:
+    """The split of a scene: test and hold as published; of train and tier3 the held-out disasters, and of the others a
+    share, chosen by a hash of the scene's name, so that every machine, also after more scenes came, makes the same
+    choice.
     """
-    if scene.source not in SPLIT_SOURCES:
-        return scene.source
-    position = int.from_bytes(hashlib.sha256(scene.scene.encode()).digest()[:8]) / 2**64
-    return "validation" if position < validation_share else "train"
+    if record.source not in SPLIT_SOURCES:
+        return record.source
+    if record.disaster in params.holdout_disasters:
+        return "out_of_event"
+    position = int.from_bytes(hashlib.sha256(record.scene.encode()).digest()[:8]) / 2**64
+    return "validation" if position < params.validation_share else "train"
+
+
+def find_duplicates(records: Sequence[SceneRecord]) -> list[list[SceneRecord]]:
+    """Groups of scenes that share an image under different names, by the sha256 of the pre or the post image."""
+    groups = defaultdict(list)
+    for record in records:
+        for image in dict.fromkeys((record.pre_sha256, record.post_sha256)):
+            if image != NONE:
+                groups[image].append(record)
+    # A scene that was copied whole shares both images.
+    return [list(group) for group in dict.fromkeys(map(tuple, groups.values())) if len(group) > 1]
+
+
+def _check_holdout(records: Sequence[SceneRecord], params: PrepareParams) -> None:
+    known = {record.disaster for record in records if record.source in SPLIT_SOURCES}
+    unknown = sorted(set(params.holdout_disasters) - known)
+    if unknown:
+        raise SceneError(
+            f"prepare.holdout_disasters: {unknown[0]} is no disaster of the {' and '.join(SPLIT_SOURCES)} scenes; "
+            f"there are {', '.join(sorted(known))}. Correct or remove it."
+        )
+
+
+def _skipped(scene: RawScene, problem: str) -> SceneRecord:
+    """The index line of a scene that has no array."""
+    return SceneRecord(
+        scene=scene.scene,
+        split=SKIPPED,
+        source=scene.source,
+        disaster=scene.disaster,
+        disaster_type="unknown",
+        height=0,
+        width=0,
+        no_damage=0,
+        minor_damage=0,
+        major_damage=0,
+        destroyed=0,
+        unclassified=0,
+        unsound_polygons=0,
+        gsd=float("nan"),
+        off_nadir_angle=float("nan"),
+        pre_sha256=NONE,
+        post_sha256=NONE,
+        label_sha256=NONE,
+        array_sha256=NONE,
+        problem=problem,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("prepare", __doc__)
-    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="raw scenes in the xBD layout")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="prepared scenes are written here")
+    parser.epilog = LOCATIONS
+    parser.add_argument("--raw", required=True, metavar="LOCATION", help="raw scenes in the xBD layout")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="prepared scenes are written here")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
         records = prepare(arguments.raw, arguments.out, read_params(arguments).prepare)
@@ -66,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _report(records: list[SceneRecord]) -> None:
-    """A line for each split, and a warning where polygons were not sound."""
+    """A line for each split, and warnings of what people should look at."""
     from xbd.scenes import SPLITS, describe
 
     for split in SPLITS:
@@ -80,6 +153,13 @@ def _report(records: list[SceneRecord]) -> None:
             f"warning: {count} polygons in {len(unsound)} scenes cross themselves or have no area (first: "
             f"{unsound[0].scene}); drawn as the official tools draw them, counted in the index."
         )
+    skipped = [record for record in records if record.problem not in (NONE, "prepare.exclude")]
+    if skipped:
+        print(f"warning: {len(skipped)} scenes were skipped and are in no split (first: {skipped[0].problem})")
+    for group in find_duplicates(records):
+        splits = sorted({record.split for record in group})
+        leak = f", in {' and '.join(splits)}: list all but one under prepare.exclude" if len(splits) > 1 else ""
+        print(f"warning: the same image stands in {', '.join(record.scene for record in group)}{leak}")
 
 
 if __name__ == "__main__":

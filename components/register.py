@@ -3,11 +3,13 @@
 import importlib.metadata
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
+from components.storage import LOCATIONS, Location, local_input, local_output
 from xbd.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,27 +24,32 @@ class RegisterError(InputError):
     """The metrics of the model cannot be used."""
 
 
-def register(model: Path, metrics_file: Path, run_file: Path, out: Path, params: Params) -> str:
+def register(model: Location, metrics_file: Location, run_file: Location, out: Location, params: Params) -> str:
     """Registers the model directory with signature, input example, code and tags, in the run of its training.
 
     Writes `out`/version.json. Returns the model's URI, `models:/NAME/VERSION`.
-    Raises ModelError, RegisterError, TrackingError.
+    Raises ModelError, RegisterError, TrackingError, StorageError.
     """
     from components import tracking
     from model.inference import load_model
 
-    load_model(model)  # a damaged directory must not become a version
-    metrics = read_metrics(metrics_file)
-    run = tracking.read_run(run_file)
-    scores = {key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)}
-    tags = scores | tracking.source_tags() | {"data_version": run.data_version, "settings_hash": run.settings_hash}
-    version = tracking.register_model(run, params.register_.name, _package(model), tags)
-    if LOCK.exists():
-        tracking.log_file(run, LOCK)
-    uri = f"models:/{version.name}/{version.version}"
-    out.mkdir(parents=True, exist_ok=True)
-    content = {"uri": uri, "run_id": run.run_id, "score": metrics["score"], "data_version": run.data_version}
-    (out / "version.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with ExitStack() as stack:
+        folder = stack.enter_context(local_output(out))
+        directory, metrics_path, run_path = (
+            stack.enter_context(local_input(location)) for location in (model, metrics_file, run_file)
+        )
+        load_model(directory)  # a damaged directory must not become a version
+        metrics = read_metrics(metrics_path)
+        run = tracking.read_run(run_path)
+        scores = {key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)}
+        tags = scores | tracking.source_tags() | {"data_version": run.data_version, "settings_hash": run.settings_hash}
+        version = tracking.register_model(run, params.register_.name, _package(directory), tags)
+        if LOCK.exists():
+            tracking.log_file(run, LOCK)
+        uri = f"models:/{version.name}/{version.version}"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"uri": uri, "run_id": run.run_id, "score": metrics["score"], "data_version": run.data_version}
+        (folder / "version.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return uri
 
 
@@ -81,10 +88,11 @@ def _package(model: Path) -> "ModelPackage":
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("register", __doc__)
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="model directory")
-    parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="metrics.json of evaluate")
-    parser.add_argument("--run", type=Path, required=True, metavar="FILE", help="run.json of train")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="version.json is written here")
+    parser.epilog = LOCATIONS
+    parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory")
+    parser.add_argument("--metrics", required=True, metavar="LOCATION", help="metrics.json of evaluate")
+    parser.add_argument("--run", required=True, metavar="LOCATION", help="run.json of train")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="version.json is written here")
     a = parser.parse_args(argv)
     with errors_in_one_line():
         print(f"registered {register(a.model, a.metrics, a.run, a.out, read_params(a))}")

@@ -1,23 +1,25 @@
 """Step sample: writes the synthetic data set, so that every other step runs without xBD."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import SampleParams
+from components.storage import LOCATIONS, Location, local_output
 
 
-def sample(out: Path, params: SampleParams) -> None:
+def sample(out: Location, params: SampleParams) -> None:
     """Writes the sample of `params` in the raw xBD layout to `out`; see `xbd.synthetic.write_sample`."""
-    from xbd.synthetic import write_sample
+    from xbd.synthetic import PREFIX, write_sample
 
-    write_sample(out, train=params.train, test=params.test, size=params.size, seed=params.seed)
+    with local_output(out, replaces=lambda path: path.name.startswith(PREFIX)) as folder:
+        write_sample(folder, train=params.train, test=params.test, size=params.size, seed=params.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("sample", __doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw scenes are written here")
+    parser.epilog = LOCATIONS
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="raw scenes are written here")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
         sample(arguments.out, read_params(arguments).sample)

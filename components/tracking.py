@@ -1,42 +1,60 @@
-"""The one door to MLflow: runs, their metrics and files, the registry.
+"""The one door to MLflow for runs: begin or continue one, log to it through an outage, finish it.
 
-Without MLFLOW_TRACKING_URI everything goes to `sqlite:///mlflow.db` in the working directory.
+While a run trains, everything that is logged goes to an `Outbox`, so that a server which is away stops nothing; what is
+logged by a later step is sent at once. Both can be sent twice without harm: after an attempt of which the answer was
+lost, and after a run was resumed, which logs all its epochs again.
 """
 
 import json
-import logging
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlflow
-import pandas as pd
-from mlflow.entities import Metric, RunStatus
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, DataType, Schema
 
-from xbd.errors import InputError
+from components.connection import AwayError, TrackingError, asking, client, impatience, is_final, reach, reason, store
+from components.outbox import PAUSE, Outbox, Refusal
+from components.registry import (
+    CHALLENGER,
+    PRODUCTION,
+    ModelPackage,
+    ModelVersion,
+    download_model,
+    find_version,
+    register_model,
+    set_alias,
+    tag_version,
+)
+from components.system_metrics import SystemMetrics
 
-__all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
+__all__ = [
+    "CHALLENGER",
+    "PRODUCTION",
+    "AwayError",
+    "ModelPackage",
+    "ModelVersion",
+    "TrackingError",
+    "client",
+    "download_model",
+    "find_version",
+    "reach",
+    "register_model",
+    "set_alias",
+    "tag_version",
+]
 
-LOCAL_STORE = "sqlite:///mlflow.db"
-CHALLENGER, PRODUCTION = "challenger", "production"
-# A new sqlite store reports its every migration, and each download draws bars of its own across ours.
-logging.getLogger("alembic").setLevel(logging.WARNING)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
-class TrackingError(InputError):
-    """MLflow has not what was asked for."""
+PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
+BATCH = 100  # parameters in a request, MLflow's limit
+IDENTITY = ("run_id", "experiment", "data_version", "settings_hash")  # what run.json holds
 
 
 @dataclass(frozen=True)
@@ -44,159 +62,130 @@ class Run:
     """Identity of a tracked run, as it stands in run.json between the steps.
 
     data_version: sha256 of the prepared data set's index. settings_hash: of the settings that trained the model.
+    outbox, system_metrics: of a run that is open, from `open_run` to `finish_run`.
     """
 
     run_id: str
     experiment: str
     data_version: str
     settings_hash: str
-
-
-@dataclass(frozen=True)
-class ModelPackage:
-    """What a registered model consists of.
-
-    script: file that MLflow loads as the model's code; code: packages that it imports. artifacts: files by the name
-    the script knows them by. example: one row of encoded files by column; outputs: columns of the answer.
-    """
-
-    script: Path
-    artifacts: Mapping[str, Path]
-    code: Sequence[Path]
-    example: Mapping[str, bytes]
-    outputs: Sequence[str]
-    requirements: Sequence[str]
-
-
-@cache
-def client() -> MlflowClient:
-    """The client of the store that MLFLOW_TRACKING_URI names, else of the local one."""
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(LOCAL_STORE)
-    return MlflowClient()
+    outbox: Outbox | None = field(default=None, compare=False, repr=False)
+    system_metrics: SystemMetrics | None = field(default=None, compare=False, repr=False)
 
 
 def open_run(path: Path, experiment: str, data_version: str, settings_hash: str) -> Run:
-    """Continues the run that `path` names if it trained the same settings on the same data and did not finish,
-    else begins a new one; writes `path`.
+    """Continues a run or begins a new one, writes its identity to `path`, and starts to log the system metrics.
+
+    Continued is the run that MLFLOW_RUN_ID names, else the run that `path` names, if it trained the same settings on
+    the same data and did not finish. Raises TrackingError, and AwayError within seconds where MLflow is away.
     """
-    if path.exists():
-        old = _read_run_file(path)
-        if (old.data_version, old.settings_hash) == (data_version, settings_hash) and _is_unfinished(old):
-            client().update_run(old.run_id, status="RUNNING")
-            return old
-    found = client().get_experiment_by_name(experiment)
-    experiment_id = found.experiment_id if found else client().create_experiment(experiment)
-    run_id = client().create_run(experiment_id, tags=source_tags() | {"data_version": data_version}).info.run_id
-    run = Run(run_id, experiment, data_version, settings_hash)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(asdict(run), indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return run
+    with asking("Correct MLFLOW_TRACKING_URI or tracking.experiment."), impatience():
+        run = (
+            _given_run(data_version, settings_hash)
+            or _unfinished_run(path, data_version, settings_hash)
+            or _new_run(experiment, data_version, settings_hash)
+        )
+    _write_run_file(path, run)
+    outbox = Outbox(f"MLflow at {store()}")
+    return replace(
+        run, outbox=outbox, system_metrics=SystemMetrics(run.run_id, partial(_log_system_metrics, outbox, run.run_id))
+    )
 
 
 def read_run(path: Path) -> Run:
-    """Reads run.json; raises TrackingError where it is not one, or the store does not know the run."""
+    """Reads run.json; raises TrackingError where it is not one, or the store is away or does not know the run."""
     run = _read_run_file(path)
     try:
-        client().get_run(run.run_id)
-    except MlflowException as error:
+        with asking(), impatience():
+            client().get_run(run.run_id)
+    except AwayError:
+        raise
+    except TrackingError as error:
         raise TrackingError(
-            f"{path}: run {run.run_id} cannot be found in {mlflow.get_tracking_uri()} ({error.error_code}). Set "
-            "MLFLOW_TRACKING_URI to the store that it was trained with, or train again."
+            f"{path}: run {run.run_id} cannot be found ({error}) Set MLFLOW_TRACKING_URI to the store that it was "
+            "trained with, or train again."
         ) from error
     return run
 
 
 def log_params(run: Run, params: Mapping[str, Any]) -> None:
-    """Logs nested parameters under dotted names; those of a continued run are there already, with equal values."""
-    for name, value in _flatten(params):
-        client().log_param(run.run_id, name, value)
+    """Logs nested parameters under dotted names; a continued run keeps the values that it has."""
+    values = dict(_flatten(params))
+
+    def send() -> None:
+        known = client().get_run(run.run_id).data.params
+        new = [Param(name, str(value)) for name, value in values.items() if name not in known]
+        for start in range(0, len(new), BATCH):
+            client().log_batch(run.run_id, params=new[start : start + BATCH])
+
+    _deliver(run, "parameters", send)
 
 
 def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Logs metrics of one step."""
-    now = int(time.time() * 1000)  # milliseconds
-    client().log_batch(run.run_id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+    """Logs metrics of one step, except those that the run has with the same value."""
+    now = _now()
+    points = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+
+    def send() -> None:
+        new = [point for point in points if _values(run.run_id, point.key).get(step) != repr(point.value)]
+        client().log_batch(run.run_id, metrics=new)
+        for point in new:
+            _values(run.run_id, point.key)[step] = repr(point.value)
+
+    _deliver(run, "metrics", send)
 
 
 def log_file(run: Run, path: Path) -> None:
-    """Stores a file with the run."""
-    client().log_artifact(run.run_id, str(path))
+    """Stores a file with the run, as it is now."""
+    content = path.read_bytes()
+
+    def send() -> None:
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, path.name)
+            copy.write_bytes(content)
+            client().log_artifact(run.run_id, str(copy))
+
+    _deliver(run, path.name, send)
 
 
 def log_dict(run: Run, content: Mapping[str, Any], name: str) -> None:
     """Stores a mapping as a YAML or JSON file with the run, by the name's ending."""
-    client().log_dict(run.run_id, dict(content), name)
+    _deliver(run, name, lambda: client().log_dict(run.run_id, dict(content), name))
 
 
 def tag_run(run: Run, tags: Mapping[str, str]) -> None:
     """Adds tags to the run."""
-    for key, value in tags.items():
-        client().set_tag(run.run_id, key, value)
+    entities = [RunTag(key, value) for key, value in tags.items()]
+    _deliver(run, "tags", lambda: client().log_batch(run.run_id, tags=entities))
 
 
-def finish_run(run: Run, *, failed: bool = False) -> None:
-    """Ends the run; later steps may still add to it."""
-    client().set_terminated(run.run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
+def finish_run(run: Run, *, failed: bool = False, patience: float = PATIENCE) -> None:
+    """Ends the run; later steps may still add to it.
 
+    Waits for what is not sent yet, at most until nothing could be sent for `patience` seconds; then says in one line
+    what is missing. The run then keeps its status, so that the same train command continues it.
+    """
+    status, now = RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED), _now()
 
-def register_model(run: Run, name: str, package: ModelPackage, tags: Mapping[str, str]) -> ModelVersion:
-    """Logs a pyfunc model with the run and makes it a version of `name`, the new challenger."""
-    client()
-    with mlflow.start_run(run_id=run.run_id):
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package.script),
-            artifacts={key: str(path) for key, path in package.artifacts.items()},
-            code_paths=[str(path) for path in package.code],
-            signature=ModelSignature(_binary_columns(package.example), _binary_columns(package.outputs)),
-            input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
-            pip_requirements=list(package.requirements),
+    def send() -> None:
+        client().set_terminated(run.run_id, status, now)
+
+    if run.system_metrics is not None:
+        run.system_metrics.stop()
+    if run.outbox is None or not run.outbox.is_open:
+        _deliver(run, "status", send)
+        return
+    if run.outbox.drain(patience):
+        _deliver(run, "status", send)
+        run.outbox.drain(patience)
+    run.outbox.close()
+    if missing := run.outbox.missing():
+        print(
+            f"warning: run {run.run_id} of MLflow at {store()} lacks {missing}. history.csv holds the metrics; the "
+            "same train command sends them all again.",
+            file=sys.stderr,
+            flush=True,
         )
-    try:
-        client().create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    version = client().create_model_version(name, info.model_uri, run_id=run.run_id, tags=dict(tags))
-    client().set_registered_model_alias(name, CHALLENGER, version.version)
-    return version
-
-
-def find_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion | None:
-    """The model version of that alias or number, or None."""
-    try:
-        if alias is not None:
-            return client().get_model_version_by_alias(name, alias)
-        return client().get_model_version(name, str(version))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-
-
-def set_alias(version: ModelVersion, alias: str) -> None:
-    """Moves an alias to the version."""
-    client().set_registered_model_alias(version.name, alias, version.version)
-
-
-def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Adds tags to the version."""
-    for key, value in tags.items():
-        client().set_model_version_tag(version.name, version.version, key, value)
-
-
-def download_model(uri: str) -> Path:
-    """Local model directory of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`."""
-    client()
-    try:
-        root = mlflow.artifacts.download_artifacts(artifact_uri=uri)
-    except (MlflowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrackingError(f"{uri}: cannot be fetched ({reason}). Register or promote a model first.") from error
-    return Path(root) / "artifacts" / "model"
 
 
 def source_tags() -> dict[str, str]:
@@ -209,24 +198,108 @@ def source_tags() -> dict[str, str]:
     return {"git_commit": commit, "git_dirty": str(bool(status.strip())).lower()}
 
 
+def _given_run(data_version: str, settings_hash: str) -> Run | None:
+    """The run of MLFLOW_RUN_ID, which whoever started this process began for it: Kubeflow's MLflow plugin does."""
+    run_id = MLFLOW_RUN_ID.get()  # type: ignore[no-untyped-call]
+    if not run_id:
+        return None
+    with asking("Unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to the store that knows this run."):
+        found = client().get_run(run_id)
+        client().update_run(run_id, status="RUNNING")
+        for key, value in _tags(data_version).items():
+            client().set_tag(run_id, key, value)
+        experiment = client().get_experiment(found.info.experiment_id).name
+    return Run(run_id, experiment, data_version, settings_hash)
+
+
+def _unfinished_run(path: Path, data_version: str, settings_hash: str) -> Run | None:
+    """The run that `path` names, if it is to be continued."""
+    if not path.exists():
+        return None
+    run = _read_run_file(path)
+    if (run.data_version, run.settings_hash) != (data_version, settings_hash):
+        return None
+    try:
+        info = client().get_run(run.run_id).info
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None  # another store: its runs are not here
+    if info.status == "FINISHED" or info.lifecycle_stage != "active":
+        return None
+    client().update_run(run.run_id, status="RUNNING")
+    return run
+
+
+def _new_run(experiment: str, data_version: str, settings_hash: str) -> Run:
+    found = client().get_experiment_by_name(experiment)
+    experiment_id = found.experiment_id if found else client().create_experiment(experiment)
+    run_id = client().create_run(experiment_id, tags=_tags(data_version)).info.run_id
+    return Run(run_id, experiment, data_version, settings_hash)
+
+
+def _tags(data_version: str) -> dict[str, str]:
+    return source_tags() | {"data_version": data_version}
+
+
+def _write_run_file(path: Path, run: Run) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(json.dumps({name: getattr(run, name) for name in IDENTITY}, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def _read_run_file(path: Path) -> Run:
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Run(**{name: content[name] for name in IDENTITY})
     except OSError as error:
         raise TrackingError(f"{path}: cannot be read ({error.strerror}): expected the run.json of train.") from error
-    except (ValueError, TypeError) as error:
-        raise TrackingError(f"{path}: is not the run.json of train ({error}). Train again.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
 
 
-def _binary_columns(names: Iterable[str]) -> Schema:
-    return Schema([ColSpec(DataType.binary, name) for name in names])
+def _deliver(run: Run, what: str, send: Callable[[], object]) -> None:
+    """Leaves it to the outbox of an open run; else sends it now, which raises TrackingError if it fails."""
+    if run.outbox is not None and run.outbox.is_open:
+        run.outbox.put(what, partial(_attempt, send))
+        return
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _attempt(send)
+        except (Refusal, AwayError) as error:
+            if isinstance(error, Refusal) or time.monotonic() > deadline:
+                raise TrackingError(
+                    f"{store()}: run {run.run_id} could not be given its {what} ({error}). Run this step again when "
+                    "that is mended."
+                ) from error
+        time.sleep(PAUSE)
 
 
-def _is_unfinished(run: Run) -> bool:
+def _attempt(send: Callable[[], object]) -> None:
     try:
-        return bool(client().get_run(run.run_id).info.status != "FINISHED")
-    except MlflowException:
-        return False  # another store: its runs are not here
+        with impatience():
+            send()
+    except Exception as error:  # of MLflow, and of whatever library reaches the store of its files
+        raise (Refusal if is_final(error) else AwayError)(reason(error)) from error
+
+
+def _log_system_metrics(outbox: Outbox, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    now = _now()
+    points = [Metric(name, value, now, step) for name, value in metrics.items()]
+    outbox.put("system metrics", partial(_attempt, lambda: client().log_batch(run_id, metrics=points)))
+
+
+@cache
+def _values(run_id: str, key: str) -> dict[int, str]:
+    """What the run has of a metric: the latest value of each step, as `repr`, by which NaN equals itself."""
+    history = client().get_metric_history(run_id, key)
+    return {point.step: repr(point.value) for point in sorted(history, key=lambda point: int(point.timestamp))}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)  # milliseconds
 
 
 def _flatten(params: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:

@@ -3,63 +3,131 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
+from components.storage import LOCATIONS, Location, join, local_input, local_output, upload_progress
+from xbd.errors import Preempted
+
+if TYPE_CHECKING:
+    from model.distributed import World
 
 
-def train(data: Path, out: Path, params: Params) -> None:
+def train(data: Location, out: Location, params: Params) -> None:
     """Trains with the section `train` of `params`; writes `out`/model, history.csv, run.json and checkpoints/.
 
-    A run that was interrupted goes on where its last checkpoint stands; see `model.training.train`.
-    Raises SceneError, TrainingError.
+    Under torchrun all processes train together, and the main one writes. A run that was interrupted goes on where its
+    last checkpoint stands; see `model.training.train`. SIGTERM makes it write one and raise Preempted.
+    Raises SceneError, TrainingError, StorageError, WorldError.
     """
-    from components import tracking
     from components.pretrained import find_pretrained
-    from model import training
-    from xbd.scenes import data_version, describe, read_index
+    from model.distributed import join_world
+    from xbd.scenes import describe, read_index
 
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     pretrained = None if params.train.pretrained is None else find_pretrained(params.train.pretrained)
     if params.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to be deterministic without
-    print(f"train on {describe(read_index(data, ['train']))}")
+    # An exchange may take longer than the watch over hanging processes, which knows more to say.
+    with join_world(2 * params.train.hang_timeout) as world, ExitStack() as stack:
+        # Before the data is fetched: a location that cannot be written to ends the step at once.
+        folder = stack.enter_context(local_output(out, resume=True)) if world.is_main else Path(os.devnull)
+        scenes = stack.enter_context(local_input(data))
+        if world.is_main:
+            print(f"train on {describe(read_index(scenes, ['train']))}, {world.size} processes")
+            _train_tracked(scenes, folder, out, params, world, pretrained, stop)
+        else:
+            _train(scenes, folder, params, world, pretrained, stop)
+    if world.is_main:
+        print(f"model: {join(out, 'model')}")
+
+
+def _train_tracked(
+    scenes: Path,
+    folder: Path,
+    out: Location,
+    params: Params,
+    world: "World",
+    pretrained: Path | None,
+    stop: threading.Event,
+) -> None:
+    from components import tracking
+    from xbd.scenes import data_version
+
     settings = json.dumps(asdict(params.train), sort_keys=True)
     run = tracking.open_run(
-        out / "run.json",
+        folder / "run.json",
         params.tracking.experiment,
-        data_version(data),
+        data_version(scenes),
         hashlib.sha256(settings.encode()).hexdigest(),
     )
     resolved = params.model_dump(mode="json", by_alias=True)
     tracking.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
     tracking.log_dict(run, resolved, "params.yaml")
     try:
-        training.train(
-            data,
-            out,
-            params.train,
-            pretrained=pretrained,
+        _train(
+            scenes,
+            folder,
+            params,
+            world,
+            pretrained,
+            stop,
             on_epoch=lambda record: tracking.log_metrics(run, record, int(record["epoch"])),
+            on_checkpoint=lambda path: upload_progress(folder, out),
         )
     except BaseException:
         tracking.finish_run(run, failed=True)
         raise
-    tracking.log_file(run, out / "history.csv")
+    tracking.log_file(run, folder / "history.csv")
     tracking.finish_run(run)
-    print(f"model: {out / 'model'}")
+
+
+def _train(
+    scenes: Path,
+    folder: Path,
+    params: Params,
+    world: "World",
+    pretrained: Path | None,
+    stop: threading.Event,
+    on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
+    on_checkpoint: Callable[[Path], None] = lambda path: None,
+) -> None:
+    from model import training
+
+    training.train(
+        scenes,
+        folder,
+        params.train,
+        world,
+        pretrained=pretrained,
+        on_epoch=on_epoch,
+        on_checkpoint=on_checkpoint,
+        should_stop=stop.is_set,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("train", __doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared scenes")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model is written to DIR/model")
+    parser.epilog = LOCATIONS
+    parser.add_argument("--data", required=True, metavar="LOCATION", help="prepared scenes")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="the model is written to LOCATION/model")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
-        train(arguments.data, arguments.out, read_params(arguments))
+        try:
+            train(arguments.data, arguments.out, read_params(arguments))
+        except Preempted as error:
+            print(error, file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -39,15 +39,21 @@ class TrainSettings:
     """The `train` section of params.yaml: the paper's recipe (section 3) and what it leaves open.
 
     pretrained: weights of an ImageNet HRNet for both streams: a file, or owner/name on the Hugging Face hub, or null.
-    device_batch_size: pairs in one pass through the network, over which batch norm and both losses are taken; the
-    gradients of global_batch_size pairs are accumulated for each step of the optimizer. recompute: keep a fraction of
+    device_batch_size: pairs in one pass of a process through the network, over which both losses are taken, and over
+    which and the same pass of all other processes batch norm is; the gradients of global_batch_size pairs are
+    accumulated for each step of the optimizer. recompute: keep a fraction of
     the activations and compute the others twice. precision: "auto" is bfloat16 where a GPU computes, with losses and
     weights in float32, and float32 on a CPU. deterministic: refuse operations whose results vary from run to run.
     optimizer: "sgd" with momentum is the paper's; "adamw" gets a network without pretrained weights on its way in
-    fewer steps. crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_weight: the
-    paper's alpha. damage_cross_entropy: share of cross-entropy that is added to the damage loss; 0 is the paper's.
-    class_weights: factors of the damage grades in both losses, or null. validate_every: in epochs; 0 never validates
-    and keeps the last weights instead of the best. workers: processes that read crops beside the training process.
+    fewer steps. crops_per_scene: random crops of each scene in an epoch; the paper takes one. damage_focus: share of
+    the crops that are placed around damage; misalignment: pixels by which post is shifted at most. Both are 0 in the
+    paper, and defined by `SceneCrops`. damage_weight: the paper's alpha. damage_cross_entropy: share of cross-entropy
+    that is added to the damage loss; 0 is the paper's. class_weights: factors of the damage grades in both losses, or
+    null. validate_every: in epochs; 0 never validates and keeps the last weights instead of the best. workers:
+    processes that read crops beside each training process. patience: validations without a better score after which
+    training ends; 0 never ends it early. checkpoint_every: steps between checkpoints within an epoch, beside the one
+    after each epoch; 0 for none. keep_checkpoints: how many of the newest, beside the best. hang_timeout: seconds
+    without progress after which a run of several processes ends. profile: trace a few steps.
     """
 
     network: Architecture
@@ -60,6 +66,8 @@ class TrainSettings:
     crops_per_scene: Annotated[int, Ge(1)]
     optimizer: Literal["sgd", "adamw"]
     scale: Annotated[Sequence[Annotated[float, Gt(0), Le(4)]], Len(2, 2)]
+    damage_focus: Annotated[float, Ge(0), Le(1)]
+    misalignment: Annotated[int, Ge(0)]
     learning_rate: Annotated[float, Gt(0)]
     momentum: Annotated[float, Ge(0), Lt(1)]
     weight_decay: Annotated[float, Ge(0)]
@@ -72,3 +80,8 @@ class TrainSettings:
     recompute: bool
     precision: Literal["auto", "float32", "bfloat16"]
     deterministic: bool
+    patience: Annotated[int, Ge(0)]
+    checkpoint_every: Annotated[int, Ge(0)]
+    keep_checkpoints: Annotated[int, Ge(1)]
+    hang_timeout: Annotated[int, Ge(1)]
+    profile: bool

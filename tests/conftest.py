@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +20,14 @@ from hypothesis import settings
 from PIL import Image
 from s3_server import S3Server
 
+from components.params import PrepareParams
+from model.distributed import World
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
+ALONE = World(0, 1, 0, torch.device("cpu"))  # one process
 
 torch.set_num_threads(1)  # one process, one core: sums in a fixed order, and workers of xdist that do not fight
 # No database: tests write nothing into the repository. Derandomized: a failure comes back on every machine.
@@ -163,6 +168,12 @@ def write_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Path
     return path
 
 
+def prepare_params(**overrides: Any) -> PrepareParams:
+    """The section prepare, a quarter of the scenes held back, in one process."""
+    usual = {"validation_share": 0.25, "holdout_disasters": [], "exclude": [], "on_error": "fail", "workers": 1}
+    return PrepareParams(**usual | overrides)
+
+
 def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
@@ -175,7 +186,7 @@ def environment(**extra: str) -> dict[str, str]:
     """Environment of command lines under test: ours on the path, no MLflow of the machine, one thread."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "PYTEST_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "true", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "true"}
     return kept | quiet | {"PYTHONPATH": str(ROOT), "PATH": path, "OMP_NUM_THREADS": "1"} | extra
 
 
@@ -199,6 +210,47 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *named: str) -> No
     assert "Traceback" not in result.stderr
     for part in named:
         assert part in result.stderr
+
+
+def source_files() -> list[str]:
+    """Files of the repository, those that are not committed yet included, without the tests."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name and not name.startswith("tests/")]
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copies the files of the repository, without its history and its data."""
+    for name in source_files():
+        if (ROOT / name).is_file():  # a deleted file is listed until it is staged
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def commit(repository: Path) -> None:
+    """Commits everything that git does not ignore."""
+    author = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+    subprocess.run(["git", "add", "--all"], cwd=repository, check=True)
+    subprocess.run(["git", *author, "commit", "--quiet", "--message", "test"], cwd=repository, check=True)
+
+
+def run_dvc(folder: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Runs a DVC command in a process of its own."""
+    command = [str(Path(sys.executable).parent / "dvc"), *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(**extra), capture_output=True, text=True, timeout=300)
+
+
+def dvc(folder: Path, *arguments: str, **extra: str) -> str:
+    """Output of a DVC command that must succeed."""
+    result = run_dvc(folder, *arguments, **extra)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def stages_run(log: str) -> list[str]:
+    """Stages that `dvc repro` ran, by its output."""
+    return re.findall(r"Running stage '(\w+)'", log)
 
 
 def read_png(path: Path) -> npt.NDArray[np.uint8]:
@@ -246,11 +298,10 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny data set, prepared: 6 scenes in train, 2 in validation, 3 in test; read-only by agreement."""
-    from components.params import PrepareParams
     from components.prepare import prepare
 
     out = tmp_path_factory.mktemp("prepared") / "data"
-    prepare(raw, out, PrepareParams(validation_share=0.25, exclude=[]))
+    prepare(raw, out, prepare_params())
     return out
 
 
@@ -301,3 +352,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def aws(s3: S3Server) -> dict[str, str]:
+    """The environment in which DVC reaches the S3 server: it refuses a settings file that is there but is a device."""
+    return s3.environment | {"AWS_CONFIG_FILE": str(s3.folder / "none")}

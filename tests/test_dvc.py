@@ -6,13 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, environment, write_params
+from conftest import ROOT, commit, copy_repository, dvc, source_files, stages_run, tree, write_params
 
 from components.params import Params
 
@@ -106,36 +105,14 @@ def test_plots_show_columns_of_declared_outputs() -> None:
                 json.loads(template.read_text(encoding="utf-8"))
 
 
-def source_files() -> list[str]:
-    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.split("\0") if name and not name.startswith("tests/")]
-
-
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository with tiny parameters, in which everything has run once."""
-    copy = tmp_path_factory.mktemp("repository")
-    for name in source_files():
-        if (ROOT / name).is_file():  # a deleted file is listed until it is staged
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+    copy = copy_repository(tmp_path_factory.mktemp("repository"))
     write_params(copy / "params.yaml", {"prepare": {"validation_share": 0.5}})
     subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
     (copy / "first.log").write_text(dvc(copy, "repro"), encoding="utf-8")
     return copy
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    """Output of a DVC command that must succeed."""
-    command = [str(Path(sys.executable).parent / "dvc"), *arguments]
-    result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def stages_run(log: str) -> list[str]:
-    return re.findall(r"Running stage '(\w+)'", log)
 
 
 @pytest.mark.slow
@@ -165,6 +142,23 @@ def test_plots_show_loss_validation_and_confusion(repository: Path, tmp_path: Pa
     loss = dict(zip(history[0].split(","), history[1].split(","), strict=True))["loss_damage"]
     for part in ("loss_localization", "loss_damage", loss, "validation_score", "Confusion matrix", "major damage"):
         assert part in page, part
+
+
+@pytest.mark.slow
+def test_another_machine_pulls_the_run_and_repeats_nothing(
+    repository: Path, aws: dict[str, str], tmp_path: Path
+) -> None:
+    """Small outputs such as run.json are neither in git nor in the remote: --allow-missing takes dvc.lock for them."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(repository, first, symlinks=True)
+    dvc(first, "remote", "add", "--default", "storage", "s3://dvc/whole-graph")
+    dvc(first, "remote", "modify", "storage", "verify", "true")
+    commit(first)
+    dvc(first, "push", **aws)
+    subprocess.run(["git", "clone", "--quiet", str(first), str(second)], check=True)
+    dvc(second, "pull", **aws)
+    assert tree(second / "output" / "train" / "model") == tree(repository / "output" / "train" / "model")
+    assert stages_run(dvc(second, "repro", "--allow-missing")) == []
 
 
 @pytest.mark.slow

@@ -7,14 +7,15 @@ from typing import Literal, cast
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import ALONE, SMALL
 from torch import Tensor
 
 from components.params import load_params
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
+from model.losses import dual_loss
 from model.settings import TrainSettings
-from model.training import _accumulate_gradients, dual_loss, train
+from model.training import _accumulate_gradients, train
 from xbd.dataset import Sample
 
 
@@ -45,7 +46,7 @@ def test_accumulated_gradients_are_those_of_the_mean_loss_of_the_passes(settings
     one_by_one = DualHRNet(**SMALL).eval()
     together = copy.deepcopy(one_by_one)
     sample = batch(4)
-    found = _accumulate_gradients(one_by_one, sample, dataclasses.replace(settings, device_batch_size=1))
+    found = _accumulate_gradients(one_by_one, sample, dataclasses.replace(settings, device_batch_size=1)).mean(0)
 
     logits = together(normalize(sample.pre), normalize(sample.post))
     losses = [
@@ -108,7 +109,7 @@ def test_a_batch_of_one_class_has_a_finite_loss_and_finite_gradients(
     sample = batch(2)
     sample.mask.fill_(value)
     changed = dataclasses.replace(settings, device_batch_size=2, damage_cross_entropy=cross_entropy)
-    losses = _accumulate_gradients(model, sample, changed)
+    losses = _accumulate_gradients(model, sample, changed)[0]
     assert losses.isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients(model).values())
     if value == 255:
@@ -124,7 +125,7 @@ def test_a_deterministic_run_gives_the_usual_weights_on_a_cpu(
 ) -> None:
     try:
         for name, deterministic in (("strict", True), ("usual", False)):
-            train(prepared, tmp_path / name, dataclasses.replace(settings, deterministic=deterministic))
+            train(prepared, tmp_path / name, dataclasses.replace(settings, deterministic=deterministic), ALONE)
             assert torch.are_deterministic_algorithms_enabled() is deterministic
     finally:
         torch.use_deterministic_algorithms(False)

@@ -35,6 +35,7 @@ def test_the_recipe_of_the_paper_holds_its_numbers() -> None:
     assert (train.poly_power, list(train.scale)) == (0.9, [0.8, 1.2])
     assert (train.damage_weight, train.class_weights) == (1.0, None)
     assert (train.optimizer, train.damage_cross_entropy) == ("sgd", 0)
+    assert (train.damage_focus, train.misalignment) == (0, 0)
 
 
 def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
@@ -79,6 +80,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "momentum of one": ({"train": {"momentum": 1.0}}, "train.momentum: found 1.0"),
     "three scales": ({"train": {"scale": [0.8, 1.0, 1.2]}}, "train.scale: found"),
     "scale of zero": ({"train": {"scale": [0, 1.2]}}, "train.scale.0: found 0"),
+    "focus above one": ({"train": {"damage_focus": 1.1}}, "train.damage_focus: found 1.1"),
+    "negative focus": ({"train": {"damage_focus": -0.1}}, "train.damage_focus: found -0.1"),
+    "negative misalignment": ({"train": {"misalignment": -1}}, "train.misalignment: found -1"),
+    "half a pixel": ({"train": {"misalignment": 0.5}}, "train.misalignment: found 0.5"),
     "crop below the network's stride": ({"train": {"crop_size": 16}}, "train.crop_size: found 16"),
     "crop that is no multiple of 32": ({"train": {"crop_size": 100}}, "train.crop_size: found 100"),
     "three weights": ({"train": {"class_weights": [1, 1, 1]}}, "train.class_weights: found"),

@@ -1,6 +1,6 @@
 """What training and evaluation read: random crops and whole scenes, from the memory maps of the prepared data."""
 
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xbd.labels import UNCLASSIFIED
-from xbd.scenes import MASK, POST, PRE, open_scene, read_index
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for a newer version over the network otherwise
-import albumentations as A
+from xbd.labels import GRADES, UNCLASSIFIED
+from xbd.scenes import CHANNELS, INDEX, MASK, POST, PRE, SceneError, SceneRecord, open_scene, read_index
 
 # Each process of training and each loader worker has its own cores; OpenCV's threads would only fight with them.
 cv2.setNumThreads(0)
+
+Array = npt.NDArray[np.uint8]
+BAND = 64  # rows of a scene that are searched for damage at a time
 
 
 class Sample(NamedTuple):
@@ -28,6 +28,19 @@ class Sample(NamedTuple):
     pre: Tensor
     post: Tensor
     mask: Tensor
+
+
+class _Crop(NamedTuple):
+    """What is random about an item: its scene, the window's upper left corner and side in pixels, which axes run
+    backwards (-1), whether they change places, and how many pixels post is read beside pre.
+    """
+
+    record: SceneRecord
+    corner: tuple[int, int]
+    side: int
+    flips: npt.NDArray[np.int64]
+    transposed: bool
+    shift: npt.NDArray[np.int64]
 
 
 class SceneCrops(Dataset[Sample]):
@@ -39,8 +52,19 @@ class SceneCrops(Dataset[Sample]):
 
     root: a prepared data set. crop_size: pixels of the sample. scale: range of the zoom; the window read from the
     scene is crop_size / zoom pixels. Where it reaches beyond the scene, images are 0 and the mask is 255 (ignored).
-    augment: False gives the same windows without zoom, flips and turns.
-    Raises SceneError (from `read_index`, `open_scene`) where the data set is missing or damaged.
+
+    damage_focus: the probability f with which an item's window is replaced by one that holds a damaged pixel (grades
+    2-4). The pixel is drawn in three steps, each uniform: a scene whose buildings, by the index, are damaged; of its
+    bands of BAND rows that show damage, one; of the band's damaged pixels, one. The window is uniform among those
+    that hold the pixel and stay inside the scene. Zoom, flips and turn are the item's own, and the other items are
+    those of f = 0. Where a share p of the uniform crops shows damage, f + (1 - f) p of all are expected to; only
+    damage one pixel wide may be lost between the samples of a zoom below 1.
+
+    misalignment: the post image is read up to so many pixels of the scene beside pre and mask, by whole numbers drawn
+    uniformly for each axis. Where that reaches beyond the scene, post is 0; the mask stays as it is.
+
+    Raises SceneError (from `read_index`, `open_scene`) where the data set is missing or damaged, and where
+    damage_focus finds no damage in it.
     """
 
     def __init__(
@@ -52,31 +76,59 @@ class SceneCrops(Dataset[Sample]):
         scale: Sequence[float] = (0.8, 1.2),
         crops_per_scene: int = 1,
         seed: int = 0,
-        augment: bool = True,
+        damage_focus: float = 0.0,
+        misalignment: int = 0,
     ) -> None:
-        self.root, self.records = Path(root), read_index(Path(root), [split])
+        self.root, self.split, self.records = Path(root), split, read_index(Path(root), [split])
         self.crop_size, self.scale = crop_size, (float(scale[0]), float(scale[1]))
-        self.crops_per_scene, self.seed, self.augment = crops_per_scene, seed, augment
-        # D4, the eight symmetries of the square, is both flips and the quarter turns in one.
-        self._geometry = A.Compose(
-            [A.Resize(crop_size, crop_size, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST)]
-            + ([A.D4(p=1)] if augment else []),
-            additional_targets={"post": "image"},
-        )
+        self.crops_per_scene, self.seed = crops_per_scene, seed
+        self.damage_focus, self.misalignment = damage_focus, misalignment
+        self._damaged = np.flatnonzero([r.minor_damage + r.major_damage + r.destroyed > 0 for r in self.records])
+        if damage_focus > 0 and not len(self._damaged):
+            raise self._no_damage()
 
     def __len__(self) -> int:
         return len(self.records) * self.crops_per_scene
 
     def __getitem__(self, index: int) -> Sample:
+        crop = self._draw(index)
+        planes = _read_window(open_scene(self.root, crop.record), crop.corner, crop.side, crop.flips, crop.shift)
+        parts = torch.from_numpy(_resize(planes, self.crop_size, crop.transposed))
+        return Sample(parts[PRE], parts[POST], parts[MASK])
+
+    def scene_of(self, index: int) -> str:
+        """Name of the scene that an item is cut from."""
+        return self._draw(index).record.scene
+
+    def _draw(self, index: int) -> "_Crop":
         rng = np.random.default_rng((self.seed, index))
         record = self.records[index % len(self) // self.crops_per_scene]
-        zoom = rng.uniform(*self.scale) if self.augment else 1.0
-        side = round(self.crop_size / zoom)
+        side = round(self.crop_size / rng.uniform(*self.scale))
         top, left = (int(rng.integers(0, max(1, length - side + 1))) for length in (record.height, record.width))
-        window = _read_window(open_scene(self.root, record), top, left, side)
-        self._geometry.set_random_seed(int(rng.integers(2**31)))
-        out = self._geometry(image=window[..., PRE], post=window[..., POST], mask=window[..., MASK])
-        return Sample(_to_tensor(out["image"]), _to_tensor(out["post"]), torch.from_numpy(out["mask"].copy()))
+        flips, transposed = 1 - 2 * rng.integers(2, size=2), bool(rng.integers(2))
+        if rng.random() < self.damage_focus:
+            record, pixel = self._draw_damage(rng)
+            lengths = (record.height, record.width)
+            top, left = (_draw_start(rng, *axis, side) for axis in zip(pixel, lengths, strict=True))
+        shift = rng.integers(-self.misalignment, self.misalignment, 2, endpoint=True)
+        return _Crop(record, (top, left), side, flips, transposed, shift)
+
+    def _draw_damage(self, rng: np.random.Generator) -> tuple[SceneRecord, tuple[int, int]]:
+        """A scene, and the row and the column of a damaged pixel of it."""
+        first, count = int(rng.integers(len(self._damaged))), len(self._damaged)
+        for number in range(first, first + count):
+            record = self.records[self._damaged[number % count]]
+            pixel = _find_damage(open_scene(self.root, record), rng)
+            if pixel is not None:
+                return record, pixel
+            # A building that the index counts may lie beside the image: then the next scene stands in.
+        raise self._no_damage()
+
+    def _no_damage(self) -> SceneError:
+        return SceneError(
+            f"train.damage_focus: found {self.damage_focus}, but no {self.split} scene of {self.root / INDEX} shows a "
+            "building of minor damage or worse. Set it to 0, or prepare scenes with damage."
+        )
 
 
 class Scenes(Dataset[Sample]):
@@ -93,17 +145,70 @@ class Scenes(Dataset[Sample]):
         return Sample(_to_tensor(scene[..., PRE]), _to_tensor(scene[..., POST]), torch.tensor(scene[..., MASK]))
 
 
-def _read_window(scene: npt.NDArray[np.uint8], top: int, left: int, side: int) -> npt.NDArray[np.uint8]:
-    """A square window of the map, [side, side, 7]; beyond the scene's edge images are 0 and the mask is ignored."""
-    part = np.ascontiguousarray(scene[top : top + side, left : left + side])
-    if part.shape[:2] == (side, side):
-        return part
-    window = np.zeros((side, side, part.shape[2]), np.uint8)
-    window[..., MASK] = UNCLASSIFIED
-    window[: part.shape[0], : part.shape[1]] = part
-    return window
+def _find_damage(scene: Array, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Row and column of a damaged pixel, or None: a random one of a random band among those that show damage.
+
+    Bands are looked through in random order up to the first that shows damage. On real scenes that is a tenth of the
+    mask on average, and needs no memory of where damage lies, in none of the loader's processes.
+    """
+    for start in BAND * rng.permutation(math.ceil(len(scene) / BAND)):
+        grades = scene[start : start + BAND, :, MASK]
+        rows, columns = np.nonzero((grades >= GRADES["minor-damage"]) & (grades <= GRADES["destroyed"]))
+        if len(rows):
+            chosen = rng.integers(len(rows))
+            return int(start + rows[chosen]), int(columns[chosen])
+    return None
 
 
-def _to_tensor(image: npt.NDArray[np.uint8]) -> Tensor:
+def _draw_start(rng: np.random.Generator, pixel: int, length: int, side: int) -> int:
+    """Where a window of `side` pixels may start on an axis of `length` pixels so that it holds the pixel."""
+    return int(rng.integers(max(0, pixel - side + 1), min(pixel, max(0, length - side)), endpoint=True))
+
+
+def _read_window(
+    scene: Array, corner: tuple[int, int], side: int, flips: npt.NDArray[np.int64], shift: npt.NDArray[np.int64]
+) -> Array:
+    """A square window of the map as planes, uint8 [7, side, side]; beyond the scene images are 0, the mask is ignored.
+
+    corner: its first row and column in the scene. flips: -1 for an axis that is read backwards, else 1. shift: rows
+    and columns by which post is read beside the rest.
+    """
+    planes = np.zeros((CHANNELS, side, side), np.uint8)
+    planes[MASK] = UNCLASSIFIED
+    # The window in the scene's own order of pixels and channels: one copy out of the map parts the channels and flips.
+    window = planes.transpose(1, 2, 0)[:: flips[0], :: flips[1]]
+    _copy(scene, corner[0], corner[1], window)
+    if shift.any():
+        window[..., POST] = 0
+        _copy(scene[..., POST], corner[0] + shift[0], corner[1] + shift[1], window[..., POST])
+    return planes
+
+
+def _copy(scene: Array, top: int, left: int, window: Array) -> None:
+    """Copies what the window at (top, left) shows of the scene; what lies beyond it stays as it is."""
+    first_row, end_row = np.clip((top, top + window.shape[0]), 0, scene.shape[0])
+    first_column, end_column = np.clip((left, left + window.shape[1]), 0, scene.shape[1])
+    part = scene[first_row:end_row, first_column:end_column]
+    window[first_row - top : end_row - top, first_column - left : end_column - left] = part
+
+
+def _resize(planes: Array, size: int, transposed: bool) -> Array:
+    """Planes [7, side, side] to [7, size, size], rows and columns exchanged if `transposed`.
+
+    Images bilinearly; the mask by the nearest pixel, with pixel centres where the images have them (INTER_NEAREST
+    has not). Single planes, because OpenCV resizes seven interleaved channels in twice the time.
+    """
+    resized = np.empty((CHANNELS, size, size), np.uint8)
+    for channel, (source, target) in enumerate(zip(planes, resized, strict=True)):
+        cv2.resize(
+            cv2.transpose(source) if transposed else source,
+            (size, size),
+            dst=target,
+            interpolation=cv2.INTER_NEAREST_EXACT if channel == MASK else cv2.INTER_LINEAR,
+        )
+    return resized
+
+
+def _to_tensor(image: Array) -> Tensor:
     """[H, W, 3] to a contiguous [3, H, W]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,4 +1,6 @@
-"""The one family of errors that users cause; every command line prints them as one line, without a traceback."""
+"""What ends a step without a bug in it: errors that users cause, which every command line prints as one line, and
+preemption.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -8,6 +10,10 @@ from pathlib import Path
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message names the thing, the finding, the expectation, the remedy."""
+
+
+class Preempted(Exception):
+    """A step was asked to stop, and has kept what the same command needs to go on."""
 
 
 @contextmanager

@@ -9,26 +9,31 @@ from xbd.errors import InputError
 
 
 @contextmanager
-def new_folder(out: Path, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
-    """Gives an empty folder to fill; when the block ends without an error, it takes the place of `out`.
+def new_folder(out: Path, is_ours: Callable[[Path], bool], *, resumable: bool = False) -> Iterator[Path]:
+    """Gives a folder to fill; when the block ends without an error, it takes the place of `out`.
 
     is_ours: tells from a file's path, relative to `out`, whether an earlier run wrote it. A folder that holds
     anything else is never replaced, so that a mistyped output cannot cost a user data.
+    resumable: what a run leaves in the folder that fails or is killed is given to the next one, hidden beside `out`
+    until then; otherwise the folder is empty.
     Raises InputError where `out` is a file or holds a file that is not ours; OSError where it cannot be written.
     """
     _refuse_to_replace_others(out, is_ours)
+    if out.is_symlink():  # to another disk, perhaps: the folder is replaced there, and the link stays
+        out = out.resolve()
     partial, replaced = out.parent / f".{out.name}.partial", out.parent / f".{out.name}.replaced"
-    for leftover in (partial, replaced):
+    leftovers = [replaced] if resumable else [partial, replaced]
+    for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=resumable)
         yield partial
         # Two renames, so that a kill in between leaves no `out` rather than half of one.
         if out.exists():
             out.rename(replaced)
         partial.rename(out)
     finally:
-        for leftover in (partial, replaced):
+        for leftover in leftovers:
             shutil.rmtree(leftover, ignore_errors=True)
 
 

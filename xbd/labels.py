@@ -62,47 +62,54 @@ def read_buildings(path: Path) -> list[Building]:
 
 
 def read_label(path: Path) -> Label:
-    """Reads a pre or post label. An empty building list is a valid scene.
+    """Reads a pre or post label file; see `decode_label`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LabelError(f"{path}: cannot be read ({error.strerror}). Bring the label file back.") from error
+    return decode_label(content, str(path))
 
-    Raises LabelError where the file cannot be read, is not JSON, lacks a field, or holds a geometry that is not a
+
+def decode_label(encoded: bytes, name: str) -> Label:
+    """Decodes the content of a pre or post label file. An empty building list is a valid scene.
+
+    Raises LabelError, naming `name`, where the content is not JSON, lacks a field, or holds a geometry that is not a
     WKT polygon with coordinates below a million, or a subtype that xBD does not define.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LabelError(f"{path}: cannot be read ({error.strerror}). Bring the label file back.") from error
+        content = json.loads(encoded.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise LabelError(f"{path}: is not JSON ({error}). Fetch the file again.") from error
+        raise LabelError(f"{name}: is not JSON ({error}). Fetch the file again.") from error
     try:
         features, metadata = content["features"]["xy"], content["metadata"]
     except (KeyError, TypeError) as error:
         raise LabelError(
-            f"{path}: has no {error}: expected the keys features.xy and metadata, as in published xBD labels."
+            f"{name}: has no {error}: expected the keys features.xy and metadata, as in published xBD labels."
         ) from error
     if not isinstance(features, list) or not isinstance(metadata, dict):
-        raise LabelError(f"{path}: features.xy must be a list and metadata a mapping, as in published xBD labels.")
-    return Label([_read_building(path, number, feature) for number, feature in enumerate(features)], metadata)
+        raise LabelError(f"{name}: features.xy must be a list and metadata a mapping, as in published xBD labels.")
+    return Label([_read_building(name, number, feature) for number, feature in enumerate(features)], metadata)
 
 
-def _read_building(path: Path, number: int, feature: Any) -> Building:
+def _read_building(name: str, number: int, feature: Any) -> Building:
     try:
         properties, wkt = feature["properties"], feature["wkt"]
         uid = str(properties.get("uid", f"number {number}"))
         subtype = properties.get("subtype")
     except (KeyError, TypeError, AttributeError) as error:
-        raise LabelError(f"{path}: building number {number}: expected the keys properties and wkt. Fix it.") from error
+        raise LabelError(f"{name}: building number {number}: expected the keys properties and wkt. Fix it.") from error
     remedy = "Fix the label, or list the scene under prepare.exclude."
     if subtype is not None and (not isinstance(subtype, str) or subtype not in GRADES):
-        raise LabelError(f"{path}: building {uid}: subtype {subtype!r} is not one of {', '.join(GRADES)}. {remedy}")
+        raise LabelError(f"{name}: building {uid}: subtype {subtype!r} is not one of {', '.join(GRADES)}. {remedy}")
     try:
         if not isinstance(wkt, str):
             raise TypeError("not a text")
         with np.errstate(all="ignore"):  # shapely warns of NaN and overflow beside the error below
             polygon = shapely.wkt.loads(wkt)
     except (shapely.errors.GEOSException, TypeError) as error:
-        raise LabelError(f"{path}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
+        raise LabelError(f"{name}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
     if not isinstance(polygon, shapely.Polygon):
-        raise LabelError(f"{path}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")
+        raise LabelError(f"{name}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")
     if not all(abs(value) < MAX_COORDINATE for point in polygon.exterior.coords for value in point):
-        raise LabelError(f"{path}: building {uid}: has a coordinate that is no pixel of any image. {remedy}")
+        raise LabelError(f"{name}: building {uid}: has a coordinate that is no pixel of any image. {remedy}")
     return Building(uid, polygon, None if subtype is None else GRADES[subtype])

@@ -4,27 +4,25 @@ A prepared scene is one plain `.npy` array, read by memory map: of all formats t
 (about 1 ms for a 512x512 crop of both images against 113 ms for decoding two PNGs) at 1.9 times the size.
 """
 
+import argparse
 import csv
 import hashlib
-import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
 
-from xbd.errors import InputError
-from xbd.images import ImageError, read_image
-from xbd.labels import GRADES, read_label
-from xbd.masks import rasterize
+from xbd.errors import InputError, errors_in_one_line
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
-SPLITS = ("train", "validation", "test", "hold")
-INDEX, SCENES = "index.csv", "scenes"
+SPLITS = ("train", "validation", "out_of_event", "test", "hold")
+SKIPPED, NONE = "skipped", "none"  # the split of scenes that have no array, and what their line has for its sha256
+INDEX, SCENES, VERSION = "index.csv", "scenes", "version.txt"
 # Channels of a prepared scene.
 PRE, POST, MASK = slice(0, 3), slice(3, 6), 6
 CHANNELS = 7
@@ -47,14 +45,22 @@ class RawScene:
         return self.root / self.source / "images" / f"{self.scene}_{moment}_disaster.png"
 
     @property
+    def disaster(self) -> str:
+        """The disaster's name, as the scene's name tells it."""
+        return self.scene.rsplit("_", 1)[0]
+
+    @property
     def label(self) -> Path:
         """Path of the post label: the only one that has grades; its polygons are aligned with the pre image."""
         return self.root / self.source / "labels" / f"{self.scene}_post_disaster.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SceneRecord:
-    """One line of the index of a prepared data set; counts are buildings."""
+    """One line of the index of a prepared data set; counts are buildings.
+
+    split: one of SPLITS, or "skipped" for a scene that has no array, for the reason that `problem` says.
+    """
 
     scene: str
     split: str
@@ -74,6 +80,8 @@ class SceneRecord:
     pre_sha256: str
     post_sha256: str
     label_sha256: str
+    array_sha256: str
+    problem: str = NONE
 
 
 def find_raw_scenes(root: Path) -> list[RawScene]:
@@ -99,56 +107,14 @@ def find_raw_scenes(root: Path) -> list[RawScene]:
     return sorted(scenes)
 
 
-def prepare_scene(raw: RawScene, split: str) -> tuple[npt.NDArray[np.uint8], SceneRecord]:
-    """Reads a raw scene: uint8 [H, W, 7] (pre RGB, post RGB, mask) and its index line.
-
-    Raises LabelError, ImageError or SceneError where a file is missing, damaged, or does not fit the others.
-    """
-    pre, post = read_image(raw.image("pre")), read_image(raw.image("post"))
-    if pre.shape != post.shape:
-        raise SceneError(
-            f"{raw.image('post')}: is {post.shape[1]}x{post.shape[0]} pixels, the pre image "
-            f"{pre.shape[1]}x{pre.shape[0]}: expected one size. Fetch the pair again, or list the scene under "
-            "prepare.exclude."
-        )
-    label = read_label(raw.label)
-    ungraded = [building.uid for building in label.buildings if building.grade is None]
-    if ungraded:
-        raise SceneError(f"{raw.label}: building {ungraded[0]} has no subtype: expected a grade in every post label.")
-    mask = rasterize(label.buildings, (pre.shape[0], pre.shape[1]))
-    counts = Counter(building.grade for building in label.buildings)
-    record = SceneRecord(
-        scene=raw.scene,
-        split=split,
-        source=raw.source,
-        disaster=str(label.metadata.get("disaster", raw.scene.rsplit("_", 1)[0])),
-        disaster_type=str(label.metadata.get("disaster_type", "unknown")),
-        height=pre.shape[0],
-        width=pre.shape[1],
-        **{name.replace("un-", "un").replace("-", "_"): counts[grade] for name, grade in GRADES.items()},
-        unsound_polygons=sum(not building.is_sound for building in label.buildings),
-        gsd=_number(raw, label.metadata, "gsd"),
-        off_nadir_angle=_number(raw, label.metadata, "off_nadir_angle"),
-        pre_sha256=_sha256(raw.image("pre")),
-        post_sha256=_sha256(raw.image("post")),
-        label_sha256=_sha256(raw.label),
-    )
-    return np.dstack([pre, post, mask]), record
-
-
-def _number(raw: RawScene, metadata: dict[str, Any], key: str) -> float:
-    """A number of the label's metadata; NaN where the key is missing."""
-    value = metadata.get(key, math.nan)
-    if not isinstance(value, int | float):
-        raise SceneError(f"{raw.label}: metadata.{key} is {value!r}, expected a number. Correct or remove it.")
-    return float(value)
-
-
 def save_scene(root: Path, scene: str, array: npt.NDArray[np.uint8]) -> None:
-    """Writes a prepared scene below `root`."""
-    path = _scene_path(root, scene)
+    """Writes a prepared scene below `root`; it appears whole or not at all."""
+    path = scene_path(root, scene)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
+    temporary = path.with_suffix(".partial")
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    os.replace(temporary, path)
 
 
 def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
@@ -156,10 +122,10 @@ def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
 
     Raises SceneError where the file is missing, truncated, or not what the index says.
     """
-    path = _scene_path(root, record.scene)
+    path = scene_path(root, record.scene)
     try:
         array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TokenError) as error:  # the last is that of a damaged header
         raise SceneError(f"{path}: cannot be opened ({error}). Run prepare again.") from error
     expected = (record.height, record.width, CHANNELS)
     if array.shape != expected or array.dtype != np.uint8:
@@ -185,17 +151,10 @@ def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:
     path, splits = root / INDEX, tuple(splits)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file, restval=""))
+            records = [parse_record(line) for line in csv.DictReader(file, restval="")]
     except OSError as error:
         raise SceneError(f"{path}: cannot be read ({error.strerror}): no prepared data set. Run prepare.") from error
-    try:
-        if any(not value for line in lines for value in line.values()):
-            raise ValueError("an empty field")
-        records = [
-            SceneRecord(**{field.name: field.type(line[field.name]) for field in fields(SceneRecord)})  # type: ignore[operator]
-            for line in lines
-        ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise SceneError(f"{path}: has a line that does not fit ({error}). Run prepare again.") from error
     chosen = [record for record in records if record.split in splits]
     if not chosen:
@@ -204,15 +163,22 @@ def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:
     return chosen
 
 
+def parse_record(line: Mapping[str, str]) -> SceneRecord:
+    """A line of the index, by column; raises KeyError, TypeError or ValueError where it does not fit."""
+    if not all(line.values()):
+        raise ValueError("an empty field")
+    return SceneRecord(**{field.name: field.type(line[field.name]) for field in fields(SceneRecord)})  # type: ignore[operator]
+
+
 def is_prepared_file(path: Path) -> bool:
     """Whether a path, relative to a prepared data set, is of its making."""
-    return path == Path(INDEX) or (path.parent == Path(SCENES) and path.suffix == ".npy")
+    return path in (Path(INDEX), Path(VERSION)) or (path.parent == Path(SCENES) and path.suffix == ".npy")
 
 
 def data_version(root: Path) -> str:
-    """Identity of a prepared data set: the sha256 of its index, which holds the sha256 of every source file."""
+    """Identity of a prepared data set: the sha256 of its index, which holds that of every source and array."""
     read_index(root)
-    return _sha256(root / INDEX)
+    return hashlib.sha256((root / INDEX).read_bytes()).hexdigest()
 
 
 def describe(records: Sequence[SceneRecord]) -> str:
@@ -221,12 +187,29 @@ def describe(records: Sequence[SceneRecord]) -> str:
     return f"{len(records)} scenes, {buildings} buildings, {len({r.disaster for r in records})} disasters"
 
 
-def _scene_path(root: Path, scene: str) -> Path:
+def scene_path(root: Path, scene: str) -> Path:
+    """Where the array of a prepared scene lies."""
     return root / SCENES / f"{scene}.npy"
 
 
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints what a prepared data set holds, and draws some of its scenes."""
+    parser = argparse.ArgumentParser(prog="python -m xbd.scenes", description=main.__doc__)
+    parser.add_argument("root", type=Path, metavar="DIR", help="prepared scenes")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw scenes with their masks to this PNG")
+    parser.add_argument("--count", type=int, default=6, metavar="N", help="scenes in the picture (default: 6)")
+    arguments = parser.parse_args(argv)
+    if arguments.count < 1:
+        parser.error(f"--count: found {arguments.count}, expected at least 1")
+    with errors_in_one_line():
+        records = read_index(arguments.root, (*SPLITS, SKIPPED))
+        from xbd.overview import draw_scenes, table
+
+        print(table(records))
+        if arguments.picture is not None:
+            draw_scenes(arguments.root, records, arguments.picture, arguments.count)
+            print(f"picture: {arguments.picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The connection to MLflow: which store it is, how long its answers are waited for, and its errors in one line.
+
+Without MLFLOW_TRACKING_URI everything goes to `sqlite:///mlflow.db` in the working directory.
+"""
+
+import logging
+import os
+import re
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import mlflow
+import mlflow.store.db.utils
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from xbd.errors import InputError
+
+LOCAL_STORE = "sqlite:///mlflow.db"
+# MLflow asks a server that is away eight times, which takes four minutes, and a database ten times. Here it asks twice,
+# and once; who can wait asks again himself. A server that is there answers these small requests at once.
+RETRIES, TIMEOUT, DATABASE_ATTEMPTS = 1, 10, 1  # TIMEOUT in seconds
+MLFLOW_RETRIES, MLFLOW_TIMEOUT = MLFLOW_HTTP_REQUEST_MAX_RETRIES.default, MLFLOW_HTTP_REQUEST_TIMEOUT.default
+MLFLOW_DATABASE_ATTEMPTS = mlflow.store.db.utils.MAX_RETRY_COUNT
+# Answers of MLflow itself that stay the same however often it is asked. A plain 404 is not among them
+# (ENDPOINT_NOT_FOUND): that is how some proxies answer while the server behind them starts.
+FINAL = {
+    "INVALID_PARAMETER_VALUE",
+    "BAD_REQUEST",
+    "INVALID_STATE",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+}
+# A new sqlite store reports its every migration, and each download draws bars of its own across ours.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+class TrackingError(InputError):
+    """MLflow has not what was asked for."""
+
+
+class AwayError(TrackingError):
+    """MLflow cannot be reached, or cannot answer at the moment."""
+
+
+@cache
+def client() -> MlflowClient:
+    """The client of the store that MLFLOW_TRACKING_URI names, else of the local one."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(LOCAL_STORE)
+    return MlflowClient()
+
+
+def reach() -> None:
+    """Asks the store a small question; raises AwayError within seconds where it is away, before something long."""
+    with asking(), impatience():
+        client().search_experiments(max_results=1)
+
+
+def store() -> str:
+    """The tracking URI as it may be printed: without user and password."""
+    return re.sub(r"//[^/]*@", "//", str(mlflow.get_tracking_uri()))
+
+
+@contextmanager
+def impatience() -> Iterator[None]:
+    """Requests of the block are answered, or fail, within seconds."""
+    # The defaults, which are this process's own: a variable in the environment would reach its children. One that the
+    # user set goes before both.
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.default, MLFLOW_HTTP_REQUEST_TIMEOUT.default = RETRIES, TIMEOUT
+    mlflow.store.db.utils.MAX_RETRY_COUNT = DATABASE_ATTEMPTS
+    try:
+        yield
+    finally:
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.default, MLFLOW_HTTP_REQUEST_TIMEOUT.default = MLFLOW_RETRIES, MLFLOW_TIMEOUT
+        mlflow.store.db.utils.MAX_RETRY_COUNT = MLFLOW_DATABASE_ATTEMPTS
+
+
+@contextmanager
+def asking(remedy: str = "") -> Iterator[None]:
+    """Turns what MLflow raises in the block into an error in one line.
+
+    remedy: what to do about an answer that stays the same. Raises TrackingError for such an answer, AwayError where
+    asking later may help.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
+        if is_final(error):
+            raise TrackingError(f"{store()}: {reason(error)}. {remedy}".rstrip()) from error
+        raise AwayError(
+            f"{store()}: MLflow does not answer there ({reason(error)}). Start its server or correct "
+            f"MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
+        ) from error
+
+
+def is_final(error: Exception) -> bool:
+    """Whether asking again would bring the same error: an answer of MLflow, or a database that is not supported."""
+    return isinstance(error, ImportError | ArgumentError) or getattr(error, "error_code", None) in FINAL
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in a few words: MLflow wraps an OSError four times, each time in a longer text."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    text = str(error).removeprefix(f"{getattr(error, 'error_code', None)}: ")
+    first = next(iter(text.splitlines()), type(error).__name__)
+    return textwrap.shorten(first, 200, placeholder=" ...").rstrip(".")

@@ -1,0 +1,113 @@
+"""Where steps read and write: a location is a path, or `s3://bucket/prefix` for what lies at and below that prefix.
+
+Copies of S3 locations lie in the folder $DUAL_HRNET_CACHE, by default ~/.cache/dual-hrnet, which belongs on a disk of
+the machine itself; each can be deleted at any time when no step runs. How they are brought up to date is told in
+`components.sync`, what boto3 needs in `components.transfer`.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from components import sync
+from components.transfer import StorageError, Store
+from xbd.errors import InputError
+
+Location = str | Path
+LOCATIONS = "A LOCATION is a path, or s3://BUCKET/PREFIX."  # for --help
+
+
+@contextmanager
+def local_input(location: Location) -> Iterator[Path]:
+    """Gives the path of a file or folder to read: a path as it is; of an S3 location, an up-to-date copy of it.
+
+    Whatever differs from the location is fetched again, also what changed in the copy; what is gone there is deleted
+    from the copy. Of several processes on a machine one fetches, the others wait.
+    Raises StorageError where the location cannot be read. InputErrors of the block name the location, not the copy.
+    """
+    store = _open_store(location)
+    if store is None:
+        yield Path(location)
+        return
+    copy = sync.download(store, _cache() / _name(store))
+    with _errors_name_location(copy, store):
+        yield copy
+
+
+@contextmanager
+def local_output(
+    location: Location, *, replaces: Callable[[Path], bool] | None = None, resume: bool = False
+) -> Iterator[Path]:
+    """Gives a path to write a folder to: a path as it is; for an S3 location a local folder, which is uploaded when the
+    block ends without an error. What says that files are whole (an index.csv, a config.json) comes after them.
+
+    replaces: for a step that writes the folder anew as a whole; tells from a path relative to it whether an earlier
+    run wrote it, as in `xbd.folders.new_folder`. Objects of an earlier run are then deleted; a location that holds
+    others is refused. A step without it adds to what is there.
+    resume: for a step that goes on with what it finds in the folder: the location's content, or what an interrupted run
+    left on this machine, if the location did not change since. What the step deletes is deleted at the location.
+    Raises StorageError, before the block where the location cannot even be listed. InputErrors of the block name
+    the location, not the folder.
+    """
+    store = _open_store(location)
+    if store is None:
+        yield Path(location)
+        return
+    with ExitStack() as stack:
+        if resume:
+            folder = sync.download(store, _cache() / f"{_name(store)}-resumed", resume=True)
+        elif replaces is not None:
+            folder = _cache() / _name(store)
+        else:
+            _cache().mkdir(parents=True, exist_ok=True)
+            folder = Path(stack.enter_context(TemporaryDirectory(dir=_cache(), prefix="output-")), _name(store))
+        sync.claim(folder, store, replaces)
+        with _errors_name_location(folder, store):
+            yield folder
+        sync.upload(folder, store, replaces)
+
+
+def upload_progress(folder: Path, location: Location) -> None:
+    """Brings an S3 location to what the folder that `local_output` gave for it holds by now; for a path, nothing.
+
+    Raises StorageError.
+    """
+    store = _open_store(location)
+    if store is not None:
+        sync.upload(folder, store)
+
+
+def join(location: Location, name: str) -> Location:
+    """The location of a file or folder below a location."""
+    return f"{location.rstrip('/')}/{name}" if isinstance(location, str) else location / name
+
+
+def _open_store(location: Location) -> Store | None:
+    """None for a path."""
+    if isinstance(location, str) and location.startswith("s3://"):
+        return Store(location)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(location)):  # also what Path makes of an URI, s3:/bucket
+        raise StorageError(f"{location}: is neither a path nor of the form s3://BUCKET/PREFIX. Correct the location.")
+    return None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("DUAL_HRNET_CACHE") or "~/.cache/dual-hrnet").expanduser().absolute()
+
+
+def _name(store: Store) -> str:
+    """Of the folder in the cache: readable, and of its own for each location of each server."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", store.uri.removeprefix("s3://"))
+    return f"{readable[-60:]}-{store.identity}"
+
+
+@contextmanager
+def _errors_name_location(folder: Path, store: Store) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        error.args = (str(error).replace(str(folder), store.uri),)
+        raise

@@ -1,0 +1,178 @@
+"""What of a training run outlives a step: weights, optimizer, progress, history, and their copies on disk."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model.checkpoints import Checkpoints
+from model.distributed import World
+from model.dual_hrnet import DualHRNet
+from model.history import (
+    Meter,
+    Record,
+    best_record,
+    describe_record,
+    validations_without_progress,
+    write_history,
+)
+from model.inference import save_model
+from model.settings import TrainSettings
+from xbd.errors import InputError
+from xbd.scenes import data_version
+
+# Settings that may change between the parts of one run: none of them changes a weight.
+WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep_checkpoints", "hang_timeout", "profile")
+
+
+class RunError(InputError):
+    """A run whose results are not on its disk."""
+
+
+class Run:
+    """State of a run; every process has one, the main process alone writes.
+
+    epoch, step: the epoch that is being trained, counted from 1, and how many of its `steps` are done.
+    network: the model as a training step calls it.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        out: Path,
+        settings: TrainSettings,
+        model: DualHRNet,
+        world: World,
+        steps: int,
+        on_epoch: Callable[[Record], None],
+        on_checkpoint: Callable[[Path], None],
+    ) -> None:
+        self.out, self.settings, self.model, self.world, self.steps = out, settings, model, world, steps
+        self.on_epoch = on_epoch
+        self.optimizer = make_optimizer(model, settings)
+        # Buckets that gradients are views of save a copy; the running statistics are equal without being sent.
+        self.network: nn.Module = (
+            model
+            if world.size == 1
+            else DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        )
+        self.epoch, self.step, self.meter = 1, 0, Meter()
+        self.history: list[Record] = []
+        identity = {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
+        self.checkpoints = Checkpoints(
+            out / "checkpoints",
+            {"train": identity, "data_version": data_version(data)},
+            settings.keep_checkpoints,
+            on_checkpoint,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.checkpoints.wait()
+
+    def resume(self) -> None:
+        """Continues from the newest good checkpoint in `out`, if there is one of this run."""
+        found = self.checkpoints.load() if self.world.is_main else None
+        state: dict[str, Any] | None = self.world.broadcast(None if found is None else found.state)
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.history, self.meter = state["history"], Meter(state["sums"])
+        if len(state["rng"]) == self.world.size:
+            torch.set_rng_state(state["rng"][self.world.rank])
+        if self.world.is_main:
+            assert found is not None
+            for record in self.history:
+                self.on_epoch(record)
+            where = (
+                f"step {self.step} of {self.steps} of epoch {self.epoch}" if self.step else f"epoch {self.epoch - 1}"
+            )
+            print(f"resumed after {where} of {self.settings.epochs} from {found.path}", flush=True)
+
+    def save(self, score: float | None = None) -> None:
+        """Writes a checkpoint, in the background; all processes call it together."""
+        rng = self.world.gather(torch.get_rng_state())
+        if not self.world.is_main:
+            return
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": self.meter.sums,
+            "history": self.history,
+            "rng": rng,
+        }
+        done = (self.epoch - 1) * self.steps + self.step
+        self.meter.add(checkpoint_pause=self.checkpoints.save(done, self.epoch, state, score))
+
+    def finish_epoch(self, record: Record) -> None:
+        """Ends the epoch: keeps its record and writes the checkpoint between it and the next."""
+        self.history.append(record)
+        self.epoch, self.step, self.meter = self.epoch + 1, 0, Meter()
+        self.save(record.get("validation_score"))
+        if self.world.is_main:
+            write_history(self.out / "history.csv", self.history)
+            self.on_epoch(record)
+            print(describe_record(record, self.settings.epochs), flush=True)
+
+    def is_done(self) -> bool:
+        """Whether all epochs are trained, or the validations stopped to improve."""
+        patience = self.settings.patience
+        return self.epoch > self.settings.epochs or (
+            patience > 0 and validations_without_progress(self.history) >= patience
+        )
+
+    def is_validation_due(self) -> bool:
+        """Whether the epoch that was just trained is one to validate after; the last one is in any case."""
+        return self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs
+
+    def finish(self) -> Record:
+        """Writes the model directory from the kept weights.
+
+        Raises RunError where their checkpoint could not be kept on the disk.
+        """
+        record = best_record(self.history)
+        if self.world.is_main:
+            write_history(self.out / "history.csv", self.history)
+            if "validation_score" in record:
+                best = self.checkpoints.best()
+                if best is None or best.score != record["validation_score"]:
+                    raise RunError(
+                        f"{self.out / 'checkpoints'}: holds no good checkpoint of the best epoch "
+                        f"{record['epoch']:.0f}: it could not be written or was damaged, as said above. Free the "
+                        "disk and run the same command again, which goes on from the newest good checkpoint."
+                    )
+                self.model.load_state_dict(best.state["model"])
+            save_model(self.model, self.out / "model")
+        return record
+
+
+def make_optimizer(model: DualHRNet, settings: TrainSettings) -> torch.optim.Optimizer:
+    """SGD with momentum, the paper's, or AdamW; fused: one pass over all weights instead of some ten for each."""
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(),
+            lr=settings.learning_rate,
+            betas=(settings.momentum, 0.999),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
