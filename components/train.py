@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,10 @@ def train(data: Location, out: Location, params: Params) -> None:
     with join_world(2 * params.train.hang_timeout) as world, ExitStack() as stack:
         # Before the data is fetched: a location that cannot be written to ends the step at once.
         folder = stack.enter_context(local_output(out, resume=True)) if world.is_main else Path(os.devnull)
+        if world.is_main:
+            from components import tracking
+
+            tracking.reach()  # before the data is fetched, too
         scenes = stack.enter_context(local_input(data))
         if world.is_main:
             print(f"train on {describe(read_index(scenes, ['train']))}, {world.size} processes")
@@ -61,9 +64,10 @@ def _train_tracked(
     stop: threading.Event,
 ) -> None:
     from components import tracking
+    from model.run import identity_of
     from xbd.scenes import data_version
 
-    settings = json.dumps(asdict(params.train), sort_keys=True)
+    settings = json.dumps(identity_of(params.train), sort_keys=True)
     run = tracking.open_run(
         folder / "run.json",
         params.tracking.experiment,
@@ -85,7 +89,8 @@ def _train_tracked(
             on_checkpoint=lambda path: upload_progress(folder, out),
         )
     except BaseException:
-        tracking.finish_run(run, failed=True)
+        # A preempted pod has 30 s for all that it has to do.
+        tracking.finish_run(run, failed=True, patience=10)
         raise
     tracking.log_file(run, folder / "history.csv")
     tracking.finish_run(run)

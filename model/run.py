@@ -63,10 +63,9 @@ class Run:
         )
         self.epoch, self.step, self.meter = 1, 0, Meter()
         self.history: list[Record] = []
-        identity = {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
         self.checkpoints = Checkpoints(
             out / "checkpoints",
-            {"train": identity, "data_version": data_version(data)},
+            {"train": identity_of(settings), "data_version": data_version(data)},
             settings.keep_checkpoints,
             on_checkpoint,
         )
@@ -157,6 +156,11 @@ class Run:
                 self.model.load_state_dict(best.state["model"])
             save_model(self.model, self.out / "model")
         return record
+
+
+def identity_of(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that decide the weights of a run."""
+    return {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
 
 
 def make_optimizer(model: DualHRNet, settings: TrainSettings) -> torch.optim.Optimizer:

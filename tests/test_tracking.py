@@ -370,7 +370,10 @@ def test_system_metrics_can_be_switched_off(outage: Outage, tmp_path: Path, enab
 
 
 @pytest.mark.slow
-def test_a_plain_sqlite_store_takes_what_the_thread_sends(outage: Outage, tmp_path: Path) -> None:
+def test_a_plain_sqlite_store_takes_what_the_thread_sends(
+    outage: Outage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it keeps files in the working directory
     with using(outage.server.database):
         run = tracking.open_run(tmp_path / "run.json", "sqlite", "data", "settings")
         tracking.log_params(run, PARAMS)
