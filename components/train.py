@@ -46,7 +46,8 @@ def train(data: Location, out: Location, params: Params) -> None:
             tracking.reach()  # before the data is fetched, too
         scenes = stack.enter_context(local_input(data))
         if world.is_main:
-            print(f"train on {describe(read_index(scenes, ['train']))}, {world.size} processes")
+            processes = f" in {world.size} processes" if world.size > 1 else ""
+            print(f"train on {describe(read_index(scenes, ['train']))}{processes}")
             _train_tracked(scenes, folder, out, params, world, pretrained, stop)
         else:
             _train(scenes, folder, params, world, pretrained, stop)
