@@ -125,13 +125,11 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
     )
     title = f"epoch {run.epoch}/{settings.epochs}"
     bar = tqdm(total=run.steps, initial=run.step, desc=title, leave=False, disable=None if world.is_main else True)
-    rate = settings.learning_rate
     with bar, profiler(settings, run.out, world, first_epoch=run.epoch == 1) as profile:
+        meter.stepped()  # what came before, such as joining or a checkpoint, is no wait for data
         for batch, indices in zip(loader, batches, strict=True):
             waited = meter.waited()
-            rate = poly_learning_rate(
-                settings, ((run.epoch - 1) * run.steps + run.step) / (settings.epochs * run.steps)
-            )
+            rate = _learning_rate(run, run.step)
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
             run.optimizer.zero_grad(set_to_none=True)
@@ -163,10 +161,16 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
             every = settings.checkpoint_every
             if stop or (every and run.step % every == 0 and run.step < run.steps):
                 run.save()
+                meter.stepped()
             if stop:
                 run.checkpoints.wait()
                 raise Preempted(f"{title}, step {run.step}: asked to stop. Run the same command again to go on.")
-    return {"epoch": run.epoch, **meter.record(world.device), "learning_rate": rate}
+    return {"epoch": run.epoch, **meter.record(world.device), "learning_rate": _learning_rate(run, run.steps - 1)}
+
+
+def _learning_rate(run: Run, step: int) -> float:
+    """The rate of a step of the run's epoch."""
+    return poly_learning_rate(run.settings, ((run.epoch - 1) * run.steps + step) / (run.settings.epochs * run.steps))
 
 
 def _accumulate_gradients(network: nn.Module, batch: Sample, settings: TrainSettings) -> Tensor:
