@@ -12,7 +12,7 @@ __all__ = ["errors_in_one_line", "read_params", "step_parser"]
 def step_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with --params and --recipe."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{name}", description=description)
-    parser.add_argument("--params", type=Path, required=True, metavar="FILE", help="params.yaml")
+    parser.add_argument("--params", required=True, metavar="FILE", help="params.yaml, or its content as JSON")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/cpu.yaml")
     return parser
 

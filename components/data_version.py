@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from dvc_objects.fs.base import FileSystem
 
 
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
 class FetchError(InputError):
     """A version of the data cannot be brought; names the file, the finding and the remedy."""
 
@@ -37,6 +40,13 @@ class Revision:
     repository: str
     revision: str
     data: str
+
+
+@dataclass(frozen=True)
+class Hash:
+    """The version that is DVC's hash of the data (md5, ending in .dir for a folder)."""
+
+    md5: str
 
 
 @dataclass(frozen=True)
@@ -77,17 +87,20 @@ class DataVersion:
     storage: Storage
 
 
-def find_version(source: DvcFile | Revision, remote: str | None = None) -> DataVersion:
+def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -> DataVersion:
     """The version that `source` names, stored at the URL `remote`, else where the repository's settings say.
 
     No object is read. Raises FetchError.
     """
+    if not isinstance(source, Revision) and not remote:
+        name = source.md5 if isinstance(source, Hash) else source.path
+        raise FetchError(f"{name}: does not say where its data are stored. Give --remote, such as s3://bucket/prefix.")
+    if isinstance(source, Hash):
+        if not MD5.fullmatch(source.md5):
+            raise FetchError(f"version {source.md5!r}: is not an md5 of DVC. Give the one that a .dvc file names.")
+        return DataVersion("data", source.md5, _open_storage(str(remote)))
     if isinstance(source, DvcFile):
         name = str(source.path)
-        if not remote:
-            raise FetchError(
-                f"{name}: does not say where its data are stored. Give --remote, such as s3://bucket/prefix."
-            )
         try:
             outputs = _read_outputs(name, source.path.read_bytes())
         except OSError as error:
@@ -95,7 +108,7 @@ def find_version(source: DvcFile | Revision, remote: str | None = None) -> DataV
         if len(outputs) != 1:
             raise FetchError(f"{name}: tracks {len(outputs)} paths, expected one. Give the .dvc file of one `dvc add`.")
         path = (source.path.parent / outputs[0]["path"]).as_posix()
-        return DataVersion(path, _read_md5(name, outputs[0]), _open_storage(remote))
+        return DataVersion(path, _read_md5(name, outputs[0]), _open_storage(str(remote)))
     if not source.revision:  # git would take the default branch
         raise FetchError("the revision is empty. Give --revision, a branch, a tag or a full commit hash.")
     with TemporaryDirectory() as folder:
@@ -104,6 +117,18 @@ def find_version(source: DvcFile | Revision, remote: str | None = None) -> DataV
         md5 = _read_md5(name, output)
         storage = _open_storage(remote) if remote else repository.open_remote(output.get("remote"))
         return DataVersion(posixpath.normpath(source.data), md5, storage)
+
+
+def version_here(data: str) -> Hash:
+    """The version of a tracked path of the working directory, by its .dvc file, else by dvc.lock; raises FetchError."""
+    for name in (f"{data}.dvc", "dvc.lock"):
+        path = Path(name)
+        for output in _read_outputs(name, path.read_bytes()) if path.is_file() else []:
+            if (path.parent / output["path"]).as_posix() == posixpath.normpath(data):
+                return Hash(_read_md5(name, output))
+    raise FetchError(
+        f"{data}: is tracked by neither {data}.dvc nor dvc.lock here. Run `dvc add {data}`, or give a version."
+    )
 
 
 def first_line(error: Exception) -> str:
@@ -194,7 +219,7 @@ def _read_outputs(name: str, content: bytes) -> list[Mapping[str, Any]]:
 
 def _read_md5(name: str, output: Mapping[str, Any]) -> str:
     md5 = output.get("md5")
-    if not isinstance(md5, str) or not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5) or output.get("hash") != "md5":
+    if not isinstance(md5, str) or not MD5.fullmatch(md5) or output.get("hash") != "md5":
         raise FetchError(
             f"{name}: {output['path']} has no md5 of DVC 3. Run `dvc add` with it, and `dvc push` to a remote that is "
             "not cloud-versioned."

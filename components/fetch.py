@@ -9,30 +9,54 @@ from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 
 from components.cli import errors_in_one_line
-from components.data_version import DataVersion, DvcFile, FetchError, Revision, Storage, find_version, first_line
+from components.data_version import (
+    DataVersion,
+    DvcFile,
+    FetchError,
+    Hash,
+    Revision,
+    Storage,
+    find_version,
+    first_line,
+)
+from components.storage import LOCATIONS, Location, local_output
 
 NAMED = 3  # files that an error names; it counts the others
 
 
-def fetch(source: DvcFile | Revision, out: Path, *, remote: str | None = None, cache: Path | None = None) -> str:
+def fetch(
+    source: DvcFile | Revision | Hash, out: Location, *, remote: str | None = None, cache: Path | None = None
+) -> str:
     """Brings the version that `source` names to the folder `out`, which appears at once and complete, or not at all.
 
     remote: URL of the DVC remote, such as s3://bucket/prefix; a Revision has one in its repository's settings.
     cache: a DVC cache folder, by default beside `out`. Verified files stay there, so that an interrupted or failed
     fetch goes on where it stood, and the next version brings only what is new; `out` links to them where it can.
     An `out` that holds this version already is left as it is; one of which every file is in the cache is replaced.
+    In S3, `out` is for one version: a location that holds another one's files is refused.
     Returns the version, DVC's hash of the data (md5, ending in .dir for a folder).
-    Raises FetchError where the version or one of its files cannot be had, or `out` holds what could not be had again.
+    Raises FetchError where the version or one of its files cannot be had, or `out` holds what could not be had again;
+    StorageError.
     """
+    version = find_version(source, remote)
+    if isinstance(out, Path) or "://" not in out:
+        _fetch(version, Path(out), cache)
+        return version.md5
+    names = _read_manifest(version, cache).keys()
+    with local_output(out, replaces=lambda path: path.as_posix() in names) as folder:
+        _fetch(version, folder, cache)
+    return version.md5
+
+
+def _fetch(version: DataVersion, out: Path, cache: Path | None) -> None:
     from xbd.folders import new_folder
     from xbd.staging import link_or_copy
 
-    version = find_version(source, remote)
     objects = cache or out.parent / f".{out.name}.cache"
     wanted = _read_manifest(version, objects)
     present = _hash_files(out)
     if out.is_dir() and present == wanted:
-        return version.md5
+        return
     for path, md5 in present.items():
         if not _object(objects, md5).is_file():
             raise FetchError(
@@ -43,42 +67,42 @@ def fetch(source: DvcFile | Revision, out: Path, *, remote: str | None = None, c
         _fill_cache(version, wanted, objects)
         for path, md5 in wanted.items():
             link_or_copy(_object(objects, md5), folder / path)
-    return version.md5
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step; the only line on stdout is the version."""
-    parser = argparse.ArgumentParser(prog="python -m components.fetch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m components.fetch", description=__doc__, epilog=LOCATIONS)
     sources = parser.add_mutually_exclusive_group(required=True)
     sources.add_argument("--dvc-file", type=Path, metavar="FILE", help=".dvc file that names the version")
+    sources.add_argument("--version", metavar="MD5", help="DVC's hash of the data, as a .dvc file names it")
     sources.add_argument("--repo", metavar="URL|DIR", help="git repository; needs --revision and --data")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or full commit hash of --repo")
     parser.add_argument("--data", metavar="PATH", help="what DVC tracks in --repo, such as data/xbd")
     parser.add_argument("--remote", metavar="URL", help="DVC remote, such as s3://bucket/prefix (default: of --repo)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data are written here")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="the data are written here")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="DVC cache (default: .NAME.cache beside --out)")
     arguments = parser.parse_args(argv)
     in_repository = (arguments.revision, arguments.data)
-    source: DvcFile | Revision
+    source: DvcFile | Revision | Hash
     if arguments.repo is not None:
         if None in in_repository:
             parser.error("--repo needs --revision and --data")
         source = Revision(arguments.repo, arguments.revision, arguments.data)
     else:
         if in_repository != (None, None) or arguments.remote is None:
-            parser.error("--dvc-file needs --remote, and neither --revision nor --data")
-        source = DvcFile(arguments.dvc_file)
+            parser.error("--dvc-file and --version need --remote, and neither --revision nor --data")
+        source = Hash(arguments.version) if arguments.dvc_file is None else DvcFile(arguments.dvc_file)
     with errors_in_one_line():
         print(fetch(source, arguments.out, remote=arguments.remote, cache=arguments.cache))
 
 
-def _read_manifest(version: DataVersion, cache: Path) -> dict[str, str]:
+def _read_manifest(version: DataVersion, cache: Path | None) -> dict[str, str]:
     """Files of the version: path, relative to the data, to md5. DVC stores this of a folder as one more object."""
     if not version.md5.endswith(".dir"):
         return {PurePosixPath(version.path).name: version.md5}
-    stored, storage = _object(cache, version.md5), version.storage
-    if _is_sound(stored, version.md5):
-        content = stored.read_bytes()
+    storage = version.storage
+    if cache is not None and _is_sound(_object(cache, version.md5), version.md5):
+        content = _object(cache, version.md5).read_bytes()
     else:
         try:
             content = storage.read(version.md5)

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import PrepareParams
-from components.storage import LOCATIONS, Location, local_input, local_output
-from xbd.scenes import NONE, SKIPPED, RawScene, SceneError, SceneRecord
+from components.storage import LOCATIONS, Location, local_input, local_output, local_part
+from xbd.scenes import NONE, SKIPPED, SOURCES, RawScene, SceneError, SceneRecord
 
 SPLIT_SOURCES = ("train", "tier3")  # what validation and held-out scenes are taken from
 
 
-def prepare(raw: Location, out: Location, params: PrepareParams) -> list[SceneRecord]:
+def prepare(raw: Location, out: Location, params: PrepareParams, source: str | None = None) -> list[SceneRecord]:
     """Prepares all scenes below `raw` into `out`, which appears at once and complete, or not at all.
 
+    source: only the scenes of this folder, one of train, tier3, test and hold, as one of several data sets that are
+    read together; names in `params` that are not among them may then be those of another folder.
     Scenes that an earlier run prepared from the same sources are kept, also those of a run that failed or was killed.
     Returns the index, skipped scenes included.
     Raises SceneError that lists the problems of all scenes, or names a parameter that does not fit the data;
@@ -24,19 +26,20 @@ def prepare(raw: Location, out: Location, params: PrepareParams) -> list[SceneRe
     """
     from xbd.scenes import is_prepared_file
 
-    with local_output(out, replaces=is_prepared_file) as folder, local_input(raw) as sources:
-        return _prepare(sources, folder, params)
+    reading = local_input(raw) if source is None else local_part(raw, source)
+    with local_output(out, replaces=is_prepared_file) as folder, reading as sources:
+        return _prepare(sources, folder, params, source)
 
 
-def _prepare(raw: Path, out: Path, params: PrepareParams) -> list[SceneRecord]:
+def _prepare(raw: Path, out: Path, params: PrepareParams, source: str | None) -> list[SceneRecord]:
     from xbd.arrays import discard_others, prepare_arrays
     from xbd.errors import errors_name
     from xbd.folders import new_folder
     from xbd.scenes import find_raw_scenes, is_prepared_file, write_index
 
-    scenes = find_raw_scenes(raw)
+    scenes = find_raw_scenes(raw, SOURCES if source is None else (source,))
     unknown = set(params.exclude) - {scene.scene for scene in scenes}
-    if unknown:
+    if unknown and source is None:
         raise SceneError(f"prepare.exclude: {min(unknown)} is not a scene of {raw}. Correct or remove it.")
     wanted = [scene for scene in scenes if scene.scene not in params.exclude]
     if not wanted:
@@ -59,7 +62,8 @@ def _prepare(raw: Path, out: Path, params: PrepareParams) -> list[SceneRecord]:
             raise SceneError("\n  ".join([*more, *problems]))
         if len(problems) == len(wanted):
             raise SceneError(f"{raw}: no scene is left: {len(problems)} cannot be prepared. First: {problems[0]}")
-        _check_holdout(records, params)
+        if source is None:
+            _check_holdout(records, params)
         records += [_skipped(scene, "prepare.exclude") for scene in scenes if scene.scene in params.exclude]
         write_index(folder, records)
         discard_others(folder, records)
@@ -132,9 +136,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.epilog = LOCATIONS
     parser.add_argument("--raw", required=True, metavar="LOCATION", help="raw scenes in the xBD layout")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="prepared scenes are written here")
+    parser.add_argument("--source", choices=SOURCES, help="prepare the scenes of this folder only")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
-        records = prepare(arguments.raw, arguments.out, read_params(arguments).prepare)
+        records = prepare(arguments.raw, arguments.out, read_params(arguments).prepare, arguments.source)
         _report(records)
 
 

@@ -33,8 +33,22 @@ def local_input(location: Location) -> Iterator[Path]:
         yield Path(location)
         return
     copy = sync.download(store, _cache() / _name(store))
-    with _errors_name_location(copy, store):
+    with _errors_name_location(copy, store.uri):
         yield copy
+
+
+@contextmanager
+def local_part(location: Location, name: str) -> Iterator[Path]:
+    """Gives the path of a folder in which the location's folder `name` can be read; of an S3 location, only that is
+    fetched. Raises StorageError as `local_input` does.
+    """
+    if _open_store(location) is None:
+        yield Path(location)
+        return
+    with local_input(join(location, name)) as part, TemporaryDirectory() as root:
+        Path(root, name).symlink_to(part)
+        with _errors_name_location(Path(root), str(location)):
+            yield Path(root)
 
 
 @contextmanager
@@ -65,7 +79,7 @@ def local_output(
             _cache().mkdir(parents=True, exist_ok=True)
             folder = Path(stack.enter_context(TemporaryDirectory(dir=_cache(), prefix="output-")), _name(store))
         sync.claim(folder, store, replaces)
-        with _errors_name_location(folder, store):
+        with _errors_name_location(folder, store.uri):
             yield folder
         sync.upload(folder, store, replaces)
 
@@ -78,6 +92,14 @@ def upload_progress(folder: Path, location: Location) -> None:
     store = _open_store(location)
     if store is not None:
         sync.upload(folder, store)
+
+
+def folders_in(location: Location) -> set[str]:
+    """Names of the folders right below the location. Raises StorageError where it cannot be read."""
+    store = _open_store(location)
+    if store is None:
+        return {path.name for path in Path(location).iterdir() if path.is_dir()}
+    return {name.split("/")[0] for name in store.list_objects() if "/" in name}
 
 
 def join(location: Location, name: str) -> Location:
@@ -105,9 +127,9 @@ def _name(store: Store) -> str:
 
 
 @contextmanager
-def _errors_name_location(folder: Path, store: Store) -> Iterator[None]:
+def _errors_name_location(folder: Path, location: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        error.args = (str(error).replace(str(folder), store.uri),)
+        error.args = (str(error).replace(str(folder), location),)
         raise

@@ -11,6 +11,8 @@ from pathlib import Path
 class InputError(ValueError):
     """Something the user gave cannot be used; the message names the thing, the finding, the expectation, the remedy."""
 
+    exit_code = 1
+
 
 class Preempted(Exception):
     """A step was asked to stop, and has kept what the same command needs to go on."""
@@ -18,11 +20,17 @@ class Preempted(Exception):
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turns what the user can mend into one line on stderr and exit code 1; our bugs keep their traceback."""
+    """Turns what the user can mend into one line on stderr and exit code 1, or that of the error; our bugs keep their
+    traceback.
+    """
     try:
         yield
     except InputError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        line = f"{type(error).__name__}: {error}"
+        if error.exit_code == 1:
+            sys.exit(line)
+        print(line, file=sys.stderr)
+        sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:
             raise

@@ -84,21 +84,21 @@ class SceneRecord:
     problem: str = NONE
 
 
-def find_raw_scenes(root: Path) -> list[RawScene]:
-    """All scenes below `root`, sorted; a scene counts as soon as one of its three files is there.
+def find_raw_scenes(root: Path, sources: Sequence[str] = SOURCES) -> list[RawScene]:
+    """All scenes of these folders of `root`, sorted; a scene counts as soon as one of its three files is there.
 
     Raises SceneError where the layout is not xBD's, or a scene's name stands in two source folders.
     """
     scenes = {
         RawScene(source, path.name.rsplit(ending, 1)[0], root)
-        for source in SOURCES
+        for source in sources
         for folder, ending in (("images", "_pre_disaster.png"), ("images", "_post_disaster.png"),
                                ("labels", "_post_disaster.json"))
         for path in (root / source / folder).glob(f"*{ending}")
     }  # fmt: skip
     if not scenes:
         raise SceneError(
-            f"{root}: no scene found: expected {{{','.join(SOURCES)}}}/images/<disaster>_<number>_pre_disaster.png and "
+            f"{root}: no scene found: expected {{{','.join(sources)}}}/images/<disaster>_<number>_pre_disaster.png and "
             "labels beside them. Point the raw data location at the folder that holds train/ or test/."
         )
     twice = [name for name, count in Counter(raw.scene for raw in scenes).items() if count > 1]
