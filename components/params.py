@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.cluster import ClusterParams
 from model.settings import TrainSettings
 from xbd.errors import InputError
 
+INLINE = "--params"  # what errors call parameters that are given as JSON
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -100,21 +102,28 @@ class Params(Section):
     register_: RegisterParams = Field(alias="register")
     promote: PromoteParams
     tracking: TrackingParams
+    cluster: ClusterParams
 
 
-def load_params(path: Path, recipe: Path | None = None) -> Params:
+def load_params(path: str | Path, recipe: Path | None = None) -> Params:
     """Reads params.yaml, lays the recipe's overrides over it, validates the whole.
 
+    path: a file, or the content itself as a JSON object, which is how a pod without files gets its parameters.
     Raises ParamsError naming the file, the parameter, what was found and what was expected.
     """
     merged = _read_yaml(path)
     if recipe is not None:
         merged = _merge(merged, _read_yaml(recipe))
+    name = INLINE if _is_inline(path) else f"{path}"
+    return validate(merged, name if recipe is None else f"{name} with {recipe}")
+
+
+def validate(sections: Mapping[str, Any], source: str) -> Params:
+    """The parameters in these sections; raises ParamsError, naming `source`."""
     try:
         # Through JSON, because strict validation of Python values would refuse a mapping for a settings class.
-        return Params.model_validate_json(json.dumps(merged, default=str))
+        return Params.model_validate_json(json.dumps(sections, default=str))
     except ValidationError as error:
-        source = f"{path}" if recipe is None else f"{path} with {recipe}"
         problems = "; ".join(_describe(problem) for problem in error.errors())
         raise ParamsError(f"{source}: {problems}.") from None
 
@@ -130,9 +139,14 @@ def overrides(recipe: Mapping[str, Any], prefix: str = "") -> list[str]:
     return lines
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _is_inline(path: str | Path) -> bool:
+    return str(path).lstrip().startswith("{")
+
+
+def _read_yaml(path: str | Path) -> dict[str, Any]:
+    text, path = (str(path), INLINE) if _is_inline(path) else (None, path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
         raise ParamsError(f"{path}: cannot be read ({error.strerror}). Give the path of a parameter file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
