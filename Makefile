@@ -7,7 +7,7 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict test check check-static bench ui lock clean
+.PHONY: help install demo demo-predict test check check-static bench ui image lock clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,10 +58,23 @@ bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on tw
 ui: install ## open the MLflow UI on the local store
 	mlflow ui --backend-store-uri sqlite:///mlflow.db
 
+# The tag and the label say which commit an image holds; a remote's address may hold a password, which stays out.
+DOCKER ?= docker
+IMAGE ?= dual-hrnet
+REVISION = $(shell git describe --always --dirty --abbrev=12 --exclude '*')
+SOURCE = $(shell git remote get-url origin 2>/dev/null | sed 's|//[^/@]*@|//|')
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+image: ## build the image IMAGE:REVISION of all steps; more arguments of `docker build` by IMAGE_ARGUMENTS
+	DOCKER_BUILDKIT=1 $(DOCKER) build --tag "$(IMAGE):$(REVISION)" --build-arg REVISION="$(REVISION)" \
+	    --build-arg SOURCE="$(SOURCE)" --build-arg VERSION="$(VERSION)" $(IMAGE_ARGUMENTS) .
+
 lock: install ## resolve requirements.txt anew from pyproject.toml
 	pip install --quiet uv
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --quiet \
 	    --output-file requirements.txt
+	uv pip compile pyproject.toml --constraint requirements.txt --generate-hashes --no-emit-index-url --no-header --quiet \
+	    --output-file requirements-image.txt
 
 clean: ## remove what runs produce; data, cache and .venv stay
 	rm -rf output dvc_plots mlruns mlflow.db* .pytest_cache .mypy_cache .ruff_cache .hypothesis
