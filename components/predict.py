@@ -69,9 +69,9 @@ def _write(path: Path, content: bytes) -> None:
 def _find_model(model: Location) -> Location:
     if not str(model).startswith("models:/"):
         return model
-    from components import tracking
+    from components import registry
 
-    return tracking.download_model(str(model))
+    return registry.download_model(str(model))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from components.params import PromoteParams
 from xbd.errors import InputError
 
 if TYPE_CHECKING:
-    from components.tracking import ModelVersion
+    from components.registry import ModelVersion
 
 
 class GateError(InputError):
@@ -21,25 +21,26 @@ def promote(name: str, params: PromoteParams, *, alias: str | None = None, versi
     Returns a line that says what was decided and why; the version carries it as the tag promotion.
     Raises TrackingError where there is no such version, GateError where the gate refuses.
     """
-    from components import tracking
+    from components import registry
+    from components.connection import TrackingError
 
-    candidate = tracking.find_version(name, alias=alias, version=version)
+    candidate = registry.find_version(name, alias=alias, version=version)
     if candidate is None:
         wanted = f"alias {alias}" if alias is not None else f"version {version}"
-        raise tracking.TrackingError(f"model {name}: has no {wanted}. Register a model first.")
-    production = tracking.find_version(name, alias=tracking.PRODUCTION)
+        raise TrackingError(f"model {name}: has no {wanted}. Register a model first.")
+    production = registry.find_version(name, alias=registry.PRODUCTION)
     if production is not None and production.version == candidate.version:
         return f"{name} version {candidate.version} is production already"
     try:
         reason = check_gate(_score(candidate), None if production is None else _score(production), params)
     except GateError as error:
         message = f"model {name} version {candidate.version}: {error}"
-        tracking.tag_version(candidate, {"promotion": f"refused: {error}"})
+        registry.tag_version(candidate, {"promotion": f"refused: {error}"})
         raise GateError(message) from None
     if production is not None and _data(production) != _data(candidate):
         reason += "; warning: production was scored on another data version, so the two scores may not compare"
-    tracking.tag_version(candidate, {"promotion": f"promoted: {reason}"})
-    tracking.set_alias(candidate, tracking.PRODUCTION)
+    registry.tag_version(candidate, {"promotion": f"promoted: {reason}"})
+    registry.set_alias(candidate, registry.PRODUCTION)
     return f"{name} version {candidate.version} is production now: {reason}"
 
 

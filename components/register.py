@@ -13,7 +13,7 @@ from components.storage import LOCATIONS, Location, local_input, local_output
 from xbd.errors import InputError
 
 if TYPE_CHECKING:
-    from components.tracking import ModelPackage
+    from components.registry import ModelPackage
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")
@@ -30,7 +30,7 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
     Writes `out`/version.json. Returns the model's URI, `models:/NAME/VERSION`.
     Raises ModelError, RegisterError, TrackingError, StorageError.
     """
-    from components import tracking
+    from components import registry, tracking
     from model.inference import load_model
 
     with ExitStack() as stack:
@@ -43,7 +43,7 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         run = tracking.read_run(run_path)
         scores = {key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)}
         tags = scores | tracking.source_tags() | {"data_version": run.data_version, "settings_hash": run.settings_hash}
-        version = tracking.register_model(run, params.register_.name, _package(directory), tags)
+        version = registry.register_model(run, params.register_.name, _package(directory), tags)
         if LOCK.exists():
             tracking.log_file(run, LOCK)
         uri = f"models:/{version.name}/{version.version}"
@@ -69,7 +69,7 @@ def _package(model: Path) -> "ModelPackage":
     """What the version consists of: weights, code, requirements, and a pair of images as input example."""
     import numpy as np
 
-    from components.tracking import ModelPackage
+    from components.registry import ModelPackage
     from xbd.images import encode_png
 
     rng = np.random.default_rng(0)

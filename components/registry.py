@@ -85,7 +85,8 @@ def download_model(uri: str) -> Path:
         raise TrackingError(
             f"{uri}: cannot be fetched ({reason(error)}). Register or promote a model first."
         ) from error
-    return Path(root) / "artifacts" / "model"
+    flavour = mlflow.models.Model.load(root).flavors["python_function"]
+    return Path(root, flavour["artifacts"]["model"]["path"])
 
 
 def _register_model(run: "Run", name: str, package: ModelPackage, tags: Mapping[str, str]) -> ModelVersion:
@@ -105,7 +106,9 @@ def _register_model(run: "Run", name: str, package: ModelPackage, tags: Mapping[
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client().create_model_version(name, info.model_uri, run_id=run.run_id, tags=dict(tags))
+    version = client().create_model_version(
+        name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
+    )
     client().set_registered_model_alias(name, CHALLENGER, version.version)
     return version
 

@@ -21,36 +21,9 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
-from components.connection import AwayError, TrackingError, asking, client, impatience, is_final, reach, reason, store
+from components.connection import AwayError, TrackingError, asking, client, impatience, is_final, reason, store
 from components.outbox import PAUSE, Outbox, Refusal
-from components.registry import (
-    CHALLENGER,
-    PRODUCTION,
-    ModelPackage,
-    ModelVersion,
-    download_model,
-    find_version,
-    register_model,
-    set_alias,
-    tag_version,
-)
 from components.system_metrics import SystemMetrics
-
-__all__ = [
-    "CHALLENGER",
-    "PRODUCTION",
-    "AwayError",
-    "ModelPackage",
-    "ModelVersion",
-    "TrackingError",
-    "client",
-    "download_model",
-    "find_version",
-    "reach",
-    "register_model",
-    "set_alias",
-    "tag_version",
-]
 
 PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
 BATCH = 100  # parameters in a request, MLflow's limit
@@ -188,6 +161,12 @@ def finish_run(run: Run, *, failed: bool = False, patience: float = PATIENCE) ->
         )
 
 
+def record_failure(experiment: str, tags: Mapping[str, str]) -> None:
+    """Adds a failed run with these tags to the experiment, for what failed outside of a run; raises TrackingError."""
+    with asking("Correct MLFLOW_TRACKING_URI or tracking.experiment."), impatience():
+        client().set_terminated(_create_run(experiment, dict(tags)), RunStatus.to_string(RunStatus.FAILED))
+
+
 def source_tags() -> dict[str, str]:
     """Git commit of the working directory, and whether it has changes; empty outside a repository."""
     try:
@@ -232,10 +211,13 @@ def _unfinished_run(path: Path, data_version: str, settings_hash: str) -> Run | 
 
 
 def _new_run(experiment: str, data_version: str, settings_hash: str) -> Run:
+    return Run(_create_run(experiment, _tags(data_version)), experiment, data_version, settings_hash)
+
+
+def _create_run(experiment: str, tags: dict[str, str]) -> str:
     found = client().get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client().create_experiment(experiment)
-    run_id = client().create_run(experiment_id, tags=_tags(data_version)).info.run_id
-    return Run(run_id, experiment, data_version, settings_hash)
+    return str(client().create_run(experiment_id, tags=source_tags() | tags).info.run_id)
 
 
 def _tags(data_version: str) -> dict[str, str]:

@@ -42,11 +42,11 @@ class Registry:
 
 @pytest.fixture
 def registry(mlflow_store: str, request: pytest.FixtureRequest) -> Iterator[Registry]:
-    from components import tracking
+    from components import connection
 
-    tracking.client.cache_clear()
+    connection.client.cache_clear()
     yield Registry(mlflow_store, request.node.name)
-    tracking.client.cache_clear()
+    connection.client.cache_clear()
 
 
 def test_the_first_version_that_reaches_the_minimum_becomes_production(registry: Registry) -> None:

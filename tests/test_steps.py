@@ -241,7 +241,8 @@ def test_a_file_that_is_no_metrics_file_is_refused(tmp_path: Path, content: str)
 
 @pytest.mark.parametrize("content", ["", "{}", '{"run_id": "x"}', "[1]"])
 def test_a_file_that_is_no_run_file_is_refused(tmp_path: Path, content: str) -> None:
-    from components.tracking import TrackingError, read_run
+    from components.connection import TrackingError
+    from components.tracking import read_run
 
     path = tmp_path / "run.json"
     path.write_text(content, encoding="utf-8")

@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from mlflow_server import MlflowServer, free_port, using
 
 from components import tracking
-from components.tracking import TrackingError
+from components.connection import TrackingError
 
 PARAMS = {"train": {"epochs": 5, "network": {"width": 4}}, "prepare": {"exclude": []}}
 SENT_PARAMS = {"train.epochs": "5", "train.network.width": "4", "prepare.exclude": "[]"}

@@ -1,0 +1,274 @@
+"""What a task of the Kubeflow graph does around its step: it chooses the locations, and tells Kubeflow what came out.
+
+Large data lie below one root, a folder or an S3 location; what Kubeflow passes from task to task and shows is a
+reference to them. A location is named by what its content depends on, so that the same content has one location: a run
+with the same data and parameters finds what an earlier one made, and a training that was interrupted goes on.
+"""
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from components.params import Params, load_params, validate
+from components.storage import Location, join, local_input
+from xbd.errors import InputError, Preempted, errors_in_one_line
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")
+RUN_LABEL = "dual-hrnet/pipeline-run"  # of the training jobs of a run
+NULL = "null"
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+class TaskError(InputError):
+    """A task of the graph cannot do its work."""
+
+
+class Artifact(Protocol):
+    """What is used of Kubeflow's artifacts. path: of the file that Kubeflow stores."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+@contextmanager
+def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
+    """Around the body of a task: which servers it uses, and errors as one line; preemption ends it with 143."""
+    # For this process and the ones it starts; empty leaves what the environment says.
+    os.environ.update({name: value for name, value in zip(SERVERS, (mlflow_uri, s3_endpoint), strict=True) if value})
+    with errors_in_one_line():
+        try:
+            yield
+        except Preempted as error:
+            print(error, file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
+
+
+def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
+    """Brings a version of the raw data, DVC's hash, from the DVC remote to the root; returns its source folders."""
+    from components.data_version import Hash
+    from components.fetch import fetch
+    from components.storage import folders_in
+    from xbd.scenes import SOURCES
+
+    location = join(root, f"raw/{version.removesuffix('.dir')}")
+    fetch(Hash(version), location, remote=remote)
+    _refer(raw, location, version=version)
+    found = folders_in(location)
+    sources = [source for source in SOURCES if source in found]
+    if not sources:
+        raise TaskError(
+            f"data version {version}: has the folders {', '.join(sorted(found)) or 'none'}, expected one of "
+            f"{', '.join(SOURCES)}. Give the version of raw scenes in the xBD layout."
+        )
+    return sources
+
+
+def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared: Artifact) -> None:
+    """Prepares the scenes of one source folder."""
+    from components.prepare import prepare
+    from xbd.preparation import preparation_version
+
+    params = params_of(sections).prepare
+    # How many processes do it changes nothing.
+    key = _key(raw.metadata["version"], params.model_dump(exclude={"workers"}), preparation_version())
+    location = join(root, f"prepared/{key}/{source}")
+    records = prepare(_location(raw), location, params, source)
+    _refer(prepared, location, source=source, version=f"{key}/{source}", scenes=len(records))
+
+
+def train(
+    parts: Sequence[Artifact], root: str, sections: Sections, image: str, processes: int, model: Artifact
+) -> None:
+    """Trains on the parts that came from train and tier3: as a PyTorchJob of pods with `image`, or, where `processes`
+    is not 0, on this machine in so many.
+    """
+    from components.prepare import SPLIT_SOURCES
+    from model.run import identity_of
+
+    params = params_of(sections)
+    used = _of_sources(parts, SPLIT_SOURCES)
+    versions = sorted(part.metadata["version"] for part in used)
+    key = _key(versions, identity_of(params.train), _code_version())
+    out = join(root, f"train/{key}")
+    if processes:
+        _train_here(params, [_location(part) for part in used], out, processes)
+    else:
+        _train_in_cluster(f"train-{key}", image, params, [_location(part) for part in used], out)
+    _refer(model, join(out, "model"), run=join(out, "run.json"), version=key)
+
+
+def evaluate(
+    parts: Sequence[Artifact],
+    model: Artifact,
+    root: str,
+    sections: Sections,
+    metrics: Any,
+    confusion: Any,
+    report: Artifact,
+) -> str:
+    """Scores the model; the score, the confusion matrix and the report go to Kubeflow. Returns the location."""
+    from components.evaluate import evaluate
+    from components.prepare import SPLIT_SOURCES
+    from xbd.scenes import SOURCES
+
+    params = params_of(sections)
+    wanted = {source for split in params.evaluate.splits for source in ([split] if split in SOURCES else SPLIT_SOURCES)}
+    used = _of_sources(parts, wanted)
+    versions = sorted(part.metadata["version"] for part in used)
+    key = _key(versions, model.metadata["version"], params.evaluate.model_dump(), _code_version())
+    out = join(root, f"evaluate/{key}")
+    found = evaluate([_location(part) for part in used], _location(model), out, params, run_file=model.metadata["run"])
+    for name, value in found.items():
+        if isinstance(value, float):
+            metrics.log_metric(name, value)
+    _show_confusion(out, confusion)
+    _write_report(out, report)
+    return str(out)
+
+
+def register(model: Artifact, evaluation: str, root: str, sections: Sections) -> str:
+    """Registers the scored model; returns its URI."""
+    from components.register import register
+
+    out = join(root, f"register/{_key(evaluation)}")
+    return register(_location(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params_of(sections))
+
+
+def promote(uri: str, sections: Sections) -> str:
+    """Promotes the version if it passes the gate; returns the decision."""
+    from components.promote import promote
+
+    name, version = uri.removeprefix("models:/").rsplit("/", 1)
+    return promote(name, params_of(sections).promote, version=int(version))
+
+
+def finish(state: str, message: str, sections: Sections) -> None:
+    """After a run of the graph, however it ended: deletes the jobs that it left, and records a failure in MLflow."""
+    run = os.environ.get("RUN_ID", "")
+    if run:
+        from components.pytorchjob import delete_jobs
+
+        delete_jobs(os.environ["POD_NAMESPACE"], {RUN_LABEL: run})
+    if state != "SUCCEEDED":
+        from components import tracking
+
+        name = params_of(sections).tracking.experiment
+        tracking.record_failure(name, {"pipeline_run": run, "pipeline_error": message})
+
+
+def params_of(sections: Sections) -> Params:
+    """The parameters of these sections; the others, which the step does not look at, are those of params.yaml.
+
+    Raises ParamsError.
+    """
+    usual = load_params(ROOT / "params.yaml").model_dump(mode="json", by_alias=True)
+    return validate({**usual, **_replace_values(sections, _from_kubeflow)}, "the parameters of the pipeline")
+
+
+def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
+    """These sections as Kubeflow can keep them as defaults of a graph: null is no value there, and stands as a word."""
+    whole = params.model_dump(mode="json", by_alias=True)
+    return {name: _replace_values(whole[name], lambda value: NULL if value is None else value) for name in names}
+
+
+def _from_kubeflow(value: Any) -> Any:
+    """Numbers are floats there: 16 comes back as 16.0, which is no number of epochs."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return None if value == NULL else value
+
+
+def _replace_values(content: Any, replace: Callable[[Any], Any]) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _replace_values(part, replace) for key, part in content.items()}
+    if isinstance(content, list):
+        return [_replace_values(part, replace) for part in content]
+    return replace(content)
+
+
+def _refer(artifact: Artifact, location: Location, **facts: Any) -> None:
+    """Makes the artifact a reference to the location: a line in its file, and what later tasks need as metadata."""
+    Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+    Path(artifact.path).write_text(f"{location}\n", encoding="utf-8")
+    artifact.metadata.update(location=str(location), **facts)
+
+
+def _location(artifact: Artifact) -> str:
+    return str(artifact.metadata["location"])
+
+
+def _of_sources(parts: Sequence[Artifact], sources: Collection[str]) -> list[Artifact]:
+    """The prepared parts of these source folders, in one order."""
+    used = sorted((part for part in parts if part.metadata["source"] in sources), key=_location)
+    if not used:
+        found = ", ".join(sorted(part.metadata["source"] for part in parts))
+        raise TaskError(
+            f"the data version has {found}, expected one of {', '.join(sorted(sources))}. Add their scenes."
+        )
+    return used
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code_version() -> str:
+    """Of the code that trains and scores: a new image does not go on with the work of an old one."""
+    files = sorted(path for package in ("model", "xbd") for path in (ROOT / package).rglob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
+    from components.pytorchjob import train_arguments
+
+    launch = ["-m", "components.launch", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *launch, "-m", "components.train", *train_arguments(params, data, out)]
+    ended = subprocess.run(command)
+    if ended.returncode:
+        sys.exit(ended.returncode)  # it has said why
+
+
+def _train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
+    """The pods of the job see no folder of this one, and use the same servers."""
+    from components.pytorchjob import PodReference, TrainJob, launch, train_arguments
+
+    environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
+    job = TrainJob(
+        name=name,
+        namespace=os.environ["POD_NAMESPACE"],
+        image=image,
+        arguments=train_arguments(params, data, out),
+        cluster=params.cluster,
+        environment=environment,
+        labels={RUN_LABEL: os.environ["RUN_ID"]},
+        owner=PodReference(os.environ["POD_NAME"], os.environ["POD_UID"]),
+    )
+    launch(job)
+
+
+def _show_confusion(out: Location, confusion: Any) -> None:
+    """The confusion matrix, in pixels."""
+    with local_input(join(out, "confusion.csv")) as path, path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    names = list(dict.fromkeys(line["actual"] for line in lines))
+    pixels = {(line["actual"], line["predicted"]): int(line["pixels"]) for line in lines}
+    confusion.log_confusion_matrix(names, [[pixels[actual, predicted] for predicted in names] for actual in names])
+
+
+def _write_report(out: Location, report: Artifact) -> None:
+    """The report as one page that needs no other file."""
+    with local_input(join(out, "report.png")) as path:
+        picture = base64.b64encode(path.read_bytes()).decode()
+    Path(report.path).parent.mkdir(parents=True, exist_ok=True)
+    page = f'<!doctype html><title>Report</title><img src="data:image/png;base64,{picture}" alt="predictions">'
+    Path(report.path).write_text(page, encoding="utf-8")

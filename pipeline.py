@@ -1,0 +1,210 @@
+"""The Kubeflow graph: the steps of dvc.yaml, from a data version to a registered model, as a cluster runs them.
+
+python pipeline.py compile --out pipeline.yaml      the graph with the parameters of a recipe as its defaults
+python pipeline.py run                              the compiled graph on this machine
+python pipeline.py submit --host URL                a run in the cluster
+python pipeline.py schedule --host URL --cron ...   runs in the cluster again and again
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.data_version import version_here
+from components.params import Params, load_params
+from components.storage import LOCATIONS
+from xbd.errors import InputError, errors_in_one_line
+
+ROOT = Path(__file__).resolve().parent
+IMAGE = "dual-hrnet:0.1.0"
+ARTIFACTS = Path("output/artifacts")  # of runs on this machine
+SECTIONS = ("prepare", "train", "evaluate", "register", "promote", "tracking", "cluster")
+
+
+class PipelineError(InputError):
+    """A graph that cannot be compiled, run or submitted."""
+
+
+def define(params: Params, image: str) -> Any:
+    """The graph, its defaults taken from `params`; a parameter of the graph for each section of params.yaml."""
+    from kfp import dsl
+
+    from components import kubeflow as steps
+    from components.kubeflow import configure
+    from components.tasks import sections_of
+
+    sections = sections_of(params, SECTIONS)
+    device = params.cluster.device_resource if params.cluster.devices_per_node else None
+
+    graph: Callable[[Callable[..., None]], Any] = dsl.pipeline(
+        name="dual-hrnet", description="Building damage from satellite images: a data version to a registered model."
+    )
+
+    @graph
+    def dual_hrnet(
+        data_version: str,
+        data_remote: str,
+        root: str,
+        image: str = image,
+        prepare: dict[str, Any] = sections["prepare"],
+        train: dict[str, Any] = sections["train"],
+        evaluate: dict[str, Any] = sections["evaluate"],
+        register: dict[str, Any] = sections["register"],
+        promote: dict[str, Any] = sections["promote"],
+        tracking: dict[str, Any] = sections["tracking"],
+        cluster: dict[str, Any] = sections["cluster"],
+        mlflow_uri: str = "",
+        s3_endpoint: str = "",
+        processes: int = 0,
+        auto_promote: bool = False,
+        node_selector: dict[str, Any] = sections["cluster"]["node_selector"],
+        tolerations: list[Any] = sections["cluster"]["tolerations"],
+    ) -> None:
+        placement = {"node_selector": node_selector, "tolerations": tolerations}
+        at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri)
+        configure(at_end, "finish", device, image, placement)
+        with dsl.ExitHandler(at_end):
+            fetched = steps.fetch(
+                data_version=data_version, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint
+            )
+            configure(fetched, "fetch", device, image, placement)
+            with dsl.ParallelFor(fetched.outputs["Output"]) as source:
+                prepared = steps.prepare(
+                    raw=fetched.outputs["raw"], source=source, root=root, prepare=prepare, s3_endpoint=s3_endpoint
+                )
+                configure(prepared, "prepare", device, image, placement)
+            trained = steps.train(
+                parts=dsl.Collected(prepared.outputs["prepared"]),
+                root=root,
+                prepare=prepare,
+                train=train,
+                tracking=tracking,
+                cluster=cluster,
+                image=image,
+                processes=processes,
+                mlflow_uri=mlflow_uri,
+                s3_endpoint=s3_endpoint,
+            )
+            configure(trained, "train", device, image, placement)
+            scored = steps.evaluate(
+                # One of its own: the compiler changes what it is given.
+                parts=dsl.Collected(prepared.outputs["prepared"]),
+                model=trained.outputs["model"],
+                root=root,
+                evaluate=evaluate,
+                mlflow_uri=mlflow_uri,
+                s3_endpoint=s3_endpoint,
+            )
+            configure(scored, "evaluate", device, image, placement)
+            registered = steps.register(
+                model=trained.outputs["model"],
+                evaluation=scored.outputs["Output"],
+                root=root,
+                register=register,
+                mlflow_uri=mlflow_uri,
+                s3_endpoint=s3_endpoint,
+            )
+            configure(registered, "register", device, image, placement)
+            with dsl.If(auto_promote == True):  # noqa: E712
+                promoted = steps.promote(version=registered.output, promote=promote, mlflow_uri=mlflow_uri)
+                configure(promoted, "promote", device, image, placement)
+
+    return dual_hrnet
+
+
+def compile_graph(params: Params, image: str, out: Path) -> None:
+    """Writes the graph as YAML, which every client of Kubeflow can submit; raises PipelineError."""
+    from kfp import compiler
+
+    if out.suffix not in (".yaml", ".yml"):
+        raise PipelineError(f"{out}: Kubeflow takes graphs from files that end in .yaml. Choose another name.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        partial = Path(folder, out.name)
+        compiler.Compiler().compile(define(params, image), str(partial))
+        partial.replace(out)
+
+
+def run_graph(graph: Path, arguments: Mapping[str, Any], work: Path) -> None:
+    """Runs a compiled graph on this machine, task by task in processes of their own; raises PipelineError."""
+    import warnings
+
+    from kfp import components, local
+
+    warnings.filterwarnings("ignore", "You may be attemping to run a task that uses custom", RuntimeWarning)
+    # The tasks import the steps, wherever their own code is started.
+    os.environ.update(PYTHONPATH=str(ROOT))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work), raise_on_error=True)
+    try:
+        components.load_component_from_text(_without_retries(graph))(**arguments)
+    except RuntimeError as error:
+        raise PipelineError(f"{error} Its line stands above; what is done stays below {arguments['root']}.") from error
+
+
+def _without_retries(graph: Path) -> str:
+    """The graph for one machine, where what failed fails again, and the pauses between attempts would be waited for."""
+    parts = list(yaml.safe_load_all(graph.read_text(encoding="utf-8")))
+    whole = parts[0]
+    for dag in [whole["root"], *whole["components"].values()]:
+        for task in dag.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(parts, sort_keys=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the graph."""
+    arguments = _parse(argv)
+    with errors_in_one_line():
+        params = load_params(arguments.params, arguments.recipe)
+        if arguments.command == "compile":
+            compile_graph(params, arguments.image, arguments.out)
+            print(f"graph: {arguments.out}")
+        else:
+            _run(params, arguments)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    whole = argparse.ArgumentParser(prog="python pipeline.py", description=str(__doc__).splitlines()[0])
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    usual = argparse.ArgumentParser(add_help=False)
+    usual.add_argument("--params", default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
+    usual.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/paper.yaml")
+    usual.add_argument("--image", default=IMAGE, help="of all tasks, best by its digest (default: %(default)s)")
+
+    text = "write the graph as YAML"
+    parser = commands.add_parser("compile", parents=[usual], help=text, description=text)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .yaml")
+
+    text = "run the compiled graph on this machine"
+    parser = commands.add_parser("run", parents=[usual], help=text, description=text, epilog=LOCATIONS)
+    parser.add_argument("--root", default="output/pipeline", metavar="LOCATION", help="for data, models and scores")
+    parser.add_argument("--data-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
+    parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
+    parser.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
+    return whole.parse_args(argv)
+
+
+def _run(params: Params, arguments: argparse.Namespace) -> None:
+    version = arguments.data_version or version_here(params.data.root).md5
+    values = {
+        "data_version": version,
+        "data_remote": arguments.data_remote,
+        "root": arguments.root,
+        "processes": arguments.processes,
+        "auto_promote": arguments.auto_promote,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder, "pipeline.yaml")
+        compile_graph(params, arguments.image, graph)
+        run_graph(graph, values, ARTIFACTS)
+    print(f"scores, report and references of each task: {ARTIFACTS}")
+
+
+if __name__ == "__main__":
+    main()

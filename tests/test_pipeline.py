@@ -1,0 +1,152 @@
+"""The compiled graph: its parameters are those of DVC, and each task has what a cluster needs to know."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, exit_line
+
+import pipeline
+from components import tasks
+from components.kubeflow import NEEDS, SCRATCH
+from components.params import load_params
+
+STEPS = ("fetch", "prepare", "train", "evaluate", "register", "promote", "finish")
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The compiled graph of the paper's recipe, and what it says to Kubernetes."""
+    out = tmp_path_factory.mktemp("graph") / "pipeline.yaml"
+    recipe = ROOT / "recipes" / "paper.yaml"
+    pipeline.main(["compile", "--recipe", str(recipe), "--image", "example.org/damage@sha256:1", "--out", str(out)])
+    whole, platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
+    return whole, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def all_tasks(whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every task, of whatever group, by name."""
+    dags = [whole["root"]["dag"]] + [part["dag"] for part in whole["components"].values() if "dag" in part]
+    return {name: task for dag in dags for name, task in dag["tasks"].items()}
+
+
+def upstream(whole: dict[str, Any], step: str) -> set[str]:
+    """Steps from which a task takes outputs, also where these come through the loop that ran them."""
+    found = set()
+    inputs = all_tasks(whole)[step].get("inputs", {})
+    for value in [*inputs.get("artifacts", {}).values(), *inputs.get("parameters", {}).values()]:
+        origin = value.get("taskOutputArtifact", value.get("taskOutputParameter"))
+        if origin is not None:
+            found.add("prepare" if origin["producerTask"].startswith("for-loop") else origin["producerTask"])
+    return found
+
+
+def test_the_graph_has_the_steps_and_every_section_as_a_parameter(graph: Any) -> None:
+    whole, _ = graph
+    assert set(STEPS) <= set(all_tasks(whole))
+    parameters = whole["root"]["inputDefinitions"]["parameters"]
+    assert {name for name in pipeline.SECTIONS if parameters[name]["parameterType"] == "STRUCT"} == set(
+        pipeline.SECTIONS
+    )
+
+
+def test_its_defaults_are_the_recipe(graph: Any) -> None:
+    whole, _ = graph
+    parameters = whole["root"]["inputDefinitions"]["parameters"]
+    given = {name: parameters[name]["defaultValue"] for name in pipeline.SECTIONS}
+    recipe = load_params(ROOT / "params.yaml", ROOT / "recipes" / "paper.yaml")
+    found = tasks.params_of(given).model_dump(include=set(pipeline.SECTIONS) | {"register_"})
+    assert found == recipe.model_dump(include=set(pipeline.SECTIONS) | {"register_"})
+    assert (found["cluster"]["nodes"], found["cluster"]["devices_per_node"]) == (2, 8)
+
+
+def test_steps_follow_each_other_as_in_dvc(graph: Any) -> None:
+    whole, _ = graph
+    outputs = {path if isinstance(path, str) else next(iter(path)): stage
+               for stage, content in DVC.items() for path in [*content.get("outs", []), *content.get("metrics", [])]}  # fmt: skip
+    for stage in ("train", "evaluate", "register"):
+        local = {outputs[path] for path in DVC[stage]["deps"] if path in outputs}
+        # Kubeflow has what belongs to the model, its run.json, with the model itself.
+        assert upstream(whole, stage) == local, stage
+    version = all_tasks(whole)["promote"]["inputs"]["parameters"]["version"]
+    assert version == {"componentInputParameter": "pipelinechannel--register-Output"}
+
+
+def test_a_step_gets_the_sections_that_dvc_watches_for_it(graph: Any) -> None:
+    whole, _ = graph
+    for stage in ("prepare", "train", "evaluate", "register"):
+        taken = set(all_tasks(whole)[stage]["inputs"]["parameters"]) & set(pipeline.SECTIONS)
+        watched = set(DVC[stage]["params"])
+        # Training logs how its data were prepared, and only a cluster has a section cluster.
+        assert taken - watched <= ({"prepare", "cluster"} if stage == "train" else set())
+        assert watched <= taken
+
+
+def test_each_task_has_image_resources_retries_and_caching(graph: Any) -> None:
+    whole, _ = graph
+    for step in STEPS:
+        task = all_tasks(whole)[step]
+        container = whole["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+        needs = NEEDS[step]
+        assert container["image"] == "{{$.inputs.parameters['pipelinechannel--image']}}"
+        assert "pip install" not in str(container["command"])
+        resources = container["resources"]
+        assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == (needs.cpu, needs.cpu)
+        assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == (needs.memory, needs.memory)
+        assert resources.get("accelerator", {}).get("resourceCount") == ("1" if step == "evaluate" else None)
+        attempts = {"fetch": 4, "prepare": 4, "evaluate": 2}.get(step)
+        assert task.get("retryPolicy", {}).get("maxRetryCount") == attempts
+        assert task["cachingOptions"].get("enableCache", False) == (step not in ("promote", "finish"))
+
+
+def test_each_task_has_disk_credentials_and_placement(graph: Any) -> None:
+    _, platform = graph
+    for step in STEPS:
+        settings = platform[f"exec-{step}"]
+        assert [(e["mountPath"], e["sizeLimit"]) for e in settings["emptyDirMounts"]] == [
+            (SCRATCH, NEEDS[step].scratch)
+        ]
+        secrets = {
+            secret["secretName"]: [key["envVar"] for key in secret["keyToEnv"]] for secret in settings["secretAsEnv"]
+        }
+        assert secrets == {
+            "dual-hrnet-s3": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+            "dual-hrnet-mlflow": ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"],
+        }
+        assert settings["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"].endswith("node_selector")
+        assert settings["tolerations"][0]["tolerationJson"]["componentInputParameter"].endswith("tolerations")
+        assert settings["securityContext"] == {"runAsNonRoot": True}
+
+
+def test_no_gpu_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("cluster: {device_resource: null, devices_per_node: 2}", encoding="utf-8")
+    pipeline.main(["compile", "--recipe", str(recipe), "--out", str(tmp_path / "graph.yaml")])
+    assert "accelerator" not in (tmp_path / "graph.yaml").read_text(encoding="utf-8")
+
+
+def test_no_credential_stands_in_the_graph(graph: Any) -> None:
+    assert "SECRET_ACCESS_KEY=" not in str(graph) and "env:" not in str(graph)
+
+
+def test_the_graph_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        pipeline.main(["compile", "--out", str(tmp_path / name)])
+    assert (tmp_path / "a.yaml").read_bytes() == (tmp_path / "b.yaml").read_bytes()
+
+
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    line = exit_line(pipeline.main, "compile", "--out", tmp_path / "graph.json")
+    assert line.startswith(f"PipelineError: {tmp_path}/graph.json: Kubeflow takes graphs from files that end in .yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("train: {epochs: many}")
+    line = exit_line(pipeline.main, "compile", "--recipe", bad, "--out", tmp_path / "graph.yaml")
+    assert "train.epochs: found 'many'" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_parameter_that_was_edited_in_the_run_form_is_validated() -> None:
+    with pytest.raises(ValueError, match=r"the parameters of the pipeline: tracking\.experiment: found 3"):
+        tasks.params_of({"tracking": {"experiment": 3.0}})

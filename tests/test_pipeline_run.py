@@ -1,0 +1,141 @@
+"""The compiled graph, run whole on this machine by Kubeflow's own local runner."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import (
+    commit,
+    copy_repository,
+    dvc,
+    environment,
+    succeed,
+    write_params,
+    write_raw,
+    write_scene,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with the tiny raw data added to DVC, and tiny parameters."""
+    folder = copy_repository(tmp_path_factory.mktemp("clone"))
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    write_raw(folder / "data" / "raw")
+    write_params(folder / "params.yaml", {"data": {"root": "data/raw"}, "train": {"epochs": 1, "validate_every": 1, "device_batch_size": 2}})
+    dvc(folder, "add", "--quiet", "data/raw")
+    commit(folder)
+    return folder
+
+
+def run_graph(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "pipeline.py", "run", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def ran(repository: Path) -> Path:
+    """The repository after a run of the graph with two training processes, and promotion."""
+    result = run_graph(repository, "--processes", "2", "--auto-promote")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return repository
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+def outputs(ran: Path, task: str) -> dict[str, Any]:
+    """What a task told Kubeflow."""
+    content: dict[str, Any] = json.loads(only(ran, f"output/artifacts/*/{task}/executor_output.json").read_text())
+    return content
+
+
+def test_the_graph_trains_the_model_that_the_steps_train(ran: Path, tmp_path: Path) -> None:
+    params = ["--params", ran / "params.yaml"]
+    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    succeed("prepare", *params, "--raw", ran / "data" / "raw", "--out", tmp_path / "prepared", cwd=tmp_path)
+    launch = ["--standalone", "--nproc-per-node", "2", "-m", "components.train"]
+    succeed(
+        "launch", *launch, *params, "--data", tmp_path / "prepared", "--out", tmp_path / "train",
+        cwd=tmp_path, **tracking,
+    )  # fmt: skip
+    model = only(ran, "output/pipeline/train/*/model/model.safetensors")
+    assert model.read_bytes() == (tmp_path / "train" / "model" / "model.safetensors").read_bytes()
+    evaluate = [
+        "--data",
+        tmp_path / "prepared",
+        "--model",
+        tmp_path / "train" / "model",
+        "--out",
+        tmp_path / "evaluate",
+    ]
+    succeed("evaluate", *params, *evaluate, cwd=tmp_path)
+    metrics = only(ran, "output/pipeline/evaluate/*/metrics.json")
+    assert metrics.read_bytes() == (tmp_path / "evaluate" / "metrics.json").read_bytes()
+
+
+def test_kubeflow_is_told_the_score_the_confusion_matrix_and_the_report(ran: Path) -> None:
+    metrics = json.loads(only(ran, "output/pipeline/evaluate/*/metrics.json").read_text())
+    artifacts = outputs(ran, "evaluate")["artifacts"]
+    shown = artifacts["metrics"]["artifacts"][0]["metadata"]
+    assert shown == {name: value for name, value in metrics.items() if isinstance(value, float)}
+    matrix = artifacts["confusion"]["artifacts"][0]["metadata"]["confusionMatrix"]
+    assert len(matrix["annotationSpecs"]) == 5
+    assert sum(sum(row["row"]) for row in matrix["rows"]) == 3 * 64 * 64  # the pixels of the test scenes
+    page = only(ran, "output/artifacts/*/evaluate/report").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and "data:image/png;base64," in page
+
+
+def test_large_data_go_by_reference(ran: Path) -> None:
+    location = only(ran, "output/pipeline/train/*/model").relative_to(ran)
+    model = outputs(ran, "train")["artifacts"]["model"]["artifacts"][0]
+    assert model["metadata"]["location"] == str(location)
+    assert only(ran, "output/artifacts/*/train/model").read_text() == f"{location}\n"
+
+
+def test_the_model_is_registered_and_promoted(ran: Path) -> None:
+    assert outputs(ran, "register")["parameterValues"]["Output"] == "models:/tiny/1"
+    assert "tiny version 1 is production now" in outputs(ran, "promote")["parameterValues"]["Output"]
+
+
+def test_a_second_run_of_the_same_finds_the_trained_model(ran: Path) -> None:
+    model = only(ran, "output/pipeline/train/*/model/model.safetensors")
+    before = model.read_bytes(), (model.parents[1] / "history.csv").read_text()
+    result = run_graph(ran, "--processes", "2", "--root", "output/pipeline")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (model.read_bytes(), (model.parents[1] / "history.csv").read_text()) == before
+
+
+def test_a_task_that_fails_ends_the_run_with_its_line_and_mlflow_knows(repository: Path, tmp_path: Path) -> None:
+    folder = copy_repository(tmp_path / "clone")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    write_scene(folder / "data" / "raw", "train", "tiny-flood_00000000", [])
+    (folder / "data" / "raw" / "train" / "images" / "tiny-flood_00000000_post_disaster.png").write_bytes(b"no image")
+    write_params(folder / "params.yaml", {"data": {"root": "data/raw"}})
+    dvc(folder, "add", "--quiet", "data/raw")
+    result = run_graph(folder)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("PipelineError: ")
+    assert "tiny-flood_00000000_post_disaster.png" in result.stdout + result.stderr
+    code = (
+        "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db'); "
+        "print(*[(r.info.status, r.data.tags['pipeline_error']) for r in mlflow.search_runs(search_all_experiments=True, "
+        "output_format='list')])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
+    assert "FAILED" in found.stdout, found.stderr
+
+
+def test_data_that_dvc_does_not_know_is_one_line(repository: Path, tmp_path: Path) -> None:
+    write_params(tmp_path / "params.yaml", {"data": {"root": "data/other"}})
+    result = run_graph(repository, "--params", str(tmp_path / "params.yaml"))
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith("FetchError: data/other: is tracked by neither data/other.dvc nor dvc.lock here")
