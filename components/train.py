@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
-from components.storage import LOCATIONS, Location, join, local_input, local_output, upload_progress
+from components.prepared import local_scenes
+from components.storage import LOCATIONS, Location, join, local_output, upload_progress
+from model.one_voice import may_say, one_line_for_all_ranks
 from xbd.errors import Preempted
 
 if TYPE_CHECKING:
     from model.distributed import World
 
 
-def train(data: Location, out: Location, params: Params) -> None:
-    """Trains with the section `train` of `params`; writes `out`/model, history.csv, run.json and checkpoints/.
+def train(data: Location | Sequence[Location], out: Location, params: Params) -> None:
+    """Trains with the section `train` of `params` on the scenes of one location or several.
 
+    Writes `out`/model, history.csv, run.json and checkpoints/.
     Under torchrun all processes train together, and the main one writes. A run that was interrupted goes on where its
     last checkpoint stands; see `model.training.train`. SIGTERM makes it write one and raise Preempted.
     Raises SceneError, TrainingError, StorageError, WorldError.
@@ -41,10 +44,10 @@ def train(data: Location, out: Location, params: Params) -> None:
         # Before the data is fetched: a location that cannot be written to ends the step at once.
         folder = stack.enter_context(local_output(out, resume=True)) if world.is_main else Path(os.devnull)
         if world.is_main:
-            from components import tracking
+            from components import connection
 
-            tracking.reach()  # before the data is fetched, too
-        scenes = stack.enter_context(local_input(data))
+            connection.reach()  # before the data is fetched, too
+        scenes = stack.enter_context(local_scenes(data))
         if world.is_main:
             processes = f" in {world.size} processes" if world.size > 1 else ""
             print(f"train on {describe(read_index(scenes, ['train']))}{processes}")
@@ -125,14 +128,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("train", __doc__)
     parser.epilog = LOCATIONS
-    parser.add_argument("--data", required=True, metavar="LOCATION", help="prepared scenes")
+    parser.add_argument("--data", required=True, nargs="+", metavar="LOCATION", help="prepared scenes")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="the model is written to LOCATION/model")
     arguments = parser.parse_args(argv)
-    with errors_in_one_line():
+    with one_line_for_all_ranks(), errors_in_one_line():
         try:
             train(arguments.data, arguments.out, read_params(arguments))
         except Preempted as error:
-            print(error, file=sys.stderr)
+            if may_say(str(error)):
+                print(error, file=sys.stderr)
             sys.exit(128 + signal.SIGTERM)
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, TCPStore, rendezvous  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from xbd.errors import InputError
 
@@ -28,7 +28,17 @@ _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # "400000 100000": 400 ms of CPU ti
 
 
 class WorldError(InputError):
-    """Processes that cannot train together, or that lost each other."""
+    """Processes that cannot train together."""
+
+
+class PeersLost(WorldError):
+    """The other processes, or one of them, are gone.
+
+    The exit code lets Kubeflow start the pod again (`restartPolicy: ExitCode` does from 128 on) where only the node of
+    another one was lost; it is the one of a process that a broken connection ended, 128 + SIGPIPE.
+    """
+
+    exit_code = 141
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,8 @@ def join_world(timeout_seconds: float) -> Iterator[World]:
 
     NCCL and one GPU for each process where there are GPUs, otherwise gloo, and the processes of a node share its
     cores. timeout_seconds: how long processes wait for each other, when joining and in each exchange.
-    Raises WorldError where not all processes come, or where one is lost in the block: its connection broke, or it did
-    not answer in time.
+    Raises WorldError where not all processes come, PeersLost where one is lost in the block: its connection broke, or
+    it did not answer in time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(0, 1, 0, _device(0))
@@ -98,7 +108,7 @@ def join_world(timeout_seconds: float) -> Iterator[World]:
     except BaseException as error:
         _leave_after_error()
         if isinstance(error, dist.DistError) or "gloo/transport" in str(error):
-            raise WorldError(
+            raise PeersLost(
                 f"rank {world.rank} of {world.size} lost the others: {_reason(error)}. The rank that failed first says "
                 "why; the same command goes on from the last checkpoint."
             ) from error
@@ -128,20 +138,37 @@ def share_of_batch(global_batch_size: int, device_batch_size: int, world_size: i
     )
 
 
+def is_first_to_say(line: str) -> bool:
+    """Whether no other process of this attempt asked this about the line; also true where no store of torchrun's, which
+    outlives the processes, answers.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    try:
+        store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=_LEAVE_SECONDS)))
+        return bool(_of_this_attempt(store).add(f"said: {line}", 1) == 1)
+    except (ValueError, RuntimeError):  # the latter are those of torch.distributed
+        return True
+
+
+def _of_this_attempt(store: Store) -> PrefixStore:
+    """The part of the store for this attempt: torchrun keeps its store over restarts. Without a prefix of their own,
+    processes of the second attempt find the addresses of the first one's and fail to connect (seen with torch 2.13).
+    """
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
 def _join(timeout: timedelta) -> World:
     local_rank = dist.get_node_local_rank(fallback_rank=0)
     device = _device(local_rank)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
-        # torchrun keeps its store over restarts. Without a prefix of their own, processes of the second attempt find
-        # the addresses of the first one's and fail to connect (seen with torch 2.13).
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         cuda = device.type == "cuda"
         if cuda:
             torch.cuda.set_device(device)
         dist.init_process_group(
             "nccl" if cuda else "gloo",
-            store=PrefixStore(f"attempt {attempt}", store),
+            store=_of_this_attempt(store),
             rank=rank,
             world_size=size,
             timeout=timeout,

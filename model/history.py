@@ -69,9 +69,9 @@ def best_record(history: Sequence[Record]) -> Record:
 
 
 def validations_without_progress(history: Sequence[Record]) -> int:
-    """How many validations came after the best one."""
+    """How many validations came after the first with the best score: one that only equals it is no progress."""
     scores = [record["validation_score"] for record in history if "validation_score" in record]
-    return 0 if not scores else len(scores) - 1 - max(range(len(scores)), key=lambda i: (scores[i], i))
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
 
 def write_history(path: Path, history: Sequence[Record]) -> None:

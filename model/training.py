@@ -218,9 +218,11 @@ def _refuse_loss(run: Run, crops: SceneCrops, losses: Tensor, indices: list[int]
     own = {crops.scene_of(index) for number in bad for index in indices[number * size : (number + 1) * size]}
     scenes = sorted(set().union(*run.world.gather(own)))
     run.checkpoints.wait()
+    newest = run.checkpoints.newest() if run.world.is_main else None
+    name = run.world.broadcast("none" if newest is None else newest.name)  # the others have no `out`
     raise TrainingError(
         f"epoch {run.epoch}, step {run.step + 1}: the loss is not finite in a pass with {', '.join(scenes)}. Lower "
-        f"train.learning_rate, or look at these scenes; the last good checkpoint is {run.checkpoints.newest()}."
+        f"train.learning_rate, or look at these scenes; the last good checkpoint is {name}."
     )
 
 

@@ -125,9 +125,9 @@ def test_an_error_ends_all_processes_each_with_one_line() -> None:
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [1, 1], errors
+    assert [process.returncode for process in processes] == [1, 141], errors
     assert errors[0] == "InputError: scene 7 cannot be read\n"
-    assert re.fullmatch(r"WorldError: rank 1 of 2 lost the others: Connection closed by peer .*\n", errors[1]), errors
+    assert re.fullmatch(r"PeersLost: rank 1 of 2 lost the others: Connection closed by peer .*\n", errors[1]), errors
 
 
 def test_a_process_whose_others_never_come_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
