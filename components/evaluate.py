@@ -1,8 +1,7 @@
-"""Step evaluate: a model directory and prepared scenes to the xView2 score, a confusion matrix and a picture."""
+"""Step evaluate: a model directory and prepared scenes to the xView2 score, with all that stands behind it."""
 
 import csv
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -10,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
+from components.prepared import local_scenes
 from components.storage import LOCATIONS, Location, local_input, local_output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from components.tracking import Run
-    from xbd.scenes import SceneRecord
+    from model.evaluation import SceneResult
 
 
 def evaluate(
-    data: Location,
+    data: Location | Sequence[Location],
     model: Location,
     out: Location,
     params: Params,
@@ -28,20 +28,23 @@ def evaluate(
     submission: Location | None = None,
     run_file: Location | None = None,
 ) -> dict[str, Any]:
-    """Scores the model on the splits of `params.evaluate`; writes `out`/metrics.json, confusion.csv, report.png.
+    """Scores the model on the splits of `params.evaluate`, in the scenes of one location or several.
 
+    Writes `out`/metrics.json, confusion.csv, scenes.csv and report.png.
     submission: folder for predictions and targets in the official file format, so that the official scorer can
     confirm the numbers. run_file: run.json of the training, whose MLflow run is continued; None does not track.
     Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError.
     """
+    from model.submission import is_submission_file
+
     unclassified_as = _unclassified_class(params.evaluate, submission)
     with ExitStack() as stack:
         give = stack.enter_context
         folder = give(local_output(out))
-        files = None if submission is None else give(local_output(submission, replaces=_is_submission_file))
+        files = None if submission is None else give(local_output(submission, replaces=is_submission_file))
         # A wrong run ends the step before the work, not after it.
         run = None if run_file is None else _find_run(give(local_input(run_file)))
-        directory, scenes = give(local_input(model)), give(local_input(data))
+        directory, scenes = give(local_input(model)), give(local_scenes(data))
         metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files)
         if run is not None:
             _track(run, folder, metrics, scenes)
@@ -55,9 +58,10 @@ def _evaluate(
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from model.inference import Predictor, load_model
-    from model.metric import joint_counts, xview2_score
+    from model.evaluation import Evaluation
+    from model.inference import Prediction, Predictor, Probabilities, load_model
     from model.report import Picture, draw_predictions
+    from model.submission import SubmissionWriter, is_submission_file
     from xbd.dataset import Scenes
     from xbd.folders import new_folder
     from xbd.scenes import describe
@@ -66,68 +70,31 @@ def _evaluate(
     predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
     print(f"evaluate {', '.join(params.splits)}: {describe(scenes.records)}")
 
-    counts: dict[tuple[str, str], Tensor] = defaultdict(lambda: torch.zeros(2, 5, 5, dtype=torch.int64))
+    evaluation = Evaluation(params.per_building == "vote", unclassified_as)
     # Spread over the index and not the first ones, which are all of one disaster.
     shown = {len(scenes) * i // params.pictures for i in range(params.pictures)}
     pictures = []
     pairs = zip(tqdm(scenes.records, "evaluate", disable=None), DataLoader(scenes, batch_size=1), strict=True)
-    with nullcontext() if submission is None else new_folder(submission, _is_submission_file) as folder:
-        writer = _SubmissionWriter(folder, unclassified_as)
+    with nullcontext() if submission is None else new_folder(submission, is_submission_file) as folder:
+        writer = None if folder is None or unclassified_as is None else SubmissionWriter(folder, unclassified_as)
         for number, (record, sample) in enumerate(pairs):
-            localization, damage = (part.cpu() for part in predictor(sample.pre, sample.post))
-            added = joint_counts(localization, damage, sample.mask, unclassified_as)
-            for group in (("", ""), ("per_split", record.split), ("per_disaster", record.disaster)):
-                counts[group] += added
-            writer.add(record, localization[0], damage[0], sample.mask[0])
+            prediction, probabilities = predictor.probabilities(sample.pre, sample.post)
+            prediction = Prediction(*(part.cpu() for part in prediction))
+            probabilities = Probabilities(*(part.cpu() for part in probabilities))
+            scored = evaluation.add(record, prediction, probabilities, sample.mask)
+            if writer is not None:
+                writer.add(record, scored, sample.mask)
             if number in shown:
                 pre, post = (part[0].permute(1, 2, 0).numpy() for part in (sample.pre, sample.post))
-                pictures.append(Picture(record.scene, pre, post, sample.mask[0].numpy(), damage[0].numpy()))
+                pictures.append(Picture(record.scene, pre, post, sample.mask[0].numpy(), scored.damage[0].numpy()))
 
-    metrics: dict[str, Any] = {key: float(value) for key, value in xview2_score(counts["", ""]).items()}
-    for kind in ("per_disaster", "per_split"):
-        metrics[kind] = {
-            name: {key: float(value) for key, value in xview2_score(group).items()}
-            for (of, name), group in sorted(counts.items(), key=lambda item: item[0])
-            if of == kind
-        }
+    metrics = evaluation.metrics()
     out.mkdir(parents=True, exist_ok=True)
     draw_predictions(pictures, out / "report.png")
-    _write_confusion(out / "confusion.csv", counts["", ""])
+    _write_confusion(out / "confusion.csv", evaluation.counts)
+    _write_scenes(out / "scenes.csv", evaluation.scenes)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
-
-
-class _SubmissionWriter:
-    """Predictions and targets as the challenge's scorer reads them; does nothing without a folder."""
-
-    def __init__(self, folder: Path | None, unclassified_as: int | None) -> None:
-        self.folder, self.unclassified_as = folder, unclassified_as
-        self.numbers: dict[str, int] = defaultdict(int)
-
-    def add(self, record: "SceneRecord", localization: "Tensor", damage: "Tensor", target: "Tensor") -> None:
-        """Writes the four files of a scene; numbers count up from 0 within each split, in the index's order."""
-        if self.folder is None:
-            return
-        from xbd.images import encode_png
-        from xbd.labels import UNCLASSIFIED
-
-        number = self.numbers[record.split]
-        self.numbers[record.split] += 1
-        assert self.unclassified_as is not None  # refused at the door, see _unclassified_class
-        official = target.clone()
-        official[target == UNCLASSIFIED] = self.unclassified_as
-        for kind, masks in (
-            ("prediction", (localization, damage)),
-            ("target", ((official > 0).to(official.dtype), official)),
-        ):
-            (self.folder / f"{kind}s").mkdir(exist_ok=True)
-            for name, mask in zip(("localization", "damage"), masks, strict=True):
-                path = self.folder / f"{kind}s" / f"{record.split}_{name}_{number:05}_{kind}.png"
-                path.write_bytes(encode_png(mask.numpy()))
-
-
-def _is_submission_file(path: Path) -> bool:
-    return path.parent.name in ("predictions", "targets") and path.stem.endswith(("_prediction", "_target"))
 
 
 def _unclassified_class(params: EvaluateParams, submission: Location | None) -> int | None:
@@ -156,6 +123,20 @@ def _write_confusion(path: Path, counts: "Tensor") -> None:
                 writer.writerow([COLOURS[actual][0], COLOURS[predicted][0], pixels, share])
 
 
+def _write_scenes(path: Path, scenes: Sequence["SceneResult"]) -> None:
+    """A line for each scene: its own scores, and its pixels of each target class (t) by predicted class (p)."""
+    from model.evaluation import GROUPS
+
+    scores = ("score", "localization_f1", "damage_f1")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["scene", *GROUPS, *scores, *(f"t{t}_p{p}" for t in range(5) for p in range(5))])
+        for scene in scenes:
+            found = [""] * len(scores) if scene.scores is None else [scene.scores[key] for key in scores]
+            groups = (getattr(scene.record, column) for column in GROUPS)
+            writer.writerow([scene.record.scene, *groups, *found, *scene.confusion.flatten().tolist()])
+
+
 def _find_run(run_file: Path) -> "Run":
     from components import tracking
 
@@ -167,7 +148,7 @@ def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path) -> None:
     from xbd.scenes import data_version
 
     tracking.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
-    for name in ("metrics.json", "confusion.csv", "report.png"):
+    for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.png"):
         tracking.log_file(run, out / name)
     tracking.tag_run(run, {"evaluated_data_version": data_version(data)})
 
@@ -176,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("evaluate", __doc__)
     parser.epilog = LOCATIONS
-    parser.add_argument("--data", required=True, metavar="LOCATION", help="prepared scenes")
+    parser.add_argument("--data", required=True, nargs="+", metavar="LOCATION", help="prepared scenes")
     parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="metrics.json and more are written here")
     parser.add_argument("--submission", metavar="LOCATION", help="also write the official scorer's files here")
@@ -184,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     a = parser.parse_args(argv)
     with errors_in_one_line():
         metrics = evaluate(a.data, a.model, a.out, read_params(a), submission=a.submission, run_file=a.run)
-    print("\n".join(f"{key:24} {value:.4f}" for key, value in metrics.items() if isinstance(value, float)))
+    print("\n".join(f"{key:30} {value:.4f}" for key, value in metrics.items() if isinstance(value, float)))
 
 
 if __name__ == "__main__":

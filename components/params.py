@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from components.cluster import ClusterParams
 from model.settings import TrainSettings
@@ -64,11 +64,14 @@ class PrepareParams(Section):
 class EvaluateParams(Section):
     """splits: what is scored. unclassified_as: target class of un-classified buildings, or "ignore".
 
+    per_building: whether all pixels of a predicted building get the grade that its probabilities vote for.
     pictures: scenes shown in the picture of predictions.
     """
 
     splits: list[Literal["train", "validation", "out_of_event", "test", "hold"]] = Field(min_length=1)
     unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]
+    # YAML reads a bare `off` as false.
+    per_building: Annotated[Literal["off", "vote"], BeforeValidator(lambda value: "off" if value is False else value)]
     pictures: int = Field(ge=1)
 
 
@@ -79,10 +82,14 @@ class RegisterParams(Section):
 
 
 class PromoteParams(Section):
-    """The gate: the score needed, and how much worse than production a version may be."""
+    """The gate: the score needed, and how much worse than production a version may be: over all, in a grade, in a
+    disaster. None: as over all.
+    """
 
     minimum_score: Share
     tolerance: Share
+    grade_tolerance: Share | None = None
+    disaster_tolerance: Share | None = None
 
 
 class TrackingParams(Section):

@@ -36,6 +36,13 @@ class Prediction(NamedTuple):
     damage: Tensor
 
 
+class Probabilities(NamedTuple):
+    """building: float32 [B, H, W]; damage: float32 [B, 4, H, W], of each grade, also where no building is seen."""
+
+    building: Tensor
+    damage: Tensor
+
+
 def normalize(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] to float32 of the same shape, ImageNet-normalized, channels-last in memory.
 
@@ -47,16 +54,31 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def classify(logits: DualLogits, size: tuple[int, int]) -> Prediction:
-    """Logits to classes at full resolution `size` (height, width); a logit stands for 4 x 4 pixels.
+    """Logits to classes at full resolution `size` (height, width).
 
     Source: paper, section 3: "we set classification output in background by localization output".
     """
-    classes = []
-    for part in logits:
-        full = resize(part.float(), (4 * part.shape[-2], 4 * part.shape[-1]))
-        classes.append(full.argmax(1)[:, : size[0], : size[1]].to(torch.uint8))
-    localization, damage = classes
+    localization, damage = (_largest(_at_full_size(part, size)) for part in logits)
     return Prediction(localization, (damage + 1) * localization)
+
+
+def estimate(logits: DualLogits, size: tuple[int, int]) -> tuple[Prediction, Probabilities]:
+    """Logits to classes, as `classify`, and to the probabilities of which they are the largest."""
+    localization, damage = (_at_full_size(part, size) for part in logits)
+    building = _largest(localization)
+    return Prediction(building, (_largest(damage) + 1) * building), Probabilities(
+        (localization[:, 1] - localization[:, 0]).sigmoid_(), damage.softmax(1)
+    )
+
+
+def _at_full_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, h, w] to [B, C, *size]; a logit stands for 4 x 4 pixels."""
+    full = resize(logits.float(), (4 * logits.shape[-2], 4 * logits.shape[-1]))
+    return full[..., : size[0], : size[1]]
+
+
+def _largest(logits: Tensor) -> Tensor:
+    return logits.argmax(1).to(torch.uint8)
 
 
 class Predictor:
@@ -77,9 +99,17 @@ class Predictor:
         pre, post: uint8 [B, 3, H, W], any H and W (see `DualHRNet.forward` for how they are padded).
         Raises ValueError where the shapes differ or are not those of images.
         """
+        return classify(self._logits(pre, post), (pre.shape[-2], pre.shape[-1]))
+
+    @torch.inference_mode()
+    def probabilities(self, pre: Tensor, post: Tensor) -> tuple[Prediction, Probabilities]:
+        """Classes as above, and the probabilities behind them, on the model's device."""
+        return estimate(self._logits(pre, post), (pre.shape[-2], pre.shape[-1]))
+
+    def _logits(self, pre: Tensor, post: Tensor) -> DualLogits:
         check_pair(pre, post)
-        logits = self.network(*(normalize(image.to(self.device)) for image in (pre, post)))
-        return classify(logits, (pre.shape[-2], pre.shape[-1]))
+        logits: DualLogits = self.network(*(normalize(image.to(self.device)) for image in (pre, post)))
+        return logits
 
 
 def save_model(model: DualHRNet, directory: Path) -> None:

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from xbd.labels import UNCLASSIFIED
 
 GRADES = ("no_damage", "minor_damage", "major_damage", "destroyed")
+LOCALIZATION = "localization"  # beside the grades, where a score is stated of both
 _CLASSES = 5  # background and the four grades
 # The scorer adds this to every F1 before the harmonic mean, so that a grade at 0 gives about 4e-6 and not a crash.
 _EPSILON = 1e-6
@@ -76,6 +77,40 @@ def xview2_score(counts: Tensor) -> dict[str, Tensor]:
         "damage_f1": torch.as_tensor(damage),
         **{f"damage_f1_{name}": score for name, score in zip(GRADES, scores, strict=True)},
     }
+
+
+def precision_recall(counts: Tensor) -> dict[str, dict[str, float]]:
+    """[2, 5, 5] joint counts to precision and recall, of localization and of each grade as the scorer counts them:
+    grades only on pixels with a target grade. 0 where nothing was hit, as its F1.
+    """
+    matrix = confusion(counts)[1:]
+    hits = {LOCALIZATION: counts[1, :, 1:].sum()}
+    predicted, actual = {LOCALIZATION: counts[1].sum()}, {LOCALIZATION: counts[:, :, 1:].sum()}
+    for grade, name in enumerate(GRADES, start=1):
+        hits[name], predicted[name], actual[name] = (
+            matrix[grade - 1, grade],
+            matrix[:, grade].sum(),
+            matrix[grade - 1].sum(),
+        )
+    return {
+        "precision": {name: float(hit) / max(1, int(predicted[name])) for name, hit in hits.items()},
+        "recall": {name: float(hit) / max(1, int(actual[name])) for name, hit in hits.items()},
+    }
+
+
+def scene_score(counts: Tensor) -> dict[str, float] | None:
+    """[2, 5, 5] joint counts of one scene to score, localization_f1 and damage_f1; None where it shows no building.
+
+    Damage F1 is the harmonic mean over the grades that the scene shows. The scorer's rule, made for a whole data set,
+    takes all four, and one scene rarely has them: nearly all would get about 0, and none would be better than another.
+    """
+    shown = [f"damage_f1_{name}" for name, pixels in zip(GRADES, counts.sum((0, 1))[1:], strict=True) if pixels > 0]
+    if not shown:
+        return None
+    official = xview2_score(counts)
+    damage = len(shown) / sum(1 / (float(official[key]) + _EPSILON) for key in shown)
+    localization = float(official["localization_f1"])
+    return {"score": 0.3 * localization + 0.7 * damage, "localization_f1": localization, "damage_f1": damage}
 
 
 class XView2Score(Metric):

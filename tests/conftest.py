@@ -79,7 +79,7 @@ TINY: dict[str, Any] = {
         "validate_every": 2,
         "workers": 0,
     },
-    "evaluate": {"splits": ["test"], "unclassified_as": 1, "pictures": 2},
+    "evaluate": {"splits": ["test"], "unclassified_as": 1, "per_building": "off", "pictures": 2},
     "register": {"name": "tiny"},
     "promote": {"minimum_score": 0.0, "tolerance": 0.0},
     "tracking": {"experiment": "tiny"},

@@ -13,7 +13,7 @@ from conftest import SMALL, tree
 from torch import Tensor
 
 from model.dual_hrnet import DualHRNet, DualLogits
-from model.inference import ModelError, Predictor, classify, load_model, normalize, save_model
+from model.inference import ModelError, Predictor, classify, estimate, load_model, normalize, save_model
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +198,29 @@ def test_images_of_other_than_three_channels_are_refused(model: DualHRNet, chann
     images = torch.zeros(2, 1, channels, 64, 64, dtype=torch.uint8)
     with pytest.raises(ValueError, match=rf"\(1, {channels}, 64, 64\).*\(1, {channels}, 64, 64\)"):
         Predictor(model)(*images)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (61, 87)])
+def test_probabilities_come_with_the_same_classes_and_have_their_largest_there(
+    model: DualHRNet, height: int, width: int
+) -> None:
+    pre, post = image_pair(height, width, 8)
+    predictor = Predictor(model)
+    classes = predictor(pre, post)
+    again, (building, damage) = predictor.probabilities(pre, post)
+    assert torch.equal(again.localization, classes.localization) and torch.equal(again.damage, classes.damage)
+    assert (building.shape, damage.shape) == ((2, height, width), (2, 4, height, width))
+    assert torch.equal(building > 0.5, classes.localization == 1)
+    seen = classes.localization == 1
+    assert torch.equal(damage.argmax(1)[seen] + 1, classes.damage[seen])
+    torch.testing.assert_close(damage.sum(1), torch.ones(2, height, width))
+
+
+def test_probabilities_are_the_softmax_of_the_logits_at_full_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = DualLogits(*(torch.randn(2, channels, 4, 5, generator=generator) for channels in (2, 4)))
+    _, (building, damage) = estimate(logits, (16, 20))
+    for part, found in zip(logits, (building[:, None], damage), strict=True):
+        full = torch.nn.functional.interpolate(part, (16, 20), mode="bilinear").double().exp()
+        expected = (full / full.sum(1, keepdim=True))[:, -found.shape[1] :]
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)

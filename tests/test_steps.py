@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any:
 @pytest.mark.slow
 def test_metrics_start_with_the_official_keys(work: Path) -> None:
     metrics = read_json(work / "evaluate" / "metrics.json")
-    assert list(metrics) == [*KEYS, "per_disaster", "per_split"]
+    assert list(metrics)[: len(KEYS)] == KEYS
     assert set(metrics["per_disaster"]) == {"tiny-fire", "tiny-flood"}
     assert set(metrics["per_split"]) == {"test"}
     assert list(metrics["per_disaster"]["tiny-fire"]) == KEYS

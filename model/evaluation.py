@@ -1,0 +1,123 @@
+"""All that a model is judged by, added up scene by scene: what it keeps is counts, however many pixels go by.
+
+The official score is taken twice, of the damage map as the network gives it and with one grade a building; one of the
+two is the result, as `evaluate.per_building` says.
+"""
+
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.buildings import grade, separate
+from model.calibration import Calibration
+from model.inference import Prediction, Probabilities
+from model.matching import building_scores, match_buildings
+from model.metric import confusion, joint_counts, precision_recall, scene_score, xview2_score
+from xbd.labels import UNCLASSIFIED
+from xbd.scenes import SceneRecord
+
+GROUPS = ("disaster", "disaster_type", "split")  # columns of the index by which the score is also stated
+
+
+class SceneResult(NamedTuple):
+    """A scene's share of the result. scores: see `scene_score`; confusion: int64 [5, 5] pixels (target, prediction)."""
+
+    record: SceneRecord
+    scores: dict[str, float] | None
+    confusion: Tensor
+
+
+class Evaluation:
+    """Judges predictions one scene at a time.
+
+    per_building: whether the result has one grade a building. unclassified_as: see `joint_counts`.
+    """
+
+    def __init__(self, per_building: bool, unclassified_as: int | None) -> None:
+        self.per_building, self.unclassified_as = per_building, unclassified_as
+        self.scenes: list[SceneResult] = []
+        self.counts = _no_pixels()
+        self._other_counts = _no_pixels()
+        self._groups: dict[tuple[str, str], Tensor] = defaultdict(_no_pixels)
+        self._buildings: npt.NDArray[np.int64] = np.zeros((5, 5), np.int64)
+        self._localization, self._damage = Calibration(), Calibration()
+
+    def add(
+        self, record: SceneRecord, prediction: Prediction, probabilities: Probabilities, target: Tensor
+    ) -> Prediction:
+        """Adds a scene, each part [1, ..., H, W] and on the CPU; target: uint8 of 0-4 and 255.
+
+        Returns what was scored: the prediction, with one grade a building if that is the result.
+        """
+        grading = grade(separate(prediction.localization[0].numpy()), probabilities.damage[0].numpy())
+        self._buildings += match_buildings(grading.labels, grading.grades, target[0].numpy(), self.unclassified_as)
+        self._calibrate(prediction, probabilities, target)
+
+        scored, other = prediction, prediction._replace(damage=torch.from_numpy(grading.damage)[None])
+        if self.per_building:
+            scored, other = other, scored
+        self._other_counts += joint_counts(*other, target, self.unclassified_as)
+        counts = joint_counts(*scored, target, self.unclassified_as)
+        self.counts += counts
+        for column in GROUPS:
+            self._groups[column, getattr(record, column)] += counts
+        self.scenes.append(SceneResult(record, scene_score(counts), confusion(counts)))
+        return scored
+
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json: the official keys first, then what stands beside them."""
+        official, other = _official(self.counts), _official(self._other_counts)
+        per_pixel, per_building = (other, official) if self.per_building else (official, other)
+        buildings = building_scores(self._buildings)
+        return {
+            **official,
+            "score_per_pixel": per_pixel["score"],
+            "score_per_building": per_building["score"],
+            "building_f1": buildings["f1"]["localization"],
+            "localization_calibration_error": self._localization.error(),
+            "damage_calibration_error": self._damage.error(),
+            **precision_recall(self.counts),
+            "buildings": buildings,
+            "per_pixel": per_pixel,
+            "per_building": per_building,
+            **{
+                f"per_{column}": {
+                    name: _official(counts) for (of, name), counts in sorted(self._groups.items()) if of == column
+                }
+                for column in GROUPS
+            },
+        }
+
+    def _calibrate(self, prediction: Prediction, probabilities: Probabilities, target: Tensor) -> None:
+        """Localization on all pixels that count, damage on those of labelled buildings."""
+        target, localization, damage = (
+            target.flatten(),
+            prediction.localization.flatten(),
+            probabilities.damage.flatten(2),
+        )
+        unclassified = target == UNCLASSIFIED
+        building = localization == 1
+        sure = probabilities.building.flatten()
+        sure = torch.where(building, sure, 1 - sure)
+        if self.unclassified_as is None:
+            known = ~unclassified
+            target, sure, building, damage = target[known], sure[known], building[known], damage[..., known]
+        else:
+            target = target.masked_fill(unclassified, self.unclassified_as)
+        self._localization.add(sure, building == (target > 0))
+        # Of the grades alone, also where the localization saw no building: it is judged by itself.
+        graded = target.nonzero()[:, 0]
+        confidence, grades = damage[0, :, graded].max(0)
+        self._damage.add(confidence, grades + 1 == target[graded])
+
+
+def _no_pixels() -> Tensor:
+    return torch.zeros(2, 5, 5, dtype=torch.int64)
+
+
+def _official(counts: Tensor) -> dict[str, float]:
+    return {key: float(value) for key, value in xview2_score(counts).items()}
