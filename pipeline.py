@@ -10,12 +10,16 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from components.data_version import version_here
+from components.data_version import MD5, version_here
+from components.kubeflow_client import Kubeflow, s3_location
+from components.kubeflow_cron import with_seconds
+from components.kubeflow_watch import wait
 from components.params import Params, load_params
 from components.storage import LOCATIONS
 from xbd.errors import InputError, errors_in_one_line
@@ -164,8 +168,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.command == "compile":
             compile_graph(params, arguments.image, arguments.out)
             print(f"graph: {arguments.out}")
-        else:
+        elif arguments.command == "run":
             _run(params, arguments)
+        else:
+            _submit(params, arguments)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -187,6 +193,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
     parser.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
+
+    remote = argparse.ArgumentParser(add_help=False)
+    remote.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines, as before /#/ in its UI")
+    text = "of the user (default: in the file that $KF_PIPELINES_SA_TOKEN_PATH names, if any)"
+    remote.add_argument("--token", help=text)
+    remote.add_argument("--namespace", metavar="NS", help="of the user's profile, where there are several users")
+    remote.add_argument("--experiment", metavar="E", help="of Kubeflow, made if needed (default: tracking.experiment)")
+    remote.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
+    remote.add_argument("--data-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
+    remote.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
+    remote.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
+    remote.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
+    remote.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
+
+    text = "start a run in the cluster"
+    parser = commands.add_parser("submit", parents=[usual, remote], help=text, description=text)
+    parser.add_argument("--run-name", metavar="N", help="as the UI shows it (default: the graph's and the time)")
+    parser.add_argument("--wait", action="store_true", help="show its tasks until it ends; fail if it fails")
+
+    text = "start runs in the cluster again and again"
+    parser = commands.add_parser("schedule", parents=[usual, remote], help=text, description=text)
+    text = "when: minute, hour, day of the month, month, day of the week, in the cluster's time, such as '0 3 * * 1'"
+    parser.add_argument("--cron", required=True, metavar="FIELDS", help=text)
+    parser.add_argument("--name", metavar="N", help="replaces a schedule of this name (default: the graph's)")
     return whole.parse_args(argv)
 
 
@@ -204,6 +234,38 @@ def _run(params: Params, arguments: argparse.Namespace) -> None:
         compile_graph(params, arguments.image, graph)
         run_graph(graph, values, ARTIFACTS)
     print(f"scores, report and references of each task: {ARTIFACTS}")
+
+
+def _submit(params: Params, arguments: argparse.Namespace) -> None:
+    if arguments.data_version and not MD5.fullmatch(arguments.data_version):
+        text = "is not an md5 of DVC. Give the one that a .dvc file names"
+        raise PipelineError(f"--data-version {arguments.data_version}: {text}.")
+    values = {
+        "root": s3_location("--root", arguments.root),
+        "data_remote": s3_location("--data-remote", arguments.data_remote),
+        "data_version": arguments.data_version or version_here(params.data.root).md5,
+        "mlflow_uri": arguments.mlflow_uri,
+        "s3_endpoint": arguments.s3_endpoint,
+        "auto_promote": arguments.auto_promote,
+    }
+    cron = with_seconds(arguments.cron) if arguments.command == "schedule" else None
+    kubeflow = Kubeflow(arguments.host, arguments.token, arguments.namespace)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder, "pipeline.yaml")
+        compile_graph(params, arguments.image, graph)
+        version = kubeflow.upload(graph)
+    experiment = arguments.experiment or params.tracking.experiment
+    if cron is not None:
+        schedule = kubeflow.schedule(arguments.name or version.name, cron, experiment, version, values)
+        print(f"schedule: {kubeflow.schedule_link(schedule)}\nid: {schedule}")
+        return
+    name = arguments.run_name or f"{version.name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+    run = kubeflow.run(name, experiment, version, values)
+    print(f"run: {kubeflow.run_link(run)}\nid: {run}", flush=True)
+    if arguments.wait:
+        from components.kubeflow import NEEDS
+
+        wait(kubeflow, run, NEEDS)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ FIELDS = {
 
 
 class Needs(NamedTuple):
-    """What a task asks of the cluster. cpu: cores. scratch: of the node's disk. gpu: one, where there are GPUs. retries:
-    after a failure.
+    """What a task asks of the cluster. cpu: cores. scratch: of the node's disk. gpu: one, where the cluster has GPUs.
+    retries: after a failure.
     """
 
     cpu: str

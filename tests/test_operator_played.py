@@ -3,14 +3,13 @@ training operator injects (https://github.com/kubeflow/trainer/blob/v1.9.4/pkg/c
 nodes of two processes on gloo, data and model in S3.
 """
 
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import environment, succeed, tree, write_params
 from s3_server import S3Server
@@ -59,7 +58,6 @@ class Pod:
                 env=environment(**variables) | own | injected,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
 
     def _local(self, value: str, folder: Path) -> str:
@@ -67,7 +65,9 @@ class Pod:
 
     def kill(self) -> None:
         """As when its node is lost: all its processes at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        agent = psutil.Process(self.process.pid)
+        for process in [*agent.children(recursive=True), agent]:
+            process.kill()
 
     def starts_again(self, code: int) -> bool:
         """Whether the operator starts a pod again that ended with this code."""
@@ -160,7 +160,7 @@ def test_two_nodes_of_two_train_what_four_processes_of_one_node_train(
     undisturbed: dict[str, bytes], prepared: Path, tmp_path: Path
 ) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": SETTINGS})
-    launch = ["--standalone", "--nproc-per-node", "4", "-m", "components.train", "--params", params]
+    launch: list[str | Path] = ["--standalone", "--nproc-per-node", "4", "-m", "components.train", "--params", params]
     succeed("launch", *launch, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
     assert (tmp_path / "out" / "model" / "model.safetensors").read_bytes() == undisturbed["model/model.safetensors"]
 

@@ -64,8 +64,10 @@ def test_its_defaults_are_the_recipe(graph: Any) -> None:
 
 def test_steps_follow_each_other_as_in_dvc(graph: Any) -> None:
     whole, _ = graph
-    outputs = {path if isinstance(path, str) else next(iter(path)): stage
-               for stage, content in DVC.items() for path in [*content.get("outs", []), *content.get("metrics", [])]}  # fmt: skip
+    outputs = {}
+    for stage, content in DVC.items():
+        for path in [*content.get("outs", []), *content.get("metrics", [])]:
+            outputs[path if isinstance(path, str) else next(iter(path))] = stage
     for stage in ("train", "evaluate", "register"):
         local = {outputs[path] for path in DVC[stage]["deps"] if path in outputs}
         # Kubeflow has what belongs to the model, its run.json, with the model itself.

@@ -27,7 +27,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_repository(tmp_path_factory.mktemp("clone"))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     write_raw(folder / "data" / "raw")
-    write_params(folder / "params.yaml", {"data": {"root": "data/raw"}, "train": {"epochs": 1, "validate_every": 1, "device_batch_size": 2}})
+    write_params(
+        folder / "params.yaml",
+        {"data": {"root": "data/raw"}, "train": {"epochs": 1, "validate_every": 1, "device_batch_size": 2}},
+    )
     dvc(folder, "add", "--quiet", "data/raw")
     commit(folder)
     return folder
@@ -58,17 +61,17 @@ def outputs(ran: Path, task: str) -> dict[str, Any]:
 
 
 def test_the_graph_trains_the_model_that_the_steps_train(ran: Path, tmp_path: Path) -> None:
-    params = ["--params", ran / "params.yaml"]
+    params: list[str | Path] = ["--params", ran / "params.yaml"]
     tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     succeed("prepare", *params, "--raw", ran / "data" / "raw", "--out", tmp_path / "prepared", cwd=tmp_path)
-    launch = ["--standalone", "--nproc-per-node", "2", "-m", "components.train"]
+    launch: list[str | Path] = ["--standalone", "--nproc-per-node", "2", "-m", "components.train"]
     succeed(
         "launch", *launch, *params, "--data", tmp_path / "prepared", "--out", tmp_path / "train",
         cwd=tmp_path, **tracking,
     )  # fmt: skip
     model = only(ran, "output/pipeline/train/*/model/model.safetensors")
     assert model.read_bytes() == (tmp_path / "train" / "model" / "model.safetensors").read_bytes()
-    evaluate = [
+    evaluate: list[str | Path] = [
         "--data",
         tmp_path / "prepared",
         "--model",
@@ -127,8 +130,8 @@ def test_a_task_that_fails_ends_the_run_with_its_line_and_mlflow_knows(repositor
     assert "tiny-flood_00000000_post_disaster.png" in result.stdout + result.stderr
     code = (
         "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db'); "
-        "print(*[(r.info.status, r.data.tags['pipeline_error']) for r in mlflow.search_runs(search_all_experiments=True, "
-        "output_format='list')])"
+        "runs = mlflow.search_runs(search_all_experiments=True, output_format='list'); "
+        "print(*[(run.info.status, run.data.tags['pipeline_error']) for run in runs])"
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
     assert "FAILED" in found.stdout, found.stderr
