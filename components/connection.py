@@ -68,6 +68,12 @@ def store() -> str:
     return re.sub(r"//[^/]*@", "//", str(mlflow.get_tracking_uri()))
 
 
+def circumstances() -> dict[str, str]:
+    """What the cluster tells a process of itself: its image, with the digest, and its pipeline run; else empty."""
+    known = {"image": os.environ.get("DUAL_HRNET_IMAGE"), "pipeline_run": os.environ.get("RUN_ID")}
+    return {name: value for name, value in known.items() if value}
+
+
 @contextmanager
 def impatience() -> Iterator[None]:
     """Requests of the block are answered, or fail, within seconds."""

@@ -1,91 +1,162 @@
 """Step promote: moves the alias "production" to a registered version, if it passes the gate of params.yaml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from components.approval import Approval, wait_for_approval
 from components.cli import errors_in_one_line, read_params, step_parser
+from components.decision import Decision
+from components.gate import GateError, Scored, compare, decide, scored, table
+from components.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
 from components.params import PromoteParams
-from xbd.errors import InputError
+from components.rescoring import Rescoring, keep_scores, known_scores, rescore
+from components.storage import LOCATIONS
 
 if TYPE_CHECKING:
     from components.registry import ModelVersion
 
 
-class GateError(InputError):
-    """The version may not become production."""
-
-
-def promote(name: str, params: PromoteParams, *, alias: str | None = None, version: int | None = None) -> str:
+def promote(
+    name: str,
+    params: PromoteParams,
+    *,
+    alias: str | None = None,
+    version: int | None = None,
+    to: str = PRODUCTION,
+    rescoring: Rescoring | None = None,
+    approval: Approval | None = None,
+    dry_run: bool = False,
+) -> str:
     """Makes the version of that alias or number production. Nothing moves where the gate stays shut.
 
-    Returns a line that says what was decided and why; the version carries it as the tag promotion.
-    Raises TrackingError where there is no such version, GateError where the gate refuses.
+    to: the alias that moves. rescoring: how production is scored where its scores do not compare with the version's.
+    approval: wait for a person, after the gate. dry_run: only compare; nothing is written anywhere.
+    Prints the comparison. Returns a line that says what was decided and why; the version and its run carry it too.
+    Raises TrackingError where there is no such version, GateError where the gate refuses, HandoverError where another
+    promotion came between, and what evaluate raises.
     """
+    from components import registry
+
+    candidate = _find(name, alias=alias, version=version)
+    production = registry.find_version(name, alias=to)
+    if production is not None and production.version == candidate.version:
+        return f"{name} version {candidate.version} is {to} already"
+    decision = Decision(candidate, to, production)
+    try:
+        found = scored(candidate.version, candidate.tags)
+        decision = replace(decision, scored=found)
+        known = None if production is None else _comparable(production, found, rescoring, dry_run)
+        rows = compare(found, known, params)
+        decision = replace(decision, rows=rows)
+        print(table(rows), flush=True)
+        reason = decide(rows, params)
+        if dry_run:
+            return f"{name} version {candidate.version} would become {to}: {reason}"
+        if approval is not None:
+            decision = replace(decision, approved_by=wait_for_approval(candidate, approval))
+            reason += f"; approved by {decision.approved_by}"
+        hand_over(name, to, production, candidate, lambda: decision.record("moving", reason))
+    except (GateError, HandoverError) as error:
+        if not dry_run:
+            decision.record("refused", str(error))
+        if isinstance(error, HandoverError):
+            raise
+        raise GateError(f"model {name} version {candidate.version}: {error}") from None
+    registry.tag_version(candidate, {"promotion": f"promoted: {reason}"})
+    return f"{name} version {candidate.version} is {to} now: {reason}"
+
+
+def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
+    """Moves the alias back to the version that it pointed to before. Returns a line that says so.
+
+    Raises TrackingError where there is no such version, HandoverError where none is recorded or a promotion came
+    between.
+    """
+    from components import registry
+
+    current = _find(name, alias=to)
+    target = _find(name, version=previous(name, to, current))
+    if dry_run:
+        return f"{name} version {target.version} would become {to} again, instead of version {current.version}"
+    decision = Decision(current, to, current)
+    reason = f"to version {target.version} of {name}"
+    hand_over(name, to, current, target, lambda: decision.record("rolled back", reason), back=True)
+    registry.tag_version(target, {"promotion": f"restored: by the rollback of version {current.version}"})
+    return f"{name} version {target.version} is {to} again, instead of version {current.version}"
+
+
+def _find(name: str, *, alias: str | None = None, version: int | None = None) -> "ModelVersion":
     from components import registry
     from components.connection import TrackingError
 
-    candidate = registry.find_version(name, alias=alias, version=version)
-    if candidate is None:
+    found = registry.find_version(name, alias=alias, version=version)
+    if found is None:
         wanted = f"alias {alias}" if alias is not None else f"version {version}"
-        raise TrackingError(f"model {name}: has no {wanted}. Register a model first.")
-    production = registry.find_version(name, alias=registry.PRODUCTION)
-    if production is not None and production.version == candidate.version:
-        return f"{name} version {candidate.version} is production already"
-    try:
-        reason = check_gate(_score(candidate), None if production is None else _score(production), params)
-    except GateError as error:
-        message = f"model {name} version {candidate.version}: {error}"
-        registry.tag_version(candidate, {"promotion": f"refused: {error}"})
-        raise GateError(message) from None
-    if production is not None and _data(production) != _data(candidate):
-        reason += "; warning: production was scored on another data version, so the two scores may not compare"
-    registry.tag_version(candidate, {"promotion": f"promoted: {reason}"})
-    registry.set_alias(candidate, registry.PRODUCTION)
-    return f"{name} version {candidate.version} is production now: {reason}"
+        raise TrackingError(f"model {name}: has no {wanted}. Register a model first, or choose another version.")
+    return found
 
 
-def check_gate(score: float, production: float | None, params: PromoteParams) -> str:
-    """The gate itself: returns the reason to promote, raises GateError with the reason not to.
-
-    score: of the candidate; production: of the current production version, or None.
-    """
-    if not score >= params.minimum_score:  # a score that is NaN is refused, too
-        raise GateError(f"score {score:.4f} is below promote.minimum_score {params.minimum_score}. Train a better one.")
-    if production is None:
-        return f"score {score:.4f} reaches {params.minimum_score} and there was no production version"
-    if score < production - params.tolerance:
+def _comparable(production: "ModelVersion", candidate: Scored, rescoring: Rescoring | None, dry_run: bool) -> Scored:
+    """Production's scores, measured as the candidate's; raises GateError where that takes data that are not given."""
+    known = known_scores(production, candidate)
+    if known is not None:
+        return known
+    own = scored(production.version, production.tags)
+    if own.measure == candidate.measure:
+        return own
+    if rescoring is None:
         raise GateError(
-            f"score {score:.4f} is worse than production's {production:.4f} by more than promote.tolerance "
-            f"{params.tolerance}. Train a better one, or raise the tolerance."
+            f"production's version {production.version} was scored on {_measure(own)}, this one on "
+            f"{_measure(candidate)}, so that their scores do not compare. Give --data LOCATION, the prepared scenes of "
+            "the latter, and production is scored on them."
         )
-    return f"score {score:.4f} reaches {params.minimum_score} and is not worse than production's {production:.4f}"
+    found = rescore(production, candidate, rescoring)
+    if not dry_run:
+        keep_scores(production, found)
+    return found
 
 
-def _score(version: "ModelVersion") -> float:
-    tags: Mapping[str, str] = version.tags
-    try:
-        return float(tags["score"])
-    except (KeyError, ValueError):
-        raise GateError(f"version {version.version} has no tag score. Register it with its metrics.") from None
-
-
-def _data(version: "ModelVersion") -> str | None:
-    return dict(version.tags).get("data_version")
+def _measure(of: Scored) -> str:
+    data = f"data version {of.data_version}" if of.data_version else "unknown data"
+    return data if of.settings is None else f"{data} with {of.settings}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("promote", __doc__)
+    parser.epilog = LOCATIONS
     parser.add_argument("--model", metavar="NAME", help="registered model (default: register.name)")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--alias", help="promote the version of this alias (default: challenger)")
     which.add_argument("--version", type=int, metavar="N", help="promote this version")
-    arguments = parser.parse_args(argv)
-    alias = arguments.alias or (None if arguments.version is not None else "challenger")
+    which.add_argument("--rollback", action="store_true", help="return to the version before, without the gate")
+    parser.add_argument("--to", default=PRODUCTION, metavar="ALIAS", help="the alias to move (default: production)")
+    parser.add_argument(
+        "--data", nargs="+", metavar="LOCATION", help="prepared scenes, to score production on what the version was"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the comparison and change nothing")
+    parser.add_argument("--require-approval", action="store_true", help="wait for the tag approved_by on the version")
+    parser.add_argument("--approval-timeout", type=float, default=3600, metavar="SECONDS", help="default: 3600")
+    parser.add_argument("--approval-interval", type=float, default=10, metavar="SECONDS", help="default: 10")
+    a = parser.parse_args(argv)
     with errors_in_one_line():
-        params = read_params(arguments)
-        name = arguments.model or params.register_.name
-        print(promote(name, params.promote, alias=alias, version=arguments.version))
+        params = read_params(a)
+        name = a.model or params.register_.name
+        if a.rollback:
+            print(rollback(name, to=a.to, dry_run=a.dry_run))
+            return
+        line = promote(
+            name,
+            params.promote,
+            alias=a.alias or (None if a.version is not None else CHALLENGER),
+            version=a.version,
+            to=a.to,
+            rescoring=Rescoring(a.data, params) if a.data else None,
+            approval=Approval(a.approval_timeout, a.approval_interval) if a.require_approval else None,
+            dry_run=a.dry_run,
+        )
+        print(line)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
 """Step register: a scored model directory becomes a version in MLflow's registry, the new challenger."""
 
+import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from components.cli import errors_in_one_line, read_params, step_parser
+from components.gate import SCORES, scores_of
+from components.handover import CHALLENGER
+from components.lock import pin, read_lock
 from components.params import Params
 from components.storage import LOCATIONS, Location, local_input, local_output
 from xbd.errors import InputError
 
 if TYPE_CHECKING:
     from components.registry import ModelPackage
+    from components.tracking import Run
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ("mlflow", "torch", "numpy", "pandas", "pillow", "pydantic", "safetensors")
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # and torch, which has no lock
 LOCK = Path("dvc.lock")
 
 
@@ -25,14 +31,16 @@ class RegisterError(InputError):
 
 
 def register(model: Location, metrics_file: Location, run_file: Location, out: Location, params: Params) -> str:
-    """Registers the model directory with signature, input example, code and tags, in the run of its training.
+    """Registers the model directory with its lineage and scores, in the run of its training; the new challenger.
 
+    A model that is registered with the same scores already stays the version that it is.
     Writes `out`/version.json. Returns the model's URI, `models:/NAME/VERSION`.
-    Raises ModelError, RegisterError, TrackingError, StorageError.
+    Raises ModelError, RegisterError, LockError, TrackingError, StorageError.
     """
     from components import registry, tracking
     from model.inference import load_model
 
+    name = params.register_.name
     with ExitStack() as stack:
         folder = stack.enter_context(local_output(out))
         directory, metrics_path, run_path = (
@@ -41,14 +49,26 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         load_model(directory)  # a damaged directory must not become a version
         metrics = read_metrics(metrics_path)
         run = tracking.read_run(run_path)
-        scores = {key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)}
-        tags = scores | tracking.source_tags() | {"data_version": run.data_version, "settings_hash": run.settings_hash}
-        version = registry.register_model(run, params.register_.name, _package(directory), tags)
-        if LOCK.exists():
-            tracking.log_file(run, LOCK)
+        tags = _tags(run, metrics, directory)
+        version = registry.find_content(name, tags[registry.CONTENT_HASH])
+        if version is None:
+            data = [
+                registry.DataUse(run.data_version, "training"),
+                registry.DataUse(tags["scored_data_version"], "evaluation"),
+            ]
+            package = stack.enter_context(_package(directory))
+            version = registry.register_model(run, name, package, tags, _numbers(metrics), data)
+            if LOCK.exists():
+                tracking.log_file(run, LOCK)
+        registry.set_alias(version, CHALLENGER)
         uri = f"models:/{version.name}/{version.version}"
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"uri": uri, "run_id": run.run_id, "score": metrics["score"], "data_version": run.data_version}
+        content = {
+            "uri": uri,
+            "run_id": version.run_id,
+            "score": metrics["score"],
+            "data_version": version.tags["data_version"],
+        }
         (folder / "version.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return uri
 
@@ -65,7 +85,40 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _package(model: Path) -> "ModelPackage":
+def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]:
+    """What a version says of itself: its scores, what they were measured on, and where it comes from."""
+    from components import registry, tracking
+    from components.connection import circumstances
+
+    known = registry.run_tags(run)
+    measure = {
+        "scored_data_version": known.get("evaluated_data_version", run.data_version),
+        **{key: known[key] for key in ("evaluate_settings",) if key in known},
+    }
+    identity = [_hash_files(model), metrics, measure]
+    return {
+        **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
+        SCORES: json.dumps(scores_of(metrics)),
+        **measure,
+        **tracking.source_tags(),
+        **circumstances(),
+        "data_version": run.data_version,
+        "settings_hash": run.settings_hash,
+        registry.CONTENT_HASH: hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if isinstance(value, float)}
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@contextmanager
+def _package(model: Path) -> Iterator["ModelPackage"]:
     """What the version consists of: weights, code, requirements, and a pair of images as input example."""
     import numpy as np
 
@@ -74,15 +127,24 @@ def _package(model: Path) -> "ModelPackage":
 
     rng = np.random.default_rng(0)
     pre, post = (encode_png(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(2))
-    return ModelPackage(
-        script=ROOT / "model" / "pyfunc.py",
-        artifacts={"model": model},
-        code=[ROOT / "model", ROOT / "xbd"],
-        example={"pre": pre, "post": post},
-        outputs=["localization", "damage"],
-        # Named and pinned here, because MLflow otherwise guesses them by running the model in a second process.
-        requirements=[f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS],
-    )
+    lock = read_lock()
+    with TemporaryDirectory() as folder:
+        constraints = Path(folder, "constraints.txt")
+        constraints.write_text("".join(f"{pin(name, lock)}\n" for name in lock), encoding="utf-8")
+        yield ModelPackage(
+            script=ROOT / "model" / "pyfunc.py",
+            artifacts={"model": model},
+            code=[ROOT / "model", ROOT / "xbd"],
+            example={"pre": pre, "post": post},
+            outputs=["localization", "damage"],
+            # Named here, because MLflow otherwise guesses them by running the model in a second process. The
+            # constraints hold whatever these bring with them to the lock as well.
+            requirements=[
+                *(pin(name, lock) for name in REQUIREMENTS),
+                f"torch=={importlib.metadata.version('torch').partition('+')[0]}",
+                f"-c {constraints}",
+            ],
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,5 +1,6 @@
-"""The model registry: packages a model as a version, moves aliases, tags versions, fetches them."""
+"""The one door to MLflow for models: packages one as a version, moves aliases, sets tags, fetches versions."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
 
-CHALLENGER, PRODUCTION = "challenger", "production"
+CONTENT_HASH = "content_hash"  # the tag by which a version is found again
+DIGEST = 36  # characters of a data version that MLflow keeps as the digest of a dataset, at most
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class ModelPackage:
 
     script: file that MLflow loads as the model's code; code: packages that it imports. artifacts: files by the name
     the script knows them by. example: one row of encoded files by column; outputs: columns of the answer.
+    requirements: lines for pip, which may name a file of constraints.
     """
 
     script: Path
@@ -38,13 +44,43 @@ class ModelPackage:
     requirements: Sequence[str]
 
 
-def register_model(run: "Run", name: str, package: ModelPackage, tags: Mapping[str, str]) -> ModelVersion:
-    """Logs a pyfunc model with the run and makes it a version of `name`, the new challenger.
+@dataclass(frozen=True)
+class DataUse:
+    """A version of the prepared data and what it was used for: "training" or "evaluation"."""
 
+    data_version: str
+    context: str
+
+
+def register_model(
+    run: "Run",
+    name: str,
+    package: ModelPackage,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    data: Sequence[DataUse],
+) -> ModelVersion:
+    """Logs a pyfunc model with the run and makes it a version of `name`.
+
+    metrics: of the model, measured on the last of `data`; both become part of the run and of the model in MLflow.
     Raises TrackingError; MLflow's own patience with its server goes before that, because the model may be large.
     """
     with asking("Register again when that is mended."):
-        return _register_model(run, name, package, tags)
+        return _register_model(run, name, package, tags, metrics, data)
+
+
+def find_content(name: str, content_hash: str) -> ModelVersion | None:
+    """The oldest version of the model that carries this content hash, or None; raises TrackingError."""
+    query = f"name = '{name}' and tags.{CONTENT_HASH} = '{content_hash}'"
+    with asking(), impatience():
+        found = client().search_model_versions(query)
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def run_tags(run: "Run") -> dict[str, str]:
+    """Tags of a run; raises TrackingError."""
+    with asking(), impatience():
+        return dict(client().get_run(run.run_id).data.tags)
 
 
 def find_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion | None:
@@ -73,14 +109,45 @@ def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
             client().set_model_version_tag(version.name, version.version, key, value)
 
 
-def download_model(uri: str) -> Path:
+def model_tags(name: str) -> dict[str, str]:
+    """Tags of the registered model, which all its versions share; raises TrackingError."""
+    with asking(), impatience():
+        return dict(client().get_registered_model(name).tags)
+
+
+def tag_model(name: str, key: str, value: str) -> None:
+    """Sets a tag of the registered model; raises TrackingError."""
+    with asking(), impatience():
+        client().set_registered_model_tag(name, key, value)
+
+
+def untag_model(name: str, key: str) -> None:
+    """Removes a tag of the registered model, if it is there; raises TrackingError."""
+    with asking(), impatience():
+        client().delete_registered_model_tag(name, key)
+
+
+def log_texts(version: ModelVersion, texts: Mapping[str, str]) -> None:
+    """Stores texts, by their paths, with the run of the version; a version without a run keeps none.
+
+    Raises TrackingError.
+    """
+    if not version.run_id:
+        return
+    with asking("Restore the run of the version."), impatience():
+        for path, text in texts.items():
+            client().log_text(version.run_id, text, path)
+
+
+def download_model(uri: str, to: Path | None = None) -> Path:
     """Local model directory of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
+    to: folder for what is fetched; else MLflow chooses one that stays.
     Raises TrackingError where there is none, or the store or its files cannot be reached.
     """
     reach()  # MLflow's own requests, for files that may be large, would try for minutes
     try:
-        root = mlflow.artifacts.download_artifacts(artifact_uri=uri)
+        root = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if to is None else str(to))
     except (MlflowException, OSError) as error:
         raise TrackingError(
             f"{uri}: cannot be fetched ({reason(error)}). Register or promote a model first."
@@ -89,7 +156,14 @@ def download_model(uri: str) -> Path:
     return Path(root, flavour["artifacts"]["model"]["path"])
 
 
-def _register_model(run: "Run", name: str, package: ModelPackage, tags: Mapping[str, str]) -> ModelVersion:
+def _register_model(
+    run: "Run",
+    name: str,
+    package: ModelPackage,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    data: Sequence[DataUse],
+) -> ModelVersion:
     client()
     with mlflow.start_run(run_id=run.run_id):
         info = mlflow.pyfunc.log_model(
@@ -101,16 +175,27 @@ def _register_model(run: "Run", name: str, package: ModelPackage, tags: Mapping[
             input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
             pip_requirements=list(package.requirements),
         )
+    datasets = [_dataset(use) for use in data]
+    client().log_inputs(run.run_id, datasets)
+    measured, now = datasets[-1].dataset, int(time.time() * 1000)
+    points = [
+        Metric(key, value, now, 0, info.model_id, measured.name, measured.digest) for key, value in metrics.items()
+    ]
+    client().log_batch(run.run_id, metrics=points)
     try:
         client().create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client().create_model_version(
+    return client().create_model_version(
         name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
     )
-    client().set_registered_model_alias(name, CHALLENGER, version.version)
-    return version
+
+
+def _dataset(use: DataUse) -> DatasetInput:
+    source = CodeDatasetSource(tags={"data_version": use.data_version})
+    dataset = MetaDataset(source, name="prepared", digest=use.data_version[:DIGEST])  # type: ignore[abstract]
+    return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", use.context)])
 
 
 def _binary_columns(names: Iterable[str]) -> Schema:

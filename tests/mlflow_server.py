@@ -19,10 +19,18 @@ from components import connection
 
 
 class MlflowServer:
-    """Keeps its runs and their files in `folder`, over restarts too."""
+    """Keeps its runs and their files in `folder`, over restarts too.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    database, artifacts: where they are kept instead; settings: variables of the server's environment.
+    """
+
+    def __init__(
+        self, folder: Path, database: str | None = None, artifacts: str | None = None, **settings: str
+    ) -> None:
+        self.folder, self.settings = folder, settings
+        # Of this store, for MLFLOW_TRACKING_URI without the server.
+        self.database = database or f"sqlite:///{folder / 'mlflow.db'}"
+        self.artifacts = artifacts or str(folder / "artifacts")
         folder.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
@@ -32,18 +40,13 @@ class MlflowServer:
         """For MLFLOW_TRACKING_URI."""
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def database(self) -> str:
-        """Its store, for MLFLOW_TRACKING_URI without the server."""
-        return f"sqlite:///{self.folder / 'mlflow.db'}"
-
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", self.database, "--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--backend-store-uri", self.database, "--artifacts-destination", self.artifacts]
         command += ["--workers", "1"]
         # Its job runner would take half a minute more to start, and gigabytes.
-        settings = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        settings = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **self.settings)
         with (self.folder / "server.log").open("ab") as log:
             # A session of its own, so that a signal reaches its worker too.
             self.process = subprocess.Popen(

@@ -1,0 +1,141 @@
+"""The gate in front of production: the scores of two versions, row by row, and whether the newer one may pass."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.params import PromoteParams
+from xbd.errors import InputError
+
+SCORES = "gate_scores"  # the tag of a version that holds what `scores_of` returns
+OVERALL, GRADE, DISASTER = "score", "damage_f1_", "disaster "
+COLUMNS = ("", "candidate", "production", "difference", "at least", "verdict")
+
+
+class GateError(InputError):
+    """The version may not become production."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a version by row, and what they were measured on.
+
+    data_version: of the prepared scenes. settings: those of evaluate, as JSON. Each is None where nobody recorded it.
+    """
+
+    scores: Mapping[str, float]
+    data_version: str | None
+    settings: str | None
+
+    @property
+    def measure(self) -> tuple[str | None, str | None]:
+        """Scores compare only where this is equal."""
+        return self.data_version, self.settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. limit: the least that the candidate must have; None asks for nothing."""
+
+    name: str
+    candidate: float | None
+    production: float | None
+    limit: float | None
+
+    @property
+    def passes(self) -> bool:
+        """A score that is missing or NaN does not."""
+        return self.limit is None or (self.candidate is not None and self.candidate >= self.limit)
+
+
+def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What the gate compares, from metrics.json: the score over all, the F1 of grades, the scores of disasters."""
+    grades = {key: float(value) for key, value in metrics.items() if key.startswith(GRADE)}
+    disasters = metrics.get("per_disaster", {})
+    return {
+        OVERALL: float(metrics[OVERALL]),
+        **grades,
+        **{f"{DISASTER}{name}": float(scores[OVERALL]) for name, scores in disasters.items()},
+    }
+
+
+def scored(number: int | str, tags: Mapping[str, str]) -> Scored:
+    """The scores in the tags of a version; raises GateError where there are none.
+
+    A version that was registered before the gate had rows has a tag for each score, and the version of its data.
+    """
+    try:
+        if SCORES in tags:
+            scores = {name: float(value) for name, value in json.loads(tags[SCORES]).items()}
+        else:
+            scores = {key: float(tags[key]) for key in tags if key == OVERALL or key.startswith(GRADE)}
+        found = scores[OVERALL]
+    except (KeyError, ValueError, AttributeError):
+        raise GateError(f"version {number} has no usable tag score. Register it with its metrics.") from None
+    if found != found:  # NaN
+        raise GateError(f"version {number} has the score NaN. Evaluate and register it again.")
+    return Scored(scores, tags.get("scored_data_version", tags.get("data_version")), tags.get("evaluate_settings"))
+
+
+def compare(candidate: Scored, production: Scored | None, params: PromoteParams) -> list[Row]:
+    """The rows of the comparison: the minimum, and where there is a production version each of its scores."""
+    rows = [Row("minimum", candidate.scores[OVERALL], None, params.minimum_score)]
+    known = {} if production is None else production.scores
+    for name in {**known, **candidate.scores}:
+        now, before = candidate.scores.get(name), known.get(name)
+        rows.append(Row(name, now, before, None if before is None else before - _tolerance(name, params)[1]))
+    return rows
+
+
+def decide(rows: Sequence[Row], params: PromoteParams) -> str:
+    """The reason to promote; raises GateError with the reasons not to."""
+    refusals = [_refusal(row, params) for row in rows if not row.passes]
+    if refusals:
+        raise GateError(f"{'; '.join(refusals)}. Train a better one, or change the limits of the gate.")
+    minimum, score = rows[0], next(row for row in rows if row.name == OVERALL)
+    reason = f"score {_number(minimum.candidate)} reaches {params.minimum_score}"
+    if score.production is None:
+        return f"{reason} and there was no production version"
+    compared = sum(row.limit is not None for row in rows[1:])
+    return f"{reason} and none of {compared} scores is worse than production's by more than its tolerance"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The comparison as lines of text with aligned columns."""
+    lines = [COLUMNS]
+    for row in rows:
+        both = row.candidate is not None and row.production is not None
+        difference = f"{row.candidate - row.production:+.4f}" if both else "-"  # type: ignore[operator]
+        verdict = "-" if row.limit is None else "passes" if row.passes else "refused"
+        lines.append(
+            (row.name, _number(row.candidate), _number(row.production), difference, _number(row.limit), verdict)
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(part.rjust(w) for part, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )
+
+
+def _tolerance(name: str, params: PromoteParams) -> tuple[str, float]:
+    """The parameter that limits this row, and its value."""
+    if name.startswith(GRADE) and params.grade_tolerance is not None:
+        return "grade_tolerance", params.grade_tolerance
+    if name.startswith(DISASTER) and params.disaster_tolerance is not None:
+        return "disaster_tolerance", params.disaster_tolerance
+    return "tolerance", params.tolerance
+
+
+def _refusal(row: Row, params: PromoteParams) -> str:
+    if row.name == "minimum":
+        return f"score {_number(row.candidate)} is below promote.minimum_score {params.minimum_score}"
+    parameter, tolerance = _tolerance(row.name, params)
+    return (
+        f"{row.name} {_number(row.candidate)} is worse than production's {_number(row.production)} by more than "
+        f"promote.{parameter} {tolerance}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,70 @@
+"""Scores production anew on the data that a candidate was scored on, so that the two compare."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from components.gate import GateError, Scored, scores_of
+from components.params import EvaluateParams, Params
+from components.prepared import local_scenes
+from components.storage import Location
+
+if TYPE_CHECKING:
+    from components.registry import ModelVersion
+
+PREFIX = "rescored."  # of tags that keep scores by what they were measured on
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """data: the prepared scenes. params: their section evaluate goes for a candidate that does not name its own."""
+
+    data: Sequence[Location]
+    params: Params
+
+
+def known_scores(version: "ModelVersion", like: Scored) -> Scored | None:
+    """Scores of the version measured as those of `like`, if it was scored anew that way before."""
+    found = dict(version.tags).get(_tag(like))
+    return None if found is None else Scored(json.loads(found), *like.measure)
+
+
+def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
+    """Scores the registered version as the scores of `like` were measured.
+
+    Raises GateError where the data are of another version, and what evaluate raises.
+    """
+    from components import registry
+    from components.evaluate import evaluate
+    from xbd.scenes import data_version
+
+    settings = how.params.evaluate
+    if like.settings is not None:
+        settings = EvaluateParams.model_validate_json(
+            json.dumps({**settings.model_dump(), **json.loads(like.settings)})
+        )
+    with local_scenes(how.data) as scenes, TemporaryDirectory() as folder:
+        found = data_version(scenes)
+        if found != like.data_version:
+            raise GateError(
+                f"{' '.join(map(str, how.data))}: is data version {found}, expected {like.data_version}, on which the "
+                "candidate was scored. Give the location of those scenes, or score the candidate on these."
+            )
+        model = registry.download_model(f"models:/{version.name}/{version.version}", Path(folder))
+        params = how.params.model_copy(update={"evaluate": settings})
+        return Scored(scores_of(evaluate(scenes, model, Path(folder, "evaluate"), params)), *like.measure)
+
+
+def keep_scores(version: "ModelVersion", found: Scored) -> None:
+    """Records them as a tag of the version; raises TrackingError."""
+    from components import registry
+
+    registry.tag_version(version, {_tag(found): json.dumps(found.scores)})
+
+
+def _tag(of: Scored) -> str:
+    return PREFIX + hashlib.sha256(json.dumps(of.measure).encode()).hexdigest()[:16]
