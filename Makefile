@@ -31,7 +31,7 @@ demo-predict:
 	@echo
 	@echo "Score on the held-out test scenes:"
 	@python -c 'import json; \
-	    [print(f"    {key:26}{value:.4f}") for key, value in json.load(open("output/evaluate/metrics.json")).items() \
+	    [print(f"    {key:32}{value:.4f}") for key, value in json.load(open("output/evaluate/metrics.json")).items() \
 	    if isinstance(value, float)]'
 	@echo "Prediction:        output/predict/picture.png"
 	@echo "Report picture:    output/evaluate/report.png"

@@ -107,15 +107,23 @@ def define(params: Params, image: str) -> Any:
             configure(scored, "evaluate", device, image, placement)
             registered = steps.register(
                 model=trained.outputs["model"],
-                evaluation=scored.outputs["Output"],
+                evaluation=scored.outputs["location"],
                 root=root,
                 register=register,
+                image=image,
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
             )
             configure(registered, "register", device, image, placement)
             with dsl.If(auto_promote == True):  # noqa: E712
-                promoted = steps.promote(version=registered.output, promote=promote, mlflow_uri=mlflow_uri)
+                promoted = steps.promote(
+                    version=registered.output,
+                    data=scored.outputs["data"],
+                    promote=promote,
+                    evaluate=evaluate,
+                    mlflow_uri=mlflow_uri,
+                    s3_endpoint=s3_endpoint,
+                )
                 configure(promoted, "promote", device, image, placement)
 
     return dual_hrnet

@@ -47,7 +47,7 @@ def evaluate(
         directory, scenes = give(local_input(model)), give(local_scenes(data))
         metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files)
         if run is not None:
-            _track(run, folder, metrics, scenes)
+            _track(run, folder, metrics, scenes, params.evaluate)
     return metrics
 
 
@@ -143,14 +143,17 @@ def _find_run(run_file: Path) -> "Run":
     return tracking.read_run(run_file)
 
 
-def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path) -> None:
+def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: EvaluateParams) -> None:
     from components import tracking
     from xbd.scenes import data_version
 
     tracking.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
     for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.png"):
         tracking.log_file(run, out / name)
-    tracking.tag_run(run, {"evaluated_data_version": data_version(data)})
+    # Scores compare only where both are equal. How many pictures are drawn changes no score.
+    settings = params.model_dump(mode="json", exclude={"pictures"})
+    tags = {"evaluated_data_version": data_version(data), "evaluate_settings": json.dumps(settings, sort_keys=True)}
+    tracking.tag_run(run, tags)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

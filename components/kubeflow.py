@@ -49,7 +49,8 @@ NEEDS = {
     "train": Needs("1", "2Gi"),
     "evaluate": Needs("8", "24Gi", "60Gi", gpu=True, retries=2),
     "register": Needs("1", "8Gi"),
-    "promote": Needs("1", "2Gi", cached=False),
+    # It may have to score production as evaluate scored the new version.
+    "promote": Needs("8", "24Gi", "60Gi", gpu=True, cached=False),
     "finish": Needs("1", "2Gi", cached=False),
 }
 
@@ -104,7 +105,7 @@ def evaluate(
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
     report: Output[HTML],
-) -> str:
+) -> NamedTuple("Scored", [("location", str), ("data", list[str])]):  # type: ignore[valid-type]
     from components import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
@@ -113,20 +114,33 @@ def evaluate(
 
 @component
 def register(
-    model: Input[Model], evaluation: str, root: str, register: dict[str, Any], mlflow_uri: str, s3_endpoint: str
+    model: Input[Model],
+    evaluation: str,
+    root: str,
+    register: dict[str, Any],
+    image: str,
+    mlflow_uri: str,
+    s3_endpoint: str,
 ) -> str:
     from components import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
-        return tasks.register(model, evaluation, root, {"register": register})
+        return tasks.register(model, evaluation, root, image, {"register": register})
 
 
 @component
-def promote(version: str, promote: dict[str, Any], mlflow_uri: str) -> str:
+def promote(
+    version: str,
+    data: list[str],
+    promote: dict[str, Any],
+    evaluate: dict[str, Any],
+    mlflow_uri: str,
+    s3_endpoint: str,
+) -> str:
     from components import tasks
 
-    with tasks.task(mlflow_uri):
-        return tasks.promote(version, {"promote": promote})
+    with tasks.task(mlflow_uri, s3_endpoint):
+        return tasks.promote(version, data, {"promote": promote, "evaluate": evaluate})
 
 
 @component

@@ -66,7 +66,32 @@ def register_model(
     Raises TrackingError; MLflow's own patience with its server goes before that, because the model may be large.
     """
     with asking("Register again when that is mended."):
-        return _register_model(run, name, package, tags, metrics, data)
+        client()
+        with mlflow.start_run(run_id=run.run_id):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(package.script),
+                artifacts={key: str(path) for key, path in package.artifacts.items()},
+                code_paths=[str(path) for path in package.code],
+                signature=ModelSignature(_binary_columns(package.example), _binary_columns(package.outputs)),
+                input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
+                pip_requirements=list(package.requirements),
+            )
+        datasets = [_dataset(use) for use in data]
+        client().log_inputs(run.run_id, datasets)
+        measured, now = datasets[-1].dataset, int(time.time() * 1000)
+        points = [
+            Metric(key, value, now, 0, info.model_id, measured.name, measured.digest) for key, value in metrics.items()
+        ]
+        client().log_batch(run.run_id, metrics=points)
+        try:
+            client().create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return client().create_model_version(
+            name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
+        )
 
 
 def find_content(name: str, content_hash: str) -> ModelVersion | None:
@@ -154,42 +179,6 @@ def download_model(uri: str, to: Path | None = None) -> Path:
         ) from error
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])
-
-
-def _register_model(
-    run: "Run",
-    name: str,
-    package: ModelPackage,
-    tags: Mapping[str, str],
-    metrics: Mapping[str, float],
-    data: Sequence[DataUse],
-) -> ModelVersion:
-    client()
-    with mlflow.start_run(run_id=run.run_id):
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(package.script),
-            artifacts={key: str(path) for key, path in package.artifacts.items()},
-            code_paths=[str(path) for path in package.code],
-            signature=ModelSignature(_binary_columns(package.example), _binary_columns(package.outputs)),
-            input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
-            pip_requirements=list(package.requirements),
-        )
-    datasets = [_dataset(use) for use in data]
-    client().log_inputs(run.run_id, datasets)
-    measured, now = datasets[-1].dataset, int(time.time() * 1000)
-    points = [
-        Metric(key, value, now, 0, info.model_id, measured.name, measured.digest) for key, value in metrics.items()
-    ]
-    client().log_batch(run.run_id, metrics=points)
-    try:
-        client().create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return client().create_model_version(
-        name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
-    )
 
 
 def _dataset(use: DataUse) -> DatasetInput:

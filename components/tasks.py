@@ -115,41 +115,55 @@ def evaluate(
     metrics: Any,
     confusion: Any,
     report: Artifact,
-) -> str:
-    """Scores the model; the score, the confusion matrix and the report go to Kubeflow. Returns the location."""
+) -> tuple[str, list[str]]:
+    """Scores the model; the score, the confusion matrix and the report go to Kubeflow.
+
+    Returns where metrics.json lies, and the locations of the scenes that were scored.
+    """
     from components.evaluate import evaluate
     from components.prepare import SPLIT_SOURCES
-    from xbd.scenes import SOURCES
 
     params = params_of(sections)
-    wanted = {source for split in params.evaluate.splits for source in ([split] if split in SOURCES else SPLIT_SOURCES)}
+    wanted = {
+        source
+        for split in params.evaluate.splits
+        for source in ([split] if split in ("test", "hold") else SPLIT_SOURCES)  # `choose_split` makes the others
+    }
     used = _of_sources(parts, wanted)
     versions = sorted(part.metadata["version"] for part in used)
     key = _key(versions, model.metadata["version"], params.evaluate.model_dump(), _code_version())
     out = join(root, f"evaluate/{key}")
-    found = evaluate([_location(part) for part in used], _location(model), out, params, run_file=model.metadata["run"])
+    data = [_location(part) for part in used]
+    found = evaluate(data, _location(model), out, params, run_file=model.metadata["run"])
     for name, value in found.items():
         if isinstance(value, float):
             metrics.log_metric(name, value)
     _show_confusion(out, confusion)
     _write_report(out, report)
-    return str(out)
+    return str(out), data
 
 
-def register(model: Artifact, evaluation: str, root: str, sections: Sections) -> str:
-    """Registers the scored model; returns its URI."""
+def register(model: Artifact, evaluation: str, root: str, image: str, sections: Sections) -> str:
+    """Registers the scored model, which `image` made; returns its URI."""
     from components.register import register
 
-    out = join(root, f"register/{_key(evaluation)}")
-    return register(_location(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params_of(sections))
+    os.environ.update(DUAL_HRNET_IMAGE=image)
+    params = params_of(sections)
+    out = join(root, f"register/{_key(evaluation, params.register_.name)}")
+    return register(_location(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params)
 
 
-def promote(uri: str, sections: Sections) -> str:
-    """Promotes the version if it passes the gate; returns the decision."""
+def promote(uri: str, data: Sequence[str], sections: Sections) -> str:
+    """Promotes the version if it passes the gate; returns the decision.
+
+    data: the scenes that the version was scored on; production is scored on them too, where it was not.
+    """
     from components.promote import promote
+    from components.rescoring import Rescoring
 
+    params = params_of(sections)
     name, version = uri.removeprefix("models:/").rsplit("/", 1)
-    return promote(name, params_of(sections).promote, version=int(version))
+    return promote(name, params.promote, version=int(version), rescoring=Rescoring(data, params))
 
 
 def finish(state: str, message: str, sections: Sections) -> None:

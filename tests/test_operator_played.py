@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import environment, succeed, tree, write_params
 from s3_server import S3Server
@@ -62,6 +63,12 @@ class Pod:
     def _local(self, value: str, folder: Path) -> str:
         return value.replace("/scratch", str(folder), 1) if value.startswith("/scratch") else value
 
+    def kill(self) -> None:
+        """As when its node is lost: all its processes at once."""
+        agent = psutil.Process(self.process.pid)
+        for process in [*agent.children(recursive=True), agent]:
+            process.kill()
+
     def starts_again(self, code: int) -> bool:
         """Whether the operator starts a pod again that ended with this code."""
         assert self.replica["restartPolicy"] == "ExitCode"
@@ -107,9 +114,11 @@ class Played:
         port = free_port()
         return [Pod(self.job, index, port, self.folder / f"pod-{index}", self.s3.environment) for index in range(2)]
 
-    def run(self) -> None:
+    def run(self, disturb: Any = None) -> None:
         """Until the master has succeeded; pods that may are started again, all of them when one is."""
         pods = self.start()
+        if disturb is not None:
+            disturb(pods)
         deadline = time.monotonic() + 240
         while (codes := [exit_code(pod, deadline) for pod in pods]) != [0, 0]:
             logs = "\n".join(pod.log.read_text() for pod in pods)
@@ -154,3 +163,21 @@ def test_two_nodes_of_two_train_what_four_processes_of_one_node_train(
     launch: list[str | Path] = ["--standalone", "--nproc-per-node", "4", "-m", "components.train", "--params", params]
     succeed("launch", *launch, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
     assert (tmp_path / "out" / "model" / "model.safetensors").read_bytes() == undisturbed["model/model.safetensors"]
+
+
+def test_a_lost_node_comes_back_and_the_weights_are_those_of_the_undisturbed_run(
+    undisturbed: dict[str, bytes], reachable: S3Server, prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    played = Played(reachable, prepared, tmp_path_factory.mktemp("lost"))
+
+    def lose_the_worker(pods: list[Pod]) -> None:
+        written = "pod-0/cache"
+        deadline = time.monotonic() + 120
+        while not list((played.folder / written).rglob("checkpoint.json")):
+            assert time.monotonic() < deadline and pods[0].process.poll() is None, pods[0].log.read_text()
+            time.sleep(0.02)
+        pods[1].kill()
+
+    played.run(lose_the_worker)
+    assert played.restarts == 1
+    assert played.output()["model/model.safetensors"] == undisturbed["model/model.safetensors"]

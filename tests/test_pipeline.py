@@ -97,7 +97,9 @@ def test_each_task_has_image_resources_retries_and_caching(graph: Any) -> None:
         resources = container["resources"]
         assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == (needs.cpu, needs.cpu)
         assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == (needs.memory, needs.memory)
-        assert resources.get("accelerator", {}).get("resourceCount") == ("1" if step == "evaluate" else None)
+        assert resources.get("accelerator", {}).get("resourceCount") == (
+            "1" if step in ("evaluate", "promote") else None
+        )
         attempts = {"fetch": 4, "prepare": 4, "evaluate": 2}.get(step)
         assert task.get("retryPolicy", {}).get("maxRetryCount") == attempts
         assert task["cachingOptions"].get("enableCache", False) == (step not in ("promote", "finish"))
