@@ -22,7 +22,7 @@ install: .venv/installed ## create .venv with the locked packages
 
 demo: install ## the main job on a synthetic sample: data to registered model, scores printed at the end
 	dvc repro
-	python -m components.promote --params params.yaml
+	python -m components.promote --params params.yaml --data data/prepared
 	$(MAKE) --no-print-directory demo-predict
 
 demo-predict:
