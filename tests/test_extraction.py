@@ -132,23 +132,23 @@ def test_several_gzip_streams_in_a_row_are_one_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "finding"),
     [
-        (Entry("../evil.png"), "outside"),
-        (Entry("train/images/../../../evil.png"), "outside"),
+        (Entry("../evil.png"), "leads elsewhere"),
+        (Entry("train/images/../../../evil.png"), "leads elsewhere"),
         (Entry("train/images/../../inside.png"), "leads elsewhere"),
         (Entry("x/../" + IMAGE), "leads elsewhere"),
         (Entry("/etc/evil"), "leads elsewhere"),
         (Entry("/" + IMAGE), "leads elsewhere"),
-        (Entry("../outside", kind=tarfile.DIRTYPE), "outside"),
+        (Entry("../outside", kind=tarfile.DIRTYPE), "leads elsewhere"),
         (Entry("/abs", kind=tarfile.DIRTYPE), "leads elsewhere"),
-        (Entry(IMAGE, kind=tarfile.SYMTYPE, link="/etc/passwd"), "absolute path"),
-        (Entry(IMAGE, kind=tarfile.SYMTYPE, link="../../../../etc/passwd"), "outside"),
+        (Entry(IMAGE, kind=tarfile.SYMTYPE, link="/etc/passwd"), "is a link"),
+        (Entry(IMAGE, kind=tarfile.SYMTYPE, link="../../../../etc/passwd"), "is a link"),
         (Entry(IMAGE, kind=tarfile.SYMTYPE, link="other.png"), "is a link"),
         (Entry("train", kind=tarfile.SYMTYPE, link="."), "is a link"),
         (Entry(IMAGE, kind=tarfile.LNKTYPE, link=LABEL), "is a link"),
-        (Entry(IMAGE, kind=tarfile.LNKTYPE, link="/etc/passwd"), "absolute path"),
-        (Entry(IMAGE, kind=tarfile.CHRTYPE), "special file"),
-        (Entry("README", kind=tarfile.BLKTYPE), "special file"),
-        (Entry(IMAGE, kind=tarfile.FIFOTYPE), "special file"),
+        (Entry(IMAGE, kind=tarfile.LNKTYPE, link="/etc/passwd"), "is a link"),
+        (Entry(IMAGE, kind=tarfile.CHRTYPE), "is a device or a pipe"),
+        (Entry("README", kind=tarfile.BLKTYPE), "is a device or a pipe"),
+        (Entry(IMAGE, kind=tarfile.FIFOTYPE), "is a device or a pipe"),
         (Entry(IMAGE, size=10**15), "claims 1000000000000000 bytes"),
         (Entry("README", size=64 * 2**20 + 1), "claims 67108865 bytes"),
         (Entry(IMAGE, size=-512), "claims -512 bytes"),
@@ -201,14 +201,17 @@ def test_an_endless_chain_of_long_names_is_refused(tmp_path: Path) -> None:
     assert "is truncated, damaged" in refusal(tmp_path / "a.tar", long_name * 5000)
 
 
-@pytest.mark.parametrize("header", [{"GNU.sparse.map": "1,x"}, {"path": "train\0images"}])
-def test_headers_that_the_parser_stumbles_over_are_refused(header: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("header", "finding"),
+    [({"GNU.sparse.map": "1,x"}, "is truncated, damaged"), ({"path": "train\0images"}, "has a NUL in its name")],
+)
+def test_headers_that_no_system_could_follow_are_refused(header: dict[str, str], finding: str, tmp_path: Path) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("README")
         info.pax_headers = header
         tar.addfile(info)
-    assert "is truncated, damaged" in refusal(tmp_path / "a.tar", packed.getvalue())
+    assert finding in refusal(tmp_path / "a.tar", packed.getvalue())
 
 
 WHOLE = pack(Entry(IMAGE, random.Random(1).randbytes(2_000)), Entry("README"), Entry(LABEL, b"{}" * 300))

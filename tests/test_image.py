@@ -149,7 +149,15 @@ def test_make_image_names_the_commit(tmp_path: Path) -> None:
     ):
         subprocess.run(["git", *arguments], cwd=copy, check=True)
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=copy, text=True)[:12]
-    command = ["make", "--dry-run", "image", "DOCKER=podman", "IMAGE=r.example.org/i", "IMAGE_ARGUMENTS=--pull"]
+    command = [
+        "make",
+        "--no-print-directory",
+        "--dry-run",
+        "image",
+        "DOCKER=podman",
+        "IMAGE=r.example.org/i",
+        "IMAGE_ARGUMENTS=--pull",
+    ]
     printed = " ".join(subprocess.check_output(command, cwd=copy, text=True).replace("\\\n", " ").split())
     assert printed == (
         f'DOCKER_BUILDKIT=1 podman build --tag "r.example.org/i:{commit}" --build-arg REVISION="{commit}" '
