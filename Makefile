@@ -34,7 +34,7 @@ demo-predict:
 	    [print(f"    {key:32}{value:.4f}") for key, value in json.load(open("output/evaluate/metrics.json")).items() \
 	    if isinstance(value, float)]'
 	@echo "Prediction:        output/predict/picture.png"
-	@echo "Report picture:    output/evaluate/report.png"
+	@echo "Report:            output/evaluate/report.html"
 	@echo "Registered model:  $$(python -c 'import json; print(json.load(open("output/register/version.json"))["uri"])')" \
 	    "(alias production); make ui shows it"
 

@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,8 @@ from components.prepared import local_scenes
 from components.storage import LOCATIONS, Location, local_input, local_output
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from components.tracking import Run
-    from model.evaluation import SceneResult
+    from model.evaluation import Evaluation, SceneResult
 
 
 def evaluate(
@@ -27,12 +26,14 @@ def evaluate(
     *,
     submission: Location | None = None,
     run_file: Location | None = None,
+    history: Location | None = None,
 ) -> dict[str, Any]:
     """Scores the model on the splits of `params.evaluate`, in the scenes of one location or several.
 
-    Writes `out`/metrics.json, confusion.csv, scenes.csv and report.png.
+    Writes `out`/metrics.json, confusion.csv, scenes.csv and report.html.
     submission: folder for predictions and targets in the official file format, so that the official scorer can
     confirm the numbers. run_file: run.json of the training, whose MLflow run is continued; None does not track.
+    history: history.csv of the training, for the report's curves.
     Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError.
     """
     from model.submission import is_submission_file
@@ -44,54 +45,69 @@ def evaluate(
         files = None if submission is None else give(local_output(submission, replaces=is_submission_file))
         # A wrong run ends the step before the work, not after it.
         run = None if run_file is None else _find_run(give(local_input(run_file)))
+        curves = None if history is None else give(local_input(history))
         directory, scenes = give(local_input(model)), give(local_scenes(data))
-        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files)
+        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves)
         if run is not None:
             _track(run, folder, metrics, scenes, params.evaluate)
     return metrics
 
 
 def _evaluate(
-    data: Path, model: Path, out: Path, params: EvaluateParams, unclassified_as: int | None, submission: Path | None
+    data: Path,
+    model: Path,
+    out: Path,
+    params: EvaluateParams,
+    unclassified_as: int | None,
+    submission: Path | None,
+    history: Path | None,
 ) -> dict[str, Any]:
     import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from model.evaluation import Evaluation
+    from model.evaluation import Evaluation, vote
     from model.inference import Prediction, Predictor, Probabilities, load_model
-    from model.report import Picture, draw_predictions
+    from model.report import choose, show, thumbnail, write_report
     from model.submission import SubmissionWriter, is_submission_file
-    from xbd.dataset import Scenes
+    from xbd.dataset import Sample, Scenes
     from xbd.folders import new_folder
     from xbd.scenes import describe
 
     scenes = Scenes(data, params.splits)
     predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
-    print(f"evaluate {', '.join(params.splits)}: {describe(scenes.records)}")
+    what = f"{', '.join(params.splits)}: {describe(scenes.records)}"
+    print(f"evaluate {what}")
+
+    def predict(sample: Sample) -> tuple[Prediction, Probabilities]:
+        prediction, probabilities = predictor.probabilities(sample.pre, sample.post)
+        return Prediction(*(part.cpu() for part in prediction)), Probabilities(*(part.cpu() for part in probabilities))
 
     evaluation = Evaluation(params.per_building == "vote", unclassified_as)
-    # Spread over the index and not the first ones, which are all of one disaster.
-    shown = {len(scenes) * i // params.pictures for i in range(params.pictures)}
-    pictures = []
+    thumbnails = []
     pairs = zip(tqdm(scenes.records, "evaluate", disable=None), DataLoader(scenes, batch_size=1), strict=True)
     with nullcontext() if submission is None else new_folder(submission, is_submission_file) as folder:
         writer = None if folder is None or unclassified_as is None else SubmissionWriter(folder, unclassified_as)
-        for number, (record, sample) in enumerate(pairs):
-            prediction, probabilities = predictor.probabilities(sample.pre, sample.post)
-            prediction = Prediction(*(part.cpu() for part in prediction))
-            probabilities = Probabilities(*(part.cpu() for part in probabilities))
-            scored = evaluation.add(record, prediction, probabilities, sample.mask)
+        for record, sample in pairs:
+            scored = evaluation.add(record, *predict(sample), sample.mask)
             if writer is not None:
                 writer.add(record, scored, sample.mask)
-            if number in shown:
-                pre, post = (part[0].permute(1, 2, 0).numpy() for part in (sample.pre, sample.post))
-                pictures.append(Picture(record.scene, pre, post, sample.mask[0].numpy(), scored.damage[0].numpy()))
+            thumbnails.append(thumbnail(sample.post[0].permute(1, 2, 0).numpy(), scored))
+
+    # Which scenes are shown is known at the end only; predicting these few again keeps no image in memory until then.
+    shown = []
+    for why, number in choose(evaluation.scenes, params.pictures):
+        sample = Sample(*(part[None] for part in scenes[number]))
+        prediction, probabilities = predict(sample)
+        grading = vote(prediction, probabilities)
+        pre, post = (part[0].permute(1, 2, 0).numpy() for part in (sample.pre, sample.post))
+        scored = evaluation.scored(prediction, grading)
+        shown.append(show(why, evaluation.scenes[number], pre, post, sample.mask[0].numpy(), scored, grading))
 
     metrics = evaluation.metrics()
     out.mkdir(parents=True, exist_ok=True)
-    draw_predictions(pictures, out / "report.png")
-    _write_confusion(out / "confusion.csv", evaluation.counts)
+    write_report(out / "report.html", f"Evaluation on {what}", evaluation, thumbnails, shown, history)
+    _write_confusion(out / "confusion.csv", evaluation)
     _write_scenes(out / "scenes.csv", evaluation.scenes)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
@@ -108,19 +124,18 @@ def _unclassified_class(params: EvaluateParams, submission: Location | None) -> 
     return None
 
 
-def _write_confusion(path: Path, counts: "Tensor") -> None:
+def _write_confusion(path: Path, evaluation: "Evaluation") -> None:
     """Pixels of each target class by predicted class, and as a share of the target class."""
     from model.metric import confusion
     from xbd.overview import COLOURS
 
-    matrix = confusion(counts).tolist()
+    pixels, shares = confusion(evaluation.counts).tolist(), evaluation.confusion_shares()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted", "pixels", "share"])
-        for actual, row in enumerate(matrix):
-            for predicted, pixels in enumerate(row):
-                share = round(pixels / max(1, sum(row)), 4)
-                writer.writerow([COLOURS[actual][0], COLOURS[predicted][0], pixels, share])
+        for actual, predicted in product(range(len(pixels)), repeat=2):
+            names = COLOURS[actual][0], COLOURS[predicted][0]
+            writer.writerow([*names, pixels[actual][predicted], round(shares[actual][predicted], 4)])
 
 
 def _write_scenes(path: Path, scenes: Sequence["SceneResult"]) -> None:
@@ -148,7 +163,7 @@ def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: E
     from xbd.scenes import data_version
 
     tracking.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
-    for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.png"):
+    for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.html"):
         tracking.log_file(run, out / name)
     # Scores compare only where both are equal. How many pictures are drawn changes no score.
     settings = params.model_dump(mode="json", exclude={"pictures"})
@@ -165,9 +180,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, metavar="LOCATION", help="metrics.json and more are written here")
     parser.add_argument("--submission", metavar="LOCATION", help="also write the official scorer's files here")
     parser.add_argument("--run", metavar="LOCATION", help="run.json of train: go on with its MLflow run")
+    parser.add_argument("--history", metavar="LOCATION", help="history.csv of train: its curves in the report")
     a = parser.parse_args(argv)
     with errors_in_one_line():
-        metrics = evaluate(a.data, a.model, a.out, read_params(a), submission=a.submission, run_file=a.run)
+        files = {"submission": a.submission, "run_file": a.run, "history": a.history}
+        metrics = evaluate(a.data, a.model, a.out, read_params(a), **files)
     print("\n".join(f"{key:30} {value:.4f}" for key, value in metrics.items() if isinstance(value, float)))
 
 

@@ -65,7 +65,7 @@ class EvaluateParams(Section):
     """splits: what is scored. unclassified_as: target class of un-classified buildings, or "ignore".
 
     per_building: whether all pixels of a predicted building get the grade that its probabilities vote for.
-    pictures: scenes shown in the picture of predictions.
+    pictures: scenes of each kind shown in the report: best, median, worst.
     """
 
     splits: list[Literal["train", "validation", "out_of_event", "test", "hold"]] = Field(min_length=1)

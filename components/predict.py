@@ -28,7 +28,7 @@ def predict(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Locat
     from tqdm import tqdm
 
     from model.inference import Predictor, load_model
-    from model.report import Picture, draw_predictions
+    from model.picture import Picture, draw_predictions
     from xbd.images import encode_png, read_image
 
     with local_output(out) as folder, local_input(_find_model(model)) as directory:

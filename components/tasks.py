@@ -5,11 +5,11 @@ reference to them. A location is named by what its content depends on, so that t
 with the same data and parameters finds what an earlier one made, and a training that was interrupted goes on.
 """
 
-import base64
 import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,7 +104,7 @@ def train(
         _train_here(params, [_location(part) for part in used], out, processes)
     else:
         _train_in_cluster(f"train-{key}", image, params, [_location(part) for part in used], out)
-    _refer(model, join(out, "model"), run=join(out, "run.json"), version=key)
+    _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 
 def evaluate(
@@ -134,7 +134,8 @@ def evaluate(
     key = _key(versions, model.metadata["version"], params.evaluate.model_dump(), _code_version())
     out = join(root, f"evaluate/{key}")
     data = [_location(part) for part in used]
-    found = evaluate(data, _location(model), out, params, run_file=model.metadata["run"])
+    trained = {"run_file": model.metadata["run"], "history": model.metadata["history"]}
+    found = evaluate(data, _location(model), out, params, **trained)
     for name, value in found.items():
         if isinstance(value, float):
             metrics.log_metric(name, value)
@@ -280,9 +281,6 @@ def _show_confusion(out: Location, confusion: Any) -> None:
 
 
 def _write_report(out: Location, report: Artifact) -> None:
-    """The report as one page that needs no other file."""
-    with local_input(join(out, "report.png")) as path:
-        picture = base64.b64encode(path.read_bytes()).decode()
-    Path(report.path).parent.mkdir(parents=True, exist_ok=True)
-    page = f'<!doctype html><title>Report</title><img src="data:image/png;base64,{picture}" alt="predictions">'
-    Path(report.path).write_text(page, encoding="utf-8")
+    with local_input(join(out, "report.html")) as page:
+        Path(report.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(page, report.path)

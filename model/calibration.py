@@ -30,3 +30,10 @@ class Calibration:
         """
         gaps = (self.pixels[1] - self.confidence).abs()
         return float(gaps.sum() / max(1, int(self.pixels.sum())))
+
+    def curve(self) -> tuple[list[float], list[float]]:
+        """Mean confidence and share of right pixels, of each bin that has pixels."""
+        pixels = self.pixels.sum(0)
+        filled = pixels > 0
+        confidence, right = self.confidence[filled] / pixels[filled], self.pixels[1][filled] / pixels[filled]
+        return confidence.tolist(), right.tolist()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.buildings import grade, separate
+from model.buildings import Grading, grade, separate
 from model.calibration import Calibration
 from model.inference import Prediction, Probabilities
 from model.matching import building_scores, match_buildings
@@ -29,6 +29,11 @@ class SceneResult(NamedTuple):
     record: SceneRecord
     scores: dict[str, float] | None
     confusion: Tensor
+
+
+def vote(prediction: Prediction, probabilities: Probabilities) -> Grading:
+    """The single buildings of one scene's prediction, each part [1, ..., H, W] and on the CPU, with their grades."""
+    return grade(separate(prediction.localization[0].numpy()), probabilities.damage[0].numpy())
 
 
 class Evaluation:
@@ -53,13 +58,11 @@ class Evaluation:
 
         Returns what was scored: the prediction, with one grade a building if that is the result.
         """
-        grading = grade(separate(prediction.localization[0].numpy()), probabilities.damage[0].numpy())
+        grading = vote(prediction, probabilities)
         self._buildings += match_buildings(grading.labels, grading.grades, target[0].numpy(), self.unclassified_as)
         self._calibrate(prediction, probabilities, target)
 
-        scored, other = prediction, prediction._replace(damage=torch.from_numpy(grading.damage)[None])
-        if self.per_building:
-            scored, other = other, scored
+        scored, other = self._both(prediction, grading)
         self._other_counts += joint_counts(*other, target, self.unclassified_as)
         counts = joint_counts(*scored, target, self.unclassified_as)
         self.counts += counts
@@ -67,6 +70,25 @@ class Evaluation:
             self._groups[column, getattr(record, column)] += counts
         self.scenes.append(SceneResult(record, scene_score(counts), confusion(counts)))
         return scored
+
+    def scored(self, prediction: Prediction, grading: Grading) -> Prediction:
+        """What is scored of a scene: the prediction, with one grade a building if that is the result."""
+        return self._both(prediction, grading)[0]
+
+    def _both(self, prediction: Prediction, grading: Grading) -> tuple[Prediction, Prediction]:
+        """What is scored, and what stands beside it."""
+        voted = prediction._replace(damage=torch.from_numpy(grading.damage)[None])
+        return (voted, prediction) if self.per_building else (prediction, voted)
+
+    def confusion_shares(self) -> list[list[float]]:
+        """For each target class 0-4 the share of its pixels that was predicted as each class; 0 where it has none."""
+        pixels = confusion(self.counts).double()
+        shares: list[list[float]] = (pixels / pixels.sum(1, keepdim=True).clamp(min=1)).tolist()
+        return shares
+
+    def reliability(self) -> dict[str, tuple[list[float], list[float]]]:
+        """By part: mean confidence and share of right pixels, of each bin of confidences that has pixels."""
+        return {"localization": self._localization.curve(), "damage": self._damage.curve()}
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json: the official keys first, then what stands beside them."""

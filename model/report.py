@@ -1,28 +1,150 @@
-"""Pictures of predictions for people: pre, post, target and prediction side by side."""
+"""The report of an evaluation: one HTML page that a person can judge a model by."""
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from xbd.overview import Image, colour, draw_grid
+from model.buildings import Grading, buildings_of
+from model.evaluation import Evaluation, SceneResult
+from model.inference import Prediction
+from model.metric import GRADES
+from model.page import MARKS, SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
+from xbd.overview import COLOURS, Image
+
+# Paper, table 3: xView2's 5th place, scored by the challenge.
+PAPER = {"score": 0.7678, "localization_f1": 0.8657, "damage_f1": 0.7258}
+_OVERALL = {"score": "score", "localization_f1": "localization F1", "damage_f1": "damage F1"}
+_SIDE, _THUMBNAIL = 1024, 110  # pixels
 
 
-class Picture(NamedTuple):
-    """One row: title; pre, post: uint8 [H, W, 3]; target (None where unknown), prediction: uint8 [H, W]."""
+class Thumbnail(NamedTuple):
+    """A scene in the list of all: data URIs of its post image and its predicted damage."""
 
-    title: str
-    pre: Image
-    post: Image
-    target: Image | None
-    prediction: Image
+    post: str
+    damage: str
 
 
-def draw_predictions(pictures: Sequence[Picture], path: Path) -> None:
-    """Writes the rows as one PNG with a legend."""
-    rows = []
-    for picture in pictures:
-        panels = {"before": picture.pre, "after": picture.post}
-        if picture.target is not None:
-            panels["target"] = colour(picture.target)
-        rows.append((picture.title, panels | {"prediction": colour(picture.prediction)}))
-    draw_grid(rows, path)
+class Shown(NamedTuple):
+    """A scene of the gallery. why: such as "best"; the others are what the page shows of it."""
+
+    why: str
+    result: SceneResult
+    width: int
+    height: int
+    pre: str
+    post: str
+    target: str
+    damage: str
+    buildings: list[Outlined]
+
+
+def thumbnail(post: Image, prediction: Prediction) -> Thumbnail:
+    """post: uint8 [H, W, 3]; prediction: of one scene."""
+    return Thumbnail(photo(post, _THUMBNAIL, quality=70), mask(prediction.damage[0].numpy(), _THUMBNAIL))
+
+
+def choose(scenes: Sequence[SceneResult], count: int) -> list[tuple[str, int]]:
+    """Which scenes to look at, by their own score: `count` of the best, of the middle and of the worst, each once.
+
+    Returns why and the position in `scenes`. Scenes without a score, which have no building, are not among them.
+    """
+    ranked = sorted(
+        (number for number, scene in enumerate(scenes) if scene.scores is not None),
+        key=lambda number: (-_score(scenes[number]), scenes[number].record.scene),
+    )
+    middle = max(0, (len(ranked) - count) // 2)
+    kinds = {"best": ranked[:count], "worst": ranked[::-1][:count], "median": ranked[middle : middle + count]}
+    chosen: dict[int, str] = {}
+    for why, numbers in kinds.items():
+        for number in numbers:
+            chosen.setdefault(number, why)
+    return [(why, number) for why in ("best", "median", "worst") for number, kind in chosen.items() if kind == why]
+
+
+def show(
+    why: str, result: SceneResult, pre: Image, post: Image, target: Image, scored: Prediction, grading: Grading
+) -> Shown:
+    """A scene as the gallery shows it. pre, post: uint8 [H, W, 3]; target: uint8 [H, W] of 0-4 and 255."""
+    buildings = [
+        Outlined(
+            building.grade,
+            path_of(building.polygon),
+            f"{MARKS[building.grade].name}, confidence {building.confidence:.2f}, {building.area} pixels",
+        )
+        for building in buildings_of(grading)
+    ]
+    pictures = photo(pre, _SIDE), photo(post, _SIDE), mask(target, _SIDE), mask(scored.damage[0].numpy(), _SIDE)
+    return Shown(why, result, pre.shape[1], pre.shape[0], *pictures, buildings)
+
+
+def write_report(
+    path: Path,
+    title: str,
+    evaluation: Evaluation,
+    thumbnails: Sequence[Thumbnail],
+    shown: Sequence[Shown],
+    history: Path | None,
+) -> None:
+    """Writes the page. thumbnails: of `evaluation.scenes`, in their order; history: history.csv of the training."""
+    metrics = evaluation.metrics()
+    worst_first = sorted(
+        zip(evaluation.scenes, thumbnails, strict=True),
+        key=lambda pair: (pair[0].scores is None, _score(pair[0]), pair[0].record.scene),
+    )
+    page = render(
+        SHARED / "report.html",
+        {
+            "title": title,
+            "metrics": metrics,
+            "rows": _rows(metrics, evaluation.per_building),
+            "overall": _OVERALL,
+            "grades": ["localization", *GRADES],
+            "confusion": evaluation.confusion_shares(),
+            "classes": [COLOURS[number][0] for number in range(5)],
+            "disasters": bar_chart({name: _named(scores) for name, scores in metrics["per_disaster"].items()}),
+            "reliability": line_chart(
+                evaluation.reliability() | {"as sure as right": ([0, 1], [0, 1])}, "confidence", "share that is right"
+            ),
+            "curves": [] if history is None else _curves(history),
+            "shown": shown,
+            "scenes": worst_first,
+        },
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _rows(metrics: Mapping[str, Any], per_building: bool) -> list[tuple[str, Mapping[str, float]]]:
+    scored = " (what metrics.json calls the score)"
+    return [
+        (f"this model, each pixel its own grade{'' if per_building else scored}", metrics["per_pixel"]),
+        (f"this model, one grade a building{scored if per_building else ''}", metrics["per_building"]),
+        ("the paper, xView2 5th place", PAPER),
+    ]
+
+
+def _curves(history: Path) -> list[str]:
+    with history.open(newline="", encoding="utf-8") as file:
+        epochs = list(csv.DictReader(file))
+    columns = (
+        {"localization loss": "loss_localization", "damage loss": "loss_damage"},
+        {name: f"validation_{key}" for key, name in _OVERALL.items()},
+    )
+    charts = []
+    for lines, label in zip(columns, ("Lovász-softmax", "on validation scenes"), strict=True):
+        filled = {name: [row for row in epochs if row[column]] for name, column in lines.items()}
+        if all(filled.values()):
+            points = {
+                name: ([float(row["epoch"]) for row in rows], [float(row[lines[name]]) for row in rows])
+                for name, rows in filled.items()
+            }
+            charts.append(line_chart(points, "epoch", label))
+    return charts
+
+
+def _named(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: scores[key] for key, name in _OVERALL.items()}
+
+
+def _score(scene: SceneResult) -> float:
+    return 0.0 if scene.scores is None else scene.scores["score"]
