@@ -92,8 +92,7 @@ class _Normalize(torch.autograd.Function):
         )
         dx = None
         if ctx.needs_input_grad[0]:
-            sums = torch.stack([dy_xhat, dy_sum])
-            dist.all_reduce(sums)
+            sums = _gather(torch.stack([dy_xhat, dy_sum])).sum(0)
             scale = torch.rsqrt(variance + ctx.eps)
             if weight is not None:
                 scale = scale * weight
@@ -117,10 +116,19 @@ def _statistics(input: Tensor) -> tuple[Tensor, Tensor, int]:
     mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
     # In float64, which counts any number of pixels exactly; a few kilobytes.
     own = torch.cat([mean, variance, mean.new_tensor([count], dtype=torch.float64)])
-    ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(ranks, own)
-    means, variances, counts = torch.split(torch.stack(ranks), [channels, channels, 1], dim=1)
+    means, variances, counts = torch.split(_gather(own), [channels, channels, 1], dim=1)
     shares = counts / counts.sum()
     total_mean = (shares * means).sum(0)
     total_variance = (shares * (variances + (means - total_mean).square())).sum(0)
     return total_mean.to(x.dtype), total_variance.to(x.dtype), int(counts.sum())
+
+
+def _gather(own: Tensor) -> Tensor:
+    """The tensors of all ranks, [world size, ...].
+
+    Also where only their sum is asked for: so few numbers go between two processes in a third of the time that gloo's
+    sum over the ranks takes, measured.
+    """
+    ranks = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(ranks, own)
+    return torch.stack(ranks)
