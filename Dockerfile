@@ -47,6 +47,8 @@ USER 10001:10001
 ARG REVISION=unknown
 ARG SOURCE=unknown
 ARG VERSION=unknown
+# What the runs of this image say that they were made by: there is no repository in it.
+ENV DUAL_HRNET_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="dual-hrnet-pipeline" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.revision="${REVISION}" \

@@ -74,6 +74,15 @@ def circumstances() -> dict[str, str]:
     return {name: value for name, value in known.items() if value}
 
 
+def built_from() -> dict[str, str]:
+    """Git commit of which the image was built, and whether it had changes; empty where no image says so."""
+    revision = os.environ.get("DUAL_HRNET_REVISION", "unknown")
+    if revision == "unknown":
+        return {}
+    commit = revision.removesuffix("-dirty")
+    return {"git_commit": commit, "git_dirty": str(commit != revision).lower()}
+
+
 @contextmanager
 def impatience() -> Iterator[None]:
     """Requests of the block are answered, or fail, within seconds."""

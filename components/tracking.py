@@ -21,7 +21,17 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
-from components.connection import AwayError, TrackingError, asking, client, impatience, is_final, reason, store
+from components.connection import (
+    AwayError,
+    TrackingError,
+    asking,
+    built_from,
+    client,
+    impatience,
+    is_final,
+    reason,
+    store,
+)
 from components.outbox import PAUSE, Outbox, Refusal
 from components.system_metrics import SystemMetrics
 
@@ -168,12 +178,12 @@ def record_failure(experiment: str, tags: Mapping[str, str]) -> None:
 
 
 def source_tags() -> dict[str, str]:
-    """Git commit of the working directory, and whether it has changes; empty outside a repository."""
+    """Git commit of the working directory, or else of the image, and whether it has changes; empty where none is known."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        return {}
+        return built_from()
     return {"git_commit": commit, "git_dirty": str(bool(status.strip())).lower()}
 
 

@@ -121,7 +121,7 @@ def test_the_last_stage_needs_neither_root_nor_a_writable_file_system() -> None:
     (user,) = arguments_of("USER")
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)  # Kubernetes' runAsNonRoot takes no name
     assert names.index("USER") > max(position for position, name in enumerate(names) if name in ("RUN", "COPY", "FROM"))
-    environment = dict(pair.split("=", 1) for pair in arguments_of("ENV")[-1].split())
+    environment = dict(pair.split("=", 1) for line in arguments_of("ENV") for pair in line.split())
     assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
     assert {environment[name].split("/")[1] for name in ("HOME", "TMPDIR", "DVC_SITE_CACHE_DIR")} == {"tmp"}
     assert arguments_of("ENTRYPOINT") == ['["python", "-m"]']
@@ -129,6 +129,7 @@ def test_the_last_stage_needs_neither_root_nor_a_writable_file_system() -> None:
 
 def test_the_labels_say_what_the_image_holds() -> None:
     (labels,) = arguments_of("LABEL")
+    assert "DUAL_HRNET_REVISION=${REVISION}" in arguments_of("ENV")  # what its runs say
     for name in ("revision", "source", "version"):
         assert f'org.opencontainers.image.{name}="${{{name.upper()}}}"' in labels
     assert f'org.opencontainers.image.licenses="{project()["license"]}"' in labels

@@ -259,6 +259,9 @@ def test_source_tags_name_the_commit_and_whether_it_has_changes(
 
     monkeypatch.chdir(tmp_path)
     assert source_tags() == {}
+    for revision, dirty in (("0123456789ab", "false"), ("0123456789ab-dirty", "true")):  # as `make image` names it
+        monkeypatch.setenv("DUAL_HRNET_REVISION", revision)
+        assert source_tags() == {"git_commit": "0123456789ab", "git_dirty": dirty}
 
     def git(*arguments: str) -> str:
         command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
