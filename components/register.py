@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from components.tracking import Run
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "safetensors")  # and torch, which has no lock
+# What model/pyfunc.py and what it imports need; and torch, which has no lock.
+REQUIREMENTS = (
+    *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "safetensors", "shapely"),
+    "torchmetrics",
+)
 LOCK = Path("dvc.lock")
 
 
@@ -123,6 +127,7 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
     import numpy as np
 
     from components.registry import ModelPackage
+    from model.pyfunc import SIGNATURE
     from xbd.images import encode_png
 
     rng = np.random.default_rng(0)
@@ -136,7 +141,7 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
             artifacts={"model": model},
             code=[ROOT / "model", ROOT / "xbd"],
             example={"pre": pre, "post": post},
-            outputs=["localization", "damage"],
+            signature=SIGNATURE,
             # Named here, because MLflow otherwise guesses them by running the model in a second process. The
             # constraints hold whatever these bring with them to the lock as well.
             requirements=[

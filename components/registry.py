@@ -1,7 +1,7 @@
 """The one door to MLflow for models: packages one as a version, moves aliases, sets tags, fetches versions."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from mlflow.entities import DatasetInput, InputTag, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
 
 from components.connection import TrackingError, asking, client, impatience, reach, reason
 
@@ -32,15 +31,15 @@ class ModelPackage:
     """What a registered model consists of.
 
     script: file that MLflow loads as the model's code; code: packages that it imports. artifacts: files by the name
-    the script knows them by. example: one row of encoded files by column; outputs: columns of the answer.
-    requirements: lines for pip, which may name a file of constraints.
+    the script knows them by. example: one row of encoded files by column; signature: columns of the request and of
+    the answer. requirements: lines for pip, which may name a file of constraints.
     """
 
     script: Path
     artifacts: Mapping[str, Path]
     code: Sequence[Path]
     example: Mapping[str, bytes]
-    outputs: Sequence[str]
+    signature: ModelSignature
     requirements: Sequence[str]
 
 
@@ -73,7 +72,7 @@ def register_model(
                 python_model=str(package.script),
                 artifacts={key: str(path) for key, path in package.artifacts.items()},
                 code_paths=[str(path) for path in package.code],
-                signature=ModelSignature(_binary_columns(package.example), _binary_columns(package.outputs)),
+                signature=package.signature,
                 input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
                 pip_requirements=list(package.requirements),
             )
@@ -185,7 +184,3 @@ def _dataset(use: DataUse) -> DatasetInput:
     source = CodeDatasetSource(tags={"data_version": use.data_version})
     dataset = MetaDataset(source, name="prepared", digest=use.data_version[:DIGEST])  # type: ignore[abstract]
     return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", use.context)])
-
-
-def _binary_columns(names: Iterable[str]) -> Schema:
-    return Schema([ColSpec(DataType.binary, name) for name in names])

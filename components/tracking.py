@@ -178,7 +178,7 @@ def record_failure(experiment: str, tags: Mapping[str, str]) -> None:
 
 
 def source_tags() -> dict[str, str]:
-    """Git commit of the working directory, or else of the image, and whether it has changes; empty where none is known."""
+    """Git commit of the working directory, or of the image, and whether it has changes; empty where none is known."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout

@@ -27,7 +27,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return decode_image(content, str(path))
 
 
-def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
     """Decodes an encoded 8-bit RGB image to uint8 [H, W, 3].
 
     Pillow and not OpenCV, because OpenCV returns a truncated PNG with its missing rows black and no error.
@@ -35,8 +35,8 @@ def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{name}: claims {image.width}x{image.height} pixels, the limit is {MAX_PIXELS}.")
+            if image.width * image.height > max_pixels:
+                raise ImageError(f"{name}: claims {image.width}x{image.height} pixels, the limit is {max_pixels}.")
             depth = _png_bit_depth(content)
             if image.mode not in ("RGB", "RGBA") or depth == 16:
                 found = f"mode {image.mode}" if depth != 16 else "16 bits a channel"
