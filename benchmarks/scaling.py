@@ -25,7 +25,7 @@ from model.sync_batch_norm import convert
 
 WORLDS = (1, 2, 4, 8, 16)
 BATCH, SIDE, WIDTH = 16, 64, 8
-STEPS = 5
+STEPS = 3
 
 
 def measure(world: World) -> dict[str, float]:

@@ -39,6 +39,8 @@ FINAL = {
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# The address that MLflow prints at the end of a run has user and password in it, where MLFLOW_TRACKING_URI has.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
 class TrackingError(InputError):

@@ -21,6 +21,7 @@ from model.metric import GRADES
 from xbd.errors import InputError
 from xbd.images import decode_image, encode_png
 
+PNG = b"\x89PNG\r\n\x1a\n"  # of the formats that Pillow reads, some start other programs
 MAX_PIXELS = 2048**2  # of an image: the network takes about 0.8 GB for a million pixels
 _BUILDING = Object(
     [
@@ -43,7 +44,7 @@ SIGNATURE = ModelSignature(
 
 
 class DualHRNetModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc]
-    """Columns pre and post (bytes of an image file) to localization and damage (bytes of a PNG, 0-4) and buildings.
+    """Columns pre and post (bytes of a PNG) to localization and damage (bytes of a PNG, 0-4) and buildings.
 
     A building has polygons (as coordinates of a GeoJSON MultiPolygon, in pixels: x to the right, y down), grade (1-4)
     by the vote of its pixels, damage (the grade's name), confidence (0-1) and area (pixels). The damage PNG has each
@@ -76,7 +77,10 @@ class DualHRNetModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, m
         images = []
         for name, content in (("pre", pre), ("post", post)):
             if not isinstance(content, bytes) or not content:
-                raise InputError(f"row {number}, {name}: is empty, expected the bytes of an image file.")
+                raise InputError(f"row {number}, {name}: is empty, expected the bytes of a PNG file.")
+            if not content.startswith(PNG):
+                found = f"begins with {content[:8]!r}"
+                raise InputError(f"row {number}, {name}: {found}, expected the bytes of a PNG file.")
             images.append(decode_image(content, f"row {number}, {name}", MAX_PIXELS))
         if images[0].shape != images[1].shape:
             sizes = " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in images)
