@@ -66,8 +66,8 @@ def reach() -> None:
 
 
 def store() -> str:
-    """The tracking URI as it may be printed: without user and password."""
-    return re.sub(r"//[^/]*@", "//", str(mlflow.get_tracking_uri()))
+    """The tracking URI as it may be printed: without user and password, which a database takes as options, too."""
+    return re.sub(r"//[^/]*@", "//", str(mlflow.get_tracking_uri()).partition("?")[0])
 
 
 def circumstances() -> dict[str, str]:

@@ -1,5 +1,10 @@
 """The manifest of the served model. Whether its command serves: test_serving.py."""
 
+import re
+import shutil
+from pathlib import Path
+
+from conftest import ROOT
 from test_deploy import DEPLOY, NAMESPACE, Object, assert_restricted, named, render
 
 
@@ -33,3 +38,15 @@ def test_it_reaches_the_mlflow_of_the_base_and_is_reached_through_its_policy() -
     policy = named(rendered, "NetworkPolicy", "serving")["spec"]
     assert policy["podSelector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": service()["metadata"]["name"]}
     assert [one["port"] for rule in policy["ingress"] for one in rule["ports"]] == [8080]
+
+
+def test_the_overlay_of_the_docs_sets_the_image(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (content,) = re.findall(r"^cat > deploy/overlays/serving/kustomization.yaml <<END\n(.*?)^END$", text, re.S | re.M)
+    folder = shutil.copytree(DEPLOY, tmp_path / "deploy") / "overlays" / "serving"
+    folder.mkdir()
+    content = content.replace("$REGISTRY", "r.example.org").replace("$REVISION", "0a1b2c3d4e5f")
+    (folder / "kustomization.yaml").write_text(content, encoding="utf-8")
+    (container,) = named(render(folder), "InferenceService", "dual-hrnet")["spec"]["predictor"]["containers"]
+    assert container["image"] == "r.example.org/dual-hrnet:0a1b2c3d4e5f"
+    assert service()["spec"]["predictor"]["containers"][0]["image"] == "registry.example.org/dual-hrnet:0.1.0"

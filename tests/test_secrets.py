@@ -6,12 +6,14 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import pair, run_step, tree, write_params
+from conftest import assert_one_line, pair, run_step, tree, write_params
 from mlflow_server import MlflowServer
 from s3_objects import put, remote_tree
 from s3_server import KEY, SECRET, S3Server
@@ -19,6 +21,7 @@ from s3_server import KEY, SECRET, S3Server
 pytestmark = pytest.mark.slow
 
 USER, PASSWORD = "mapper", "planted-password-7f3a"
+WRONG = "planted-wrong-secret-19c2"
 BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()  # as HTTP carries them
 CREDENTIALS = (KEY, SECRET, PASSWORD, BASIC)
 
@@ -87,26 +90,50 @@ def test_the_search_finds_a_credential_where_there_is_one(ran: Ran) -> None:
         assert leaks(ran.local | {"x/log": b"at " + credential.encode() + b"\n"}) == [("x/log", credential)]
 
 
+class Refusing(BaseHTTPRequestHandler):
+    """Answers every request as a server does that does not take the password."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[str]:
+    """Address of a server that takes no password."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    ("found", "settings"),
     [
-        ("a secret that the server does not take", {"AWS_SECRET_ACCESS_KEY": "planted-wrong-secret-19c2"}),
-        ("a store that is away", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
-        ("an MLflow that is away", {"MLFLOW_TRACKING_URI": f"http://{USER}:{PASSWORD}@127.0.0.1:9"}),
-        ("a database that is away", {"MLFLOW_TRACKING_URI": f"postgresql+psycopg://{USER}:{PASSWORD}@127.0.0.1:9/x"}),
+        ("SignatureDoesNotMatch", {"AWS_SECRET_ACCESS_KEY": WRONG}),
+        ("http://127.0.0.1:9 cannot be reached", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
+        ("error code 401", {"MLFLOW_TRACKING_URI": f"http://{USER}:{PASSWORD}@REFUSING"}),
+        ("Connection refused", {"MLFLOW_TRACKING_URI": f"http://{USER}:{PASSWORD}@127.0.0.1:9"}),
+        ("Connection refused", {"MLFLOW_TRACKING_URI": f"postgresql+psycopg://{USER}:{PASSWORD}@127.0.0.1:9/x"}),
+        ("Connection refused", {"MLFLOW_TRACKING_URI": f"postgresql+psycopg://127.0.0.1:9/x?password={PASSWORD}"}),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=["wrong secret", "store away", "wrong password", "MLflow away", "database away", "password as an option"],
 )
 def test_errors_do_not_tell_credentials(
-    name: str, settings: dict[str, str], ran: Ran, s3: S3Server, tmp_path: Path
+    found: str, settings: dict[str, str], ran: Ran, s3: S3Server, refusing: str, tmp_path: Path
 ) -> None:
     write_params(tmp_path / "params.yaml")
     usual = s3.environment | {"MLFLOW_TRACKING_URI": ran.server.uri, "DUAL_HRNET_CACHE": str(tmp_path / "cache")}
+    changed = {name: value.replace("REFUSING", refusing) for name, value in settings.items()}
     arguments = ["--params", "params.yaml", "--data", "s3://data/secrets/prepared", "--out", "out"]
-    result = run_step("train", *arguments, cwd=tmp_path, **usual | settings)
-    assert result.returncode != 0, name
+    result = run_step("train", *arguments, cwd=tmp_path, **usual | changed)
+    assert_one_line(result, found)
     said = {"said": (result.stdout + result.stderr).encode()}
-    assert leaks(said | tree(tmp_path), (*CREDENTIALS, "planted-wrong-secret-19c2")) == []
+    assert leaks(said | tree(tmp_path), (*CREDENTIALS, WRONG)) == []
 
 
 def is_pickle(content: bytes) -> bool:
@@ -128,4 +155,6 @@ def test_only_checkpoints_are_pickles_and_these_load_without_running_code(ran: R
     for name in pickles:
         assert "checkpoints/" in name
         torch.load(io.BytesIO(files[name]), weights_only=True)
+    endings = {Path(name).suffix for name in files}
+    assert ".safetensors" in endings and not endings & {".pkl", ".pickle", ".joblib", ".pth"}  # no python_model.pkl
     assert is_pickle(pickle.dumps({"a": 1}))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from xbd.errors import InputError
 
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")  # Pillow knows others for which it starts programs
 MAX_PIXELS = 16384**2  # a header that claims more is refused before any memory is taken
 # Pillow's own limit only warns below twice its value; one limit, enforced here, is easier to state.
 Image.MAX_IMAGE_PIXELS = None
@@ -34,7 +35,7 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> npt
     Raises ImageError, naming `name`, where the content is damaged, too large, or of another kind than 8-bit RGB.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise ImageError(f"{name}: claims {image.width}x{image.height} pixels, the limit is {max_pixels}.")
             depth = _png_bit_depth(content)
