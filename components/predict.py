@@ -1,4 +1,4 @@
-"""Step predict: image pairs and a model to localization and damage masks, with a picture to look at."""
+"""Step predict: image pairs to damage masks and a picture of them, or a scene of GeoTIFFs to maps of its buildings."""
 
 import argparse
 import os
@@ -31,7 +31,7 @@ def predict(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Locat
     from model.picture import Picture, draw_predictions
     from xbd.images import encode_png, read_image
 
-    with local_output(out) as folder, local_input(_find_model(model)) as directory:
+    with local_output(out) as folder, local_input(find_model(model)) as directory:
         predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
         folder.mkdir(parents=True, exist_ok=True)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
@@ -66,7 +66,8 @@ def _write(path: Path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _find_model(model: Location) -> Location:
+def find_model(model: Location) -> Location:
+    """The location of a model directory, where `model` may be a registered one; raises TrackingError."""
     if not str(model).startswith("models:/"):
         return model
     from components import registry
@@ -76,20 +77,26 @@ def _find_model(model: Location) -> Location:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
+    from components import predict_scene
+
     parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
     parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
-    parser.add_argument("--pre", metavar="LOCATION", help="image before the disaster")
-    parser.add_argument("--post", metavar="LOCATION", help="image after the disaster, of the same size")
+    parser.add_argument("--pre", nargs="+", metavar="LOCATION", help="image before the disaster; GeoTIFFs may be tiles")
+    parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")
     parser.add_argument("--images", metavar="LOCATION", help=f"folder of pairs NAME{PRE} and NAME{POST}")
-    parser.add_argument("--out", required=True, metavar="LOCATION", help="masks are written here")
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="results are written here")
+    predict_scene.add_options(parser)
     a = parser.parse_args(argv)
     if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
         parser.error("give either --pre and --post, or --images")
     with errors_in_one_line(), ExitStack() as stack:
         if a.images is not None:
             pairs = find_pairs(stack.enter_context(local_input(a.images)))
+        elif predict_scene.is_scene([*a.pre, *a.post]):
+            print(predict_scene.run(a))
+            return
         else:
-            pre, post = (stack.enter_context(local_input(image)) for image in (a.pre, a.post))
+            pre, post = (stack.enter_context(local_input(image)) for image in (*a.pre, *a.post))
             pairs = [("", pre, post)]
         predict(a.model, pairs, a.out)
         print(f"wrote {3 * len(pairs)} files to {a.out}")

@@ -99,14 +99,16 @@ class Predictor:
         pre, post: uint8 [B, 3, H, W], any H and W (see `DualHRNet.forward` for how they are padded).
         Raises ValueError where the shapes differ or are not those of images.
         """
-        return classify(self._logits(pre, post), (pre.shape[-2], pre.shape[-1]))
+        return classify(self.logits(pre, post), (pre.shape[-2], pre.shape[-1]))
 
     @torch.inference_mode()
     def probabilities(self, pre: Tensor, post: Tensor) -> tuple[Prediction, Probabilities]:
         """Classes as above, and the probabilities behind them, on the model's device."""
-        return estimate(self._logits(pre, post), (pre.shape[-2], pre.shape[-1]))
+        return estimate(self.logits(pre, post), (pre.shape[-2], pre.shape[-1]))
 
-    def _logits(self, pre: Tensor, post: Tensor) -> DualLogits:
+    @torch.inference_mode()
+    def logits(self, pre: Tensor, post: Tensor) -> DualLogits:
+        """What the classes are made of, [B, 2 and 4, ceil(H / 4), ceil(W / 4)], for what is put together of parts."""
         check_pair(pre, post)
         logits: DualLogits = self.network(*(normalize(image.to(self.device)) for image in (pre, post)))
         return logits

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
-PACKAGES = ("xbd", "model", "components")
+PACKAGES = ("xbd", "model", "scene", "components")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + [
     path for path in [ROOT / "pipeline.py"] if path.exists()
 ]
@@ -31,10 +31,12 @@ DOORS = {
     "huggingface_hub": {"components/pretrained.py"},
     "dvc": {"components/data_version.py"},
     "dvc_objects": {"components/data_version.py"},
+    "pyogrio": {"scene/vectors.py"},
 }
 FORBIDDEN = {
-    "xbd": {"model", "components", "pipeline"},
-    "model": {"components", "pipeline"},
+    "xbd": {"model", "scene", "components", "pipeline"},
+    "model": {"scene", "components", "pipeline"},
+    "scene": {"components", "pipeline"},
     "components": {"pipeline"},
 }
 STEPS = (

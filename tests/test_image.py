@@ -12,7 +12,17 @@ import pytest
 from conftest import ROOT
 
 LIMIT = 5_000_000  # bytes of the build context
-NAMES = ("LICENSE", "components", "model", "params.yaml", "pipeline.py", "recipes", "requirements-image.txt", "xbd")
+NAMES = (
+    "LICENSE",
+    "components",
+    "model",
+    "params.yaml",
+    "pipeline.py",
+    "recipes",
+    "scene",
+    "requirements-image.txt",
+    "xbd",
+)
 
 
 def instructions() -> list[tuple[str, str]]:

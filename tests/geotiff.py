@@ -1,0 +1,40 @@
+"""GeoTIFFs made by the tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+
+UTM = "EPSG:32633"
+ORIGIN = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)  # half a metre a pixel
+
+
+def write_tif(
+    path: Path, image: npt.NDArray[Any], crs: str | None = UTM, transform: Affine = ORIGIN, **more: Any
+) -> Path:
+    """image: [bands, H, W]."""
+    bands, height, width = image.shape
+    profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": image.dtype}
+    with rasterio.open(path, "w", **profile, crs=crs, transform=transform, **more) as out:
+        out.write(image)
+    return path
+
+
+def noise(height: int, width: int, seed: int = 0, bands: int = 3) -> npt.NDArray[np.uint8]:
+    """Random values from 1 on, so that 0 is what nobody wrote."""
+    return np.random.default_rng(seed).integers(1, 256, (bands, height, width), dtype=np.uint8)
+
+
+def moved(columns: float, rows: float, transform: Affine = ORIGIN) -> Affine:
+    """The transform of a window that begins there."""
+    return transform @ Affine.translation(columns, rows)
+
+
+def values(path: Path, bands: Sequence[int] | None = None) -> npt.NDArray[np.uint8]:
+    with rasterio.open(path) as dataset:
+        found: npt.NDArray[np.uint8] = dataset.read(bands)
+    return found
