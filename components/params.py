@@ -18,6 +18,7 @@ from components.cluster import ClusterParams
 from model.settings import TrainSettings
 from xbd.errors import InputError
 
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 INLINE = "--params"  # what errors call parameters that are given as JSON
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -144,6 +145,15 @@ def overrides(recipe: Mapping[str, Any], prefix: str = "") -> list[str]:
         else:
             lines.append(f"{prefix}{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}")
     return lines
+
+
+def recipe_of(params: Params) -> str:
+    """Name of the recipe that training follows: that whose section `train` changes nothing any more; else "none"."""
+    given = params.model_dump(mode="json", by_alias=True)["train"]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        if _merge(given, _read_yaml(path).get("train", {})) == given:
+            return path.stem
+    return "none"
 
 
 def _is_inline(path: str | Path) -> bool:

@@ -101,6 +101,7 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
     }
     identity = [_hash_files(model), metrics, measure]
     return {
+        **{key: known[key] for key in ("params_hash", "recipe") if key in known},
         **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
         SCORES: json.dumps(scores_of(metrics)),
         **measure,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.cli import errors_in_one_line, read_params, step_parser
-from components.params import Params
+from components.params import Params, recipe_of
 from components.prepared import local_scenes
 from components.storage import LOCATIONS, Location, join, local_output, upload_progress
 from model.one_voice import may_say, one_line_for_all_ranks
@@ -81,6 +81,8 @@ def _train_tracked(
     resolved = params.model_dump(mode="json", by_alias=True)
     tracking.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
     tracking.log_dict(run, resolved, "params.yaml")
+    content = json.dumps(resolved, sort_keys=True).encode()
+    tracking.tag_run(run, {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)})
     try:
         _train(
             scenes,

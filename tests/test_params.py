@@ -1,5 +1,6 @@
 """params.yaml and its recipes: what loads, what the paper's recipe says, and what is refused under which name."""
 
+import dataclasses
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import yaml
 from conftest import ROOT, run_step, write_params
 
-from components.params import Params, ParamsError, load_params, main, overrides
+from components.params import Params, ParamsError, load_params, main, overrides, recipe_of
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -172,6 +173,17 @@ def test_every_section_and_parameter_of_the_schema_stands_in_params_yaml() -> No
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     assert load_params(ROOT / "params.yaml").model_dump(mode="json", by_alias=True) == content
     assert set(content) == {field.alias or name for name, field in Params.model_fields.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_recipe_is_known_by_its_training(recipe: Path) -> None:
+    params = load_params(ROOT / "params.yaml", recipe)
+    assert recipe_of(params) == recipe.stem
+    other = params.evaluate.model_copy(update={"pictures": 17})  # training stays the same
+    assert recipe_of(params.model_copy(update={"evaluate": other})) == recipe.stem
+    changed = dataclasses.replace(params.train, seed=17, epochs=3)
+    assert recipe_of(params.model_copy(update={"train": changed})) == "none"
+    assert recipe_of(load_params(ROOT / "params.yaml")) == "none"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)

@@ -168,6 +168,9 @@ def test_the_registered_version_knows_its_score_data_and_run(work: Path) -> None
     )
     assert version.tags["data_version"] == run_file["data_version"]
     assert version.tags["settings_hash"] == run_file["settings_hash"]
+    assert version.tags["recipe"] == "none"
+    run = mlflow_client(work).get_run(run_file["run_id"])
+    assert version.tags["params_hash"] == run.data.tags["params_hash"]
     assert "git_commit" not in version.tags  # the working directory is no repository
 
 
