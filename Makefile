@@ -38,8 +38,9 @@ demo-predict:
 	@echo "Registered model:  $$(python -c 'import json; print(json.load(open("output/register/version.json"))["uri"])')" \
 	    "(alias production); make ui shows it"
 
+# In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits.
 test: install ## all tests
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: check-static ## what every commit passes: lint, types, fast tests
 	pytest -n 2 --dist loadfile -m "not slow"

@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_remedy(
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path) -> None:
     # An epoch has to last longer than it takes to see its predecessor's line in the log.
-    long = {"epochs": 4, "crops_per_scene": 16, "validate_every": 2}
+    long = {"epochs": 4, "crops_per_scene": 12, "validate_every": 2}
     params = write_params(tmp_path / "params.yaml", {"train": long})
     arguments = ("--params", params, "--data", prepared, "--out")
     succeed("train", *arguments, tmp_path / "whole" / "out", cwd=folder(tmp_path / "whole"))
@@ -163,7 +163,8 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path
     assert epochs_in_mlflow(work, run_id) == [1, 2]
 
     stdout = succeed("train", *arguments, out, cwd=work)
-    assert "resumed after epoch 2 of 4" in stdout
+    # The checkpoint of the epoch's end may still have been on its way; that of its last step was there.
+    assert re.search(r"resumed after (step \d+ of \d+ of )?epoch 2 of 4", stdout)
     for file in ("model/model.safetensors", "model/config.json"):
         assert (out / file).read_bytes() == (tmp_path / "whole" / "out" / file).read_bytes(), file
     histories = [read_csv(folder / "history.csv") for folder in (out, tmp_path / "whole" / "out")]
