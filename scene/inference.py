@@ -20,7 +20,7 @@ from scene.blending import compose
 from scene.grid import Grid
 from scene.raster import ScenePair, Sources
 from scene.tile_store import TileStore
-from scene.windows import STRIDE, plan
+from scene.windows import ALIGN, plan
 from xbd.errors import InputError
 
 
@@ -30,7 +30,7 @@ class WindowsError(InputError):
 
 @dataclass(frozen=True)
 class Windows:
-    """How a scene is taken apart. tile, overlap: pixels, multiples of 4; batch: tiles that are predicted at once;
+    """How a scene is taken apart. tile, overlap: pixels, multiples of 32; batch: tiles that are predicted at once;
     workers: processes that read ahead.
     """
 
@@ -40,9 +40,9 @@ class Windows:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.tile % STRIDE or self.overlap % STRIDE or not 0 <= self.overlap <= self.tile // 2 or self.tile < 64:
+        if self.tile % ALIGN or self.overlap % ALIGN or not 0 <= self.overlap <= self.tile // 2 or self.tile < 64:
             raise WindowsError(
-                f"--tile {self.tile} --overlap {self.overlap}: expected multiples of {STRIDE}, a tile of 64 pixels or "
+                f"--tile {self.tile} --overlap {self.overlap}: expected multiples of {ALIGN}, a tile of 64 pixels or "
                 "more and at most half of it as overlap."
             )
         if self.batch < 1 or self.workers < 0:
@@ -67,8 +67,13 @@ def predict_scene(
     return compose(grid, tiles, store)
 
 
-class _Tiles(Dataset[tuple[int, Tensor, Tensor, npt.NDArray[np.bool_]]]):
-    """Tiles to predict, each with its number; every process opens the rasters for itself."""
+Item = tuple[int, Tensor, Tensor, npt.NDArray[np.bool_]]
+
+
+class _Tiles(Dataset[Item | InputError]):
+    """Tiles to predict, each with its number, or why one cannot be read: an error that a loader's process raises comes
+    out as its traceback. Every process opens the rasters for itself.
+    """
 
     def __init__(self, sources: Sources, tiles: dict[int, Window]) -> None:
         self._sources, self._numbers, self._tiles = sources, list(tiles), tiles
@@ -77,11 +82,14 @@ class _Tiles(Dataset[tuple[int, Tensor, Tensor, npt.NDArray[np.bool_]]]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor, npt.NDArray[np.bool_]]:
-        if self._pair is None:
-            self._pair = ScenePair(self._sources)
+    def __getitem__(self, index: int) -> Item | InputError:
         number = self._numbers[index]
-        tile = self._pair.read(self._tiles[number])
+        try:
+            if self._pair is None:
+                self._pair = ScenePair(self._sources)
+            tile = self._pair.read(self._tiles[number])
+        except InputError as error:
+            return error
         return number, torch.from_numpy(tile.pre), torch.from_numpy(tile.post), tile.valid
 
 
@@ -98,7 +106,7 @@ def _predict_tiles(
 ) -> None:
     left = {number: tile for number, tile in enumerate(tiles) if number not in store}
     bar = tqdm(total=len(tiles), initial=len(tiles) - len(left), desc="predict", unit="tile", disable=None)
-    waiting: list[tuple[int, Tensor, Tensor, npt.NDArray[np.bool_]]] = []
+    waiting: list[Item] = []
 
     def flush() -> None:
         if waiting:
@@ -113,7 +121,10 @@ def _predict_tiles(
         _Tiles(sources, left), batch_size=None, num_workers=min(windows.workers, len(left)), persistent_workers=False
     )
     with bar:
-        for number, pre, post, valid in loader:
+        for item in loader:
+            if isinstance(item, InputError):
+                raise item
+            number, pre, post, valid = item
             if not np.asarray(valid).any():  # nothing to see, and nothing to compute
                 store.save(number, None, np.asarray(valid))
                 bar.update()

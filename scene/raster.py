@@ -105,7 +105,7 @@ class _Image:
     def read(self, window: Window) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Colours uint8 [3, H, W], and which pixels the image has, [H, W]."""
         values, valid = self._read(window=window)
-        if values.dtype != np.uint8 or self._high is not None:
+        if self._high is not None:
             valid &= np.isfinite(values).all(0)
             scaled = (values.astype(np.float32) - self._low) * (255 / (self._high - self._low))
             values = np.nan_to_num(scaled).round().clip(0, 255).astype(np.uint8)
@@ -122,11 +122,11 @@ class _Image:
 
     def _range(self, sources: Sources) -> tuple[Any, Any]:
         """Values of 0 and 255, float32 [3, 1, 1]; None for 8 bits, which stay as they are."""
+        if self._dataset.dtypes[0] == "uint8":
+            return None, None
         if sources.value_range is not None:
             low, high = (np.full((3, 1, 1), value, np.float32) for value in sources.value_range)
             return low, high
-        if self._dataset.dtypes[0] == "uint8":
-            return None, None
         scale = min(1.0, LOOK / max(self._dataset.shape))
         shape = [max(1, round(side * scale)) for side in self._dataset.shape]
         # An overview, where the file has one: what is read is bounded whatever the size of the scene.
@@ -136,7 +136,7 @@ class _Image:
         if not valid.any():
             return np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
         low, high = np.percentile(values[:, valid], sources.percentiles, axis=1).astype(np.float32)
-        return low[:, None, None], np.maximum(high, low + 1)[:, None, None]
+        return low[:, None, None], np.where(high > low, high, low + 1)[:, None, None]
 
 
 def _open(paths: Sequence[Path]) -> Any:

@@ -22,16 +22,17 @@ from model.inference import Predictor, load_model, save_model
 from scene.inference import Windows, WindowsError, predict_scene
 from scene.raster import Sources
 from scene.windows import plan, weights
+from xbd.errors import InputError
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 130), (200, 333), (256, 1001), (1, 7)])
-@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (128, 16)])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (160, 64)])
 def test_windows_cover_every_pixel_and_overlap_as_asked(size: tuple[int, int], tile: int, overlap: int) -> None:
     height, width = size
-    seen = np.zeros((height + 3, width + 3), int)
+    seen = np.zeros((height + 31, width + 31), int)
     windows = plan(width, height, tile, overlap)
     for window in windows:
-        assert window.row_off % 4 == window.col_off % 4 == 0
+        assert window.row_off % 32 == window.col_off % 32 == 0
         assert (window.height, window.width) == (min(tile, height), min(tile, width))
         seen[window.toslices()] += 1
     assert seen[:height, :width].min() == 1
@@ -93,7 +94,8 @@ def test_blended_tiles_are_the_weighted_mean_of_their_logits(
     """Against a sum over the whole scene, which no scene of responders would fit."""
     bands = predicted(predictor, sources, tmp_path / "work")
     images = [torch.from_numpy(values(path))[None] for path in (*sources.pre, *sources.post)]
-    total, weight = torch.zeros(1, 6, 50, 66), torch.zeros(50, 66)
+    images = [torch.nn.functional.pad(image, (0, 31, 0, 31)) for image in images]  # as far as windows may reach
+    total, weight = torch.zeros(1, 6, 57, 73), torch.zeros(57, 73)
     for window in plan(264, 200, 128, 64):
         rows, columns = window.toslices()
         logits = torch.cat(list(predictor.logits(*(image[..., rows, columns] for image in images))), dim=1)
@@ -101,7 +103,9 @@ def test_blended_tiles_are_the_weighted_mean_of_their_logits(
         at = (slice(rows.start // 4, rows.stop // 4), slice(columns.start // 4, columns.stop // 4))
         total[(..., *at)] += logits * share
         weight[at] += share
-    full = torch.nn.functional.interpolate(total / weight, (200, 264), mode="bilinear", align_corners=False)[0].numpy()
+    full = torch.nn.functional.interpolate(
+        (total / weight)[..., :50, :66], (200, 264), mode="bilinear", align_corners=False
+    )[0].numpy()
     damage = np.where(full[1] > full[0], full[2:].argmax(0) + 1, 0)
     assert (bands[0] != damage).mean() < 1e-4  # only where rounding decides
 
@@ -187,10 +191,21 @@ def test_tiles_of_something_else_are_computed_anew(
     json.loads((work / "plan.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("settings", [{"tile": 130}, {"overlap": 600}, {"overlap": 2}, {"batch": 0}, {"workers": -1}])
+@pytest.mark.parametrize("settings", [{"tile": 130}, {"overlap": 600}, {"overlap": 36}, {"batch": 0}, {"workers": -1}])
 def test_windows_that_cannot_be_are_one_line(settings: dict[str, int]) -> None:
     with pytest.raises(WindowsError, match=f"{next(iter(settings.values()))}.*: expected"):
         Windows(**settings)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_image_ends_in_one_line_wherever_it_is_read(
+    workers: int, predictor: Predictor, sources: Sources, tmp_path: Path
+) -> None:
+    path = write_tif(tmp_path / "bad.tif", noise(200, 264), compress="deflate")
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(InputError, match=r"bad\.tif: is (damaged or truncated|no raster)") as caught:
+        predicted(predictor, Sources(sources.pre, (path,)), tmp_path / "work", workers=workers)
+    assert "\n" not in str(caught.value)
 
 
 def test_windows_are_whole_pixels() -> None:

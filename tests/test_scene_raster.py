@@ -160,6 +160,16 @@ def test_16_bits_are_scaled_alike_in_the_whole_scene(tmp_path: Path) -> None:
     np.testing.assert_array_equal(given.pre, np.rint(values / 10).clip(0, 255))
 
 
+def test_floats_from_0_to_1_use_the_whole_range(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((3, 64, 96), dtype=np.float32)
+    path = write_tif(tmp_path / "pre.tif", values)
+    tile = whole(pair(path, path))
+    assert tile.pre.min() == 0 and tile.pre.max() == 255
+    assert abs(tile.pre.mean() - 127.5) < 3
+    eight = write_tif(tmp_path / "eight.tif", noise(64, 96))
+    np.testing.assert_array_equal(whole(pair(eight, eight, value_range=(0.0, 10.0))).pre, noise(64, 96))
+
+
 def test_tiles_are_one_image(tmp_path: Path) -> None:
     image = noise(60, 80, 1)
     parts = {"a": np.s_[:, :30, :50], "b": np.s_[:, :30, 50:], "c": np.s_[:, 30:, :80]}
