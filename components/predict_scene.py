@@ -29,6 +29,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overlap", type=int, default=256, help="pixels that windows share (%(default)s)")
     group.add_argument("--batch", type=int, default=1, help="windows at once (%(default)s)")
     group.add_argument("--workers", type=int, default=1, help="processes that read ahead (%(default)s)")
+    group.add_argument("--footprints", metavar="LOCATION", help="vector file of buildings to grade, not those found")
+    group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares")
     group.add_argument("--cell", type=float, default=500.0, help="metres of the summary's squares (%(default)s)")
     group.add_argument("--resume", action="store_true", help="go on with the windows that an interrupted run finished")
 
@@ -36,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(a: argparse.Namespace) -> str:
     """Predicts the scene that the command line names; returns what to tell of it.
 
-    Raises ModelError, RasterError, MosaicError, WindowsError, StorageError.
+    Raises ModelError, RasterError, MosaicError, WindowsError, VectorError, OutputError, StorageError.
     """
     import torch
 
@@ -46,6 +48,7 @@ def run(a: argparse.Namespace) -> str:
     from scene.outputs import write_outputs
     from scene.raster import ScenePair, Sources
 
+    files = {name: path for name, path in (("footprints", a.footprints), ("areas", a.areas)) if path is not None}
     windows = Windows(a.tile, a.overlap, a.batch, a.workers)
     with ExitStack() as stack:
         folder = stack.enter_context(local_output(a.out))
@@ -65,9 +68,12 @@ def run(a: argparse.Namespace) -> str:
         # Beside the results, which appear all at once, and on the same disk.
         work = folder.parent / f".{folder.name}.tiles"
         classes = predict_scene(predictor, identity_of(directory), sources, work, windows, resume=a.resume)
-        features = write_outputs(classes, folder, cell=a.cell)
+        given = {name: stack.enter_context(local_input(path)) for name, path in files.items()}
+        summary = write_outputs(classes, folder, cell=a.cell, **given)
         shutil.rmtree(work)
-    return f"found {len(features)} buildings; wrote damage.tif, buildings.gpkg, summary.csv and more to {a.out}"
+        for note in summary.notes:
+            print(f"warning: {note}", file=sys.stderr)
+    return f"{len(summary)} buildings; wrote damage.tif, buildings.gpkg, summary.csv and more to {a.out}"
 
 
 def _local(stack: ExitStack, images: Sequence[Location]) -> list[Path]:

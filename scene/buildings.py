@@ -1,89 +1,136 @@
-"""The single buildings of a predicted scene, block by block: each whole, each once, whatever the blocks."""
+"""The single buildings of a predicted scene, read block by block: each whole and once, whatever the blocks.
 
-from collections.abc import Iterator
+What hangs together within a block is a part of a building. Parts that meet at the border of two blocks belong to one
+building: their votes are added up and their outlines joined. Memory is that of a block and of the buildings found.
+"""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
+from rasterio.features import shapes
 from rasterio.windows import Window
 
-from model.buildings import GradedBuilding, buildings_of, grade, separate
+from model.buildings import separate
 from scene.blending import NODATA
+from scene.votes import Votes, count_votes
 
-HALO = 64  # pixels around a block that are read with it; more, where a building goes on
+DAMAGE_BAND, GRADE_BANDS = 1, [3, 4, 5, 6]  # of classes.tif
+SIDE = 1024  # pixels of a side of what is looked at together
+Outlines = npt.NDArray[np.object_]
+_Numbers = npt.NDArray[np.int64]
 
 
-def find_buildings(classes: Path, block: int = 1024) -> Iterator[GradedBuilding]:
-    """The buildings of classes.tif (see `scene.inference.predict_scene`), their polygons in pixels of the scene.
+class Buildings(NamedTuple):
+    """Buildings in the order of their first pixels, row by row. votes: [N, 2, 4], see `scene.votes.count_votes`.
 
-    block: pixels of a side of what is looked at together; memory is that of a block and of the largest building.
+    outlines: [N] polygons along the borders of their pixels, with holes; x to the right and y down, in pixels.
     """
+
+    votes: Votes
+    outlines: Outlines
+
+
+class _Parts(NamedTuple):
+    """Of a block. first: index of each part's first pixel, in the scene; edges: numbers of the parts, 0 for none."""
+
+    votes: Votes
+    outlines: list[shapely.Geometry]
+    first: _Numbers
+    left: _Numbers
+    right: _Numbers
+    top: _Numbers
+    bottom: _Numbers
+
+
+def find_buildings(classes: Path, side: int = SIDE) -> Buildings:
+    """The buildings of classes.tif (see `scene.inference.predict_scene`), looked at in blocks of `side` pixels."""
+    votes, outlines, first = [np.zeros((0, 2, 4), np.int64)], list[shapely.Geometry](), [np.zeros(0, np.int64)]
+    pairs = [np.zeros((0, 2), np.int64)]
     with rasterio.open(classes) as dataset:
-        for y in range(0, dataset.height, block):
-            for x in range(0, dataset.width, block):
-                core = Window(x, y, min(block, dataset.width - x), min(block, dataset.height - y))
-                yield from _of_block(dataset, core)
+        above = np.zeros(dataset.width, np.int64)
+        before = np.zeros(side, np.int64)
+        for window in blocks(dataset.width, dataset.height, side):
+            columns = slice(window.col_off, window.col_off + window.width)
+            parts = _parts(dataset, window, len(outlines))
+            if window.col_off > 0:
+                pairs.append(_meeting(before[: window.height], parts.left))
+            pairs.append(_meeting(above[columns], parts.top))
+            above[columns], before[: window.height] = parts.bottom, parts.right
+            votes.append(parts.votes)
+            first.append(parts.first)
+            outlines += parts.outlines
+    return _join(np.concatenate(votes), outlines, np.concatenate(first), np.concatenate(pairs))
 
 
-def _of_block(dataset: Any, core: Window) -> list[GradedBuilding]:
-    """The buildings whose first pixel, row by row, lies in the block."""
-    margin = HALO
-    while True:
-        window = _grown(core, margin, dataset)
-        damage = dataset.read(1, window=window)
-        labels = separate(((damage > 0) & (damage != NODATA)).astype(np.uint8))
-        top, left = int(core.row_off - window.row_off), int(core.col_off - window.col_off)
-        inside = np.unique(labels[top : top + int(core.height), left : left + int(core.width)])
-        inside = inside[inside > 0]
-        if len(inside) == 0:
-            return []
-        if not np.isin(inside, _at_border(labels, window, dataset)).any():
-            break
-        margin *= 2
-    own = _starting(labels, inside, top, left, core)
-    if len(own) == 0:
-        return []
-    labels = np.where(np.isin(labels, own), labels, 0)
-    grading = grade(labels, dataset.read([3, 4, 5, 6], window=window).astype(np.float32) / 255)
-    return [
-        GradedBuilding(
-            building.number,
-            building.grade,
-            building.confidence,
-            building.area,
-            building.shares,
-            shapely.affinity.translate(building.polygon, window.col_off, window.row_off),
-        )
-        for building in buildings_of(grading)
+def blocks(width: int, height: int, side: int) -> Iterator[Window]:
+    """Windows of `side` pixels that cover a raster, row by row."""
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            yield Window(x, y, min(side, width - x), min(side, height - y))
+
+
+def _parts(dataset: Any, window: Window, known: int) -> _Parts:
+    """The parts in a block; their numbers go on from those `known` already, from 1."""
+    damage = dataset.read(DAMAGE_BAND, window=window)
+    labels = separate(((damage > 0) & (damage != NODATA)).astype(np.uint8))
+    count = int(labels.max(initial=0))
+    edges = [
+        np.where(edge > 0, edge.astype(np.int64) + known, 0)
+        for edge in (labels[:, 0], labels[:, -1], labels[0], labels[-1])
     ]
+    if count == 0:
+        return _Parts(np.zeros((0, 2, 4), np.int64), [], np.zeros(0, np.int64), *edges)
+    votes = count_votes(labels, dataset.read(GRADE_BANDS, window=window), count + 1)[1:]
+    inside = np.flatnonzero(labels)[::-1]
+    first = np.zeros(count + 1, np.int64)
+    first[labels.ravel()[inside]] = inside  # of several pixels the last one stays, which is the first of the label
+    rows, columns = np.divmod(first[1:], window.width)
+    outlines: dict[int, shapely.Geometry] = {}
+    corner = np.array([window.col_off, window.row_off])
+    for shape, number in shapes(labels, labels > 0, connectivity=4):
+        rings = [np.array(ring) + corner for ring in shape["coordinates"]]
+        outlines[int(number)] = shapely.Polygon(rings[0], rings[1:])
+    whole = [outlines[number] for number in range(1, count + 1)]
+    return _Parts(votes, whole, (rows + window.row_off) * dataset.width + columns + window.col_off, *edges)
 
 
-def _grown(core: Window, margin: int, dataset: Any) -> Window:
-    left, top = max(0, int(core.col_off) - margin), max(0, int(core.row_off) - margin)
-    right = min(dataset.width, int(core.col_off + core.width) + margin)
-    bottom = min(dataset.height, int(core.row_off + core.height) + margin)
-    return Window(left, top, right - left, bottom - top)
+def _meeting(one: _Numbers, other: _Numbers) -> _Numbers:
+    """Pairs of numbers that lie side by side, [N, 2]."""
+    both = (one > 0) & (other > 0)
+    return np.unique(np.stack([one[both], other[both]], axis=1), axis=0)
 
 
-def _at_border(labels: npt.NDArray[np.int32], window: Window, dataset: Any) -> npt.NDArray[np.int32]:
-    """Numbers at the borders of the window beyond which the scene goes on."""
-    borders = [
-        (window.row_off > 0, labels[0]),
-        (window.row_off + window.height < dataset.height, labels[-1]),
-        (window.col_off > 0, labels[:, 0]),
-        (window.col_off + window.width < dataset.width, labels[:, -1]),
-    ]
-    return np.unique(np.concatenate([border for goes_on, border in borders if goes_on] or [labels[:0, 0]]))
+def _join(votes: Votes, outlines: Sequence[shapely.Geometry], first: _Numbers, pairs: _Numbers) -> Buildings:
+    """Buildings of their parts. pairs: numbers, from 1, of parts that belong together."""
+    _, building = np.unique(_roots(len(outlines), pairs), return_inverse=True)
+    count = int(building.max(initial=-1)) + 1
+    total, start = np.zeros((count, 2, 4), np.int64), np.full(count, np.iinfo(np.int64).max)
+    np.add.at(total, building, votes)
+    np.minimum.at(start, building, first)
+    members: list[list[shapely.Geometry]] = [[] for _ in range(count)]
+    for number, outline in zip(building.tolist(), outlines, strict=True):
+        members[number].append(outline)
+    whole = np.array([part[0] if len(part) == 1 else shapely.union_all(part) for part in members], dtype=object)
+    order = start.argsort()
+    # From a corner on, and without what lies between two corners: the same polygon whatever its parts were.
+    return Buildings(total[order], shapely.normalize(shapely.simplify(shapely.normalize(whole), 0))[order])
 
 
-def _starting(
-    labels: npt.NDArray[np.int32], numbers: npt.NDArray[np.int32], top: int, left: int, core: Window
-) -> npt.NDArray[np.int32]:
-    """Those whose first pixel lies in the core, which begins at (top, left) of the window."""
-    found, first = np.unique(labels, return_index=True)
-    rows, columns = np.divmod(first, labels.shape[1])
-    starts = (rows >= top) & (rows < top + core.height) & (columns >= left) & (columns < left + core.width)
-    return np.intersect1d(found[starts], numbers)
+def _roots(count: int, pairs: _Numbers) -> _Numbers:
+    """For each part the least number that it hangs together with."""
+    parents = list(range(count))
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = number = parents[parents[number]]
+        return number
+
+    for one, other in (pairs - 1).tolist():
+        low, high = sorted((root(one), root(other)))
+        parents[high] = low
+    return np.array([root(number) for number in range(count)], np.int64)

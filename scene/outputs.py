@@ -1,108 +1,108 @@
 """What a predicted scene is given out as: rasters and vectors for map programs, and a summary for people."""
 
-import json
-from collections.abc import Sequence
+import logging
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import rasterio
-import rasterio.shutil
-from rasterio.windows import Window
+from pyproj import Transformer
+from rasterio.errors import RasterioError
 
-from scene.blending import BLOCK, NODATA
 from scene.buildings import find_buildings
+from scene.footprints import grade_footprints
 from scene.grid import WGS84
-from scene.vectors import NAMES, Feature, frame_of, locate, write_vectors
+from scene.ground import place, to_degrees
+from scene.outlines import straighten
+from scene.rasters import CONFIDENCE, DAMAGE, write_rasters
+from scene.style import add_style, qgis_style
+from scene.summary import SUMMARY_FILES, Summary, by_areas, by_cells
+from scene.table import Table, tabulate
+from scene.vectors import WRITE_ERRORS, write_geojson, write_geopackage
+from xbd.errors import InputError
 from xbd.folders import new_folder
-from xbd.overview import COLOURS
 
-FILES = ("damage.tif", "confidence.tif", "buildings.gpkg", "buildings.geojson", "summary.csv", "summary.json")
+GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
+FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, *SUMMARY_FILES)
+CELL = 500.0  # metres
+CACHE = 256  # MB of blocks that GDAL keeps; by default it is 5 % of the memory
 
 
-def write_outputs(classes: Path, out: Path, *, cell: float) -> list[Feature]:
-    """Writes FILES into the folder `out`, which appears with all of them; what it held of them before is replaced.
+class OutputError(InputError):
+    """Results that cannot be written, or not as asked for."""
 
-    classes: see `scene.inference.predict_scene`. cell: metres of a side of the summary's squares. Returns what was
-    found.
+
+def write_outputs(
+    classes: Path, out: Path, *, footprints: Path | None = None, areas: Path | None = None, cell: float = CELL
+) -> Summary:
+    """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
+
+    classes: see `scene.inference.predict_scene`. footprints: a vector file of buildings to grade, with whatever it
+    says of them, instead of those found. areas: a vector file of polygons to sum up by, instead of squares of `cell`
+    metres. Both may be in any CRS. Raises VectorError, OutputError, and InputError where `out` holds something else.
     """
+    if not (math.isfinite(cell) and cell > 0):
+        raise OutputError(f"--cell {cell}: expected metres of a square's side, more than 0.")
+    with new_folder(out, lambda path: str(path) in FILES) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE):
+        table, notes = _table(classes, footprints)
+        if areas is None:
+            summary = by_cells(table, cell, _middle(classes), notes)
+        else:
+            summary = by_areas(table, areas, notes)
+        with _write_errors(out):
+            write_rasters(classes, folder)
+            style = qgis_style(table.columns["damage"])
+            write_geopackage(table.frame, folder / GEOPACKAGE)
+            add_style(folder / GEOPACKAGE, style)
+            write_geojson(table.frame, folder / GEOJSON)
+            (folder / STYLE).write_text(style, encoding="utf-8")
+            summary.write(folder)
+    return summary
+
+
+def _table(classes: Path, footprints: Path | None) -> tuple[Table, tuple[str, ...]]:
+    if footprints is not None:
+        given = grade_footprints(footprints, classes)
+        return tabulate(given.polygons, given.votes, given.attributes), given.notes
+    found = find_buildings(classes)
     with rasterio.open(classes) as dataset:
-        crs, transform = dataset.crs, dataset.transform
-    features = locate(find_buildings(classes), crs, transform)
-    with new_folder(out, lambda path: str(path) in FILES) as folder:
-        _write_raster(classes, 1, folder / "damage.tif")
-        _write_raster(classes, 2, folder / "confidence.tif")
-        write_vectors(features, folder)
-        table = summary(features, cell)
-        table.to_csv(folder / "summary.csv", index=False, lineterminator="\n")
-        (folder / "summary.json").write_text(json.dumps(_totals(table), indent=2) + "\n", encoding="utf-8")
-    return features
+        polygons = to_degrees(place(straighten(found.outlines), dataset.transform), dataset.crs)
+    return tabulate(polygons, found.votes), ()
 
 
-def summary(features: Sequence[Feature], cell: float) -> pd.DataFrame:
-    """Buildings and square metres of each grade: a row for all, and one for each square of `cell` metres that has any.
+def _middle(classes: Path) -> tuple[float, float]:
+    """Longitude and latitude of the scene's middle."""
+    with rasterio.open(classes) as dataset:
+        x, y = dataset.transform @ (dataset.width / 2, dataset.height / 2)
+        longitude, latitude = Transformer.from_crs(dataset.crs, WGS84, always_xy=True).transform(x, y)
+    return float(longitude), float(latitude)
 
-    Squares lie in the UTM zone of the scene; west, south, east and north are the degrees of their corners. A building
-    is of the square that its centroid lies in.
+
+@contextmanager
+def _write_errors(out: Path) -> Iterator[None]:
+    """Turns what the libraries raise of a full disk into an OutputError with the first thing that GDAL complained of,
+    which it otherwise prints.
     """
-    frame = frame_of(features)
-    rows: list[dict[str, Any]] = [{"area": "all", **_counts(frame)}]
-    if len(frame):
-        metric = frame.to_crs(frame.estimate_utm_crs())
-        centres = metric.centroid
-        frame["column"], frame["row"] = np.floor(centres.x / cell), np.floor(centres.y / cell)
-        for (row, column), part in frame.groupby(["row", "column"]):
-            corners = _corners(column * cell, row * cell, cell, metric.crs)
-            rows.append({"area": f"square {int(column)} {int(row)}", **corners, **_counts(part)})
-    return pd.DataFrame(rows)
+    complaints = _Complaints()
+    logger = logging.getLogger("rasterio")
+    logger.addHandler(complaints)
+    try:
+        yield
+    except (RasterioError, sqlite3.Error, OSError, *WRITE_ERRORS) as error:
+        reason = " ".join((complaints.messages or [str(error)])[0].split()).rstrip(".")
+        raise OutputError(
+            f"{out}: cannot be written ({reason}). Make room on the disk, or choose another output folder."
+        ) from error
+    finally:
+        logger.removeHandler(complaints)
 
 
-def _corners(left: float, bottom: float, cell: float, crs: Any) -> dict[str, float]:
-    import geopandas
-    import shapely
+class _Complaints(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
 
-    box = geopandas.GeoSeries([shapely.box(left, bottom, left + cell, bottom + cell)], crs=crs).to_crs(WGS84)
-    return dict(zip(("west", "south", "east", "north"), box.total_bounds.round(6).tolist(), strict=True))
-
-
-def _counts(frame: Any) -> dict[str, float]:
-    grades = {name: frame[frame["damage"] == name] for name in NAMES}
-    return {
-        "buildings": len(frame),
-        **{f"buildings_{name.replace('-', '_')}": len(part) for name, part in grades.items()},
-        "area_m2": round(float(frame["area_m2"].sum()), 1),
-        **{
-            f"area_m2_{name.replace('-', '_')}": round(float(part["area_m2"].sum()), 1) for name, part in grades.items()
-        },
-    }
-
-
-def _totals(table: pd.DataFrame) -> dict[str, Any]:
-    """The same as JSON: what is not there is left out."""
-    rows = [{key: value for key, value in row.items() if not pd.isna(value)} for row in table.to_dict("records")]
-    return {"total": rows[0], "squares": rows[1:]}
-
-
-def _write_raster(classes: Path, band: int, path: Path) -> None:
-    """A band as cloud-optimized GeoTIFF, 255 where no data is: damage in the paper's colours, confidence in percent."""
-    plain = path.with_suffix(".partial.tif")
-    with rasterio.open(classes) as source:
-        profile = source.profile | {"count": 1, "nodata": NODATA, "interleave": "band"}
-        with rasterio.open(plain, "w", **profile) as out:
-            out.set_band_description(1, "damage grade" if band == 1 else "confidence in percent")
-            if band == 1:
-                out.write_colormap(
-                    1, {value: (*rgb, 0 if value == NODATA else 255) for value, (_, rgb) in COLOURS.items()}
-                )
-            for y in range(0, source.height, BLOCK):
-                for x in range(0, source.width, BLOCK):
-                    window = Window(x, y, min(BLOCK, source.width - x), min(BLOCK, source.height - y))
-                    values = source.read(band, window=window)
-                    if band != 1:
-                        seen = source.read(1, window=window) != NODATA
-                        values = np.where(seen, np.rint(values / 2.55), NODATA).astype(np.uint8)
-                    out.write(values, 1, window=window)
-    resampling = "nearest" if band == 1 else "average"
-    rasterio.shutil.copy(plain, path, driver="COG", compress="deflate", overview_resampling=resampling)
-    plain.unlink()
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())

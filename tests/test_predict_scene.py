@@ -6,6 +6,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pytest
+import shapely
 import torch
 from affine import Affine
 from conftest import SMALL, assert_one_line, exit_line, run_step, tree
@@ -43,12 +44,12 @@ def test_a_scene_becomes_maps(
 ) -> None:
     run(network, images[0], images[1], tmp_path / "out", "--tile", "128", "--overlap", "32")
     said = capsys.readouterr()
-    assert said.out.startswith("scene of 224 x 160 pixels of 0.50 m\nfound ")
+    assert said.out.startswith("scene of 224 x 160 pixels of 0.50 m\n")
     assert "warning" not in said.err
     assert {path.name for path in tmp_path.iterdir()} == {"out"}  # what was only needed on the way is gone
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
     found = geopandas.read_file(tmp_path / "out" / "buildings.gpkg")
-    assert f"found {len(found)} buildings; wrote damage.tif" in said.out
+    assert f"\n{len(found)} buildings; wrote damage.tif" in said.out
     west, south, east, north = (
         geopandas.GeoSeries.from_xy([500_000, 500_112], [3_999_920, 4_000_000], crs=UTM).to_crs(4326).total_bounds
     )
@@ -135,3 +136,17 @@ def test_16_bits_and_nodata_come_through(network: Path, tmp_path: Path) -> None:
     damage = values(tmp_path / "out" / "damage.tif")[0]
     assert (damage[:, 100:] == 255).all()
     assert set(np.unique(damage[:, :100])) <= {0, 1, 2, 3, 4}
+
+
+def test_given_footprints_are_graded_and_keep_what_they_say(
+    network: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = [shapely.box(x, 3_999_940, x + 12, 3_999_952) for x in (500_010, 500_050, 500_090, 509_000)]
+    frame = geopandas.GeoDataFrame({"id": list("abcd"), "use": ["school"] * 4}, geometry=boxes, crs=UTM)
+    frame.to_file(tmp_path / "osm.gpkg")
+    run(network, images[0], images[1], tmp_path / "out", "--footprints", str(tmp_path / "osm.gpkg"))
+    found = geopandas.read_file(tmp_path / "out" / "buildings.gpkg")
+    assert list(found["id"]) == list("abcd")
+    assert set(found["use"]) == {"school"}
+    assert found["grade"][:3].between(1, 4).all()
+    assert found["grade"].isna()[3]  # outside of the scene

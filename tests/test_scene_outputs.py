@@ -1,216 +1,223 @@
-"""What a predicted scene is given out as: buildings that lie where they lie on the ground, in files others can read."""
+"""What a predicted scene is given out as: files that other programs read, all of them or none."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import cv2
 import geopandas
 import numpy as np
-import pandas as pd
 import pyogrio
 import pytest
 import rasterio
 import shapely
-import shapely.ops
-from affine import Affine
+from conftest import read_csv, tree
 from geotiff import ORIGIN, UTM
-from pyproj import Geod, Transformer
-from rasterio.features import rasterize
-from scipy import ndimage
+from predicted import write_classes
 
-from model.buildings import GradedBuilding
-from scene.buildings import find_buildings
-from scene.outputs import FILES, write_outputs
-from scene.vectors import NAMES, straighten
+from scene.outputs import FILES, OutputError, write_outputs
+from scene.vectors import VectorError
+from xbd.errors import InputError
 
 
-def write_classes(path: Path, damage: Any, crs: str = UTM, transform: Affine = ORIGIN) -> Path:
-    """classes.tif of this damage map; the probability of a pixel's own grade is 0.6."""
-    height, width = damage.shape
-    bands = np.full((6, height, width), 34, np.uint8)
-    bands[0], bands[1] = damage, 153
-    for grade in range(1, 5):
-        bands[1 + grade][damage == grade] = 153
-    profile = {"driver": "GTiff", "count": 6, "height": height, "width": width, "dtype": "uint8", "tiled": True}
-    with rasterio.open(path, "w", **profile, crs=crs, transform=transform) as out:
-        out.write(bands)
-    return path
-
-
-def known(result: GradedBuilding) -> tuple[Any, ...]:
-    return result.grade, result.area, round(result.confidence, 6), shapely.normalize(result.polygon).wkt
-
-
-@pytest.fixture(scope="module")
-def blobs() -> Any:
-    """Buildings of all sizes, some across many blocks, with holes, some of two grades, and a part without data."""
+def blobs(height: int, width: int) -> Any:
     rng = np.random.default_rng(5)
-    field = ndimage.gaussian_filter(rng.normal(size=(300, 340)), 5)
-    damage = np.where(field > 0.06, 1 + (ndimage.gaussian_filter(rng.normal(size=field.shape), 12) > 0) * 2, 0)
-    damage[140:150, 20:330] = 2
+    field = cv2.GaussianBlur(rng.normal(size=(height, width)).astype(np.float32), (0, 0), 5)
+    damage = np.where(
+        field > 0.02, 1 + (cv2.GaussianBlur(np.asarray(rng.normal(size=field.shape)), (0, 0), 12) > 0) * 2, 0
+    )
     damage[:40, 300:] = 255
     return damage.astype(np.uint8)
 
 
-@pytest.mark.parametrize("block", [32, 100, 256])
-def test_buildings_are_the_same_in_blocks_of_any_size(block: int, blobs: Any, tmp_path: Path) -> None:
-    path = write_classes(tmp_path / "classes.tif", blobs)
-    found = sorted(known(building) for building in find_buildings(path, block))
-    assert found == sorted(known(building) for building in find_buildings(path, 1024))
-    labels, count = ndimage.label((blobs > 0) & (blobs < 255))
-    assert sorted(area for _, area, *_ in found) == sorted(np.bincount(labels.ravel())[1:].tolist())
-    assert count == len(found) > 20
+@pytest.fixture(scope="module")
+def damage() -> Any:
+    return blobs(900, 1100)
 
 
-def building(x: float, y: float, width: float, height: float, angle: float = 0) -> Any:
-    return shapely.affinity.rotate(shapely.box(x, y, x + width, y + height), angle)
+@pytest.fixture(scope="module")
+def classes(damage: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_classes(tmp_path_factory.mktemp("scene") / "classes.tif", damage)
 
 
-def neighbourhood(left: float, top: float) -> list[tuple[int, Any]]:
-    """Grade and polygon of known buildings, in metres: straight and turned, with a yard, of an L, small and large."""
-    yard = building(60, -60, 40, 30).difference(building(70, -52, 18, 12))
-    angled = building(20, -150, 30, 12).union(building(20, -150, 10, 34))
-    shapes = [
-        *((1, building(10 + 25 * number, -20, 12, 8, angle=7 * number)) for number in range(6)),
-        (2, yard),
-        (3, angled),
-        (4, building(110, -150, 60, 45, angle=30)),
-        (4, building(20, -100, 7, 6)),
-    ]
-    return [(grade, shapely.affinity.translate(shape, left, top)) for grade, shape in shapes]
+@pytest.fixture(scope="module")
+def out(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "out"
+    write_outputs(classes, folder, cell=100)
+    return folder
 
 
-PLACES = [
-    ("EPSG:32633", "EPSG:32633", 0.5, 500_000, 4_000_000),
-    ("EPSG:32633", "EPSG:4326", 5e-6, 500_000, 4_000_000),  # its authority names latitude first
-    ("EPSG:32633", "EPSG:3857", 0.6, 500_000, 4_000_000),
-    ("EPSG:32721", "EPSG:32721", 0.5, 600_000, 6_300_000),  # south of the equator
-    ("EPSG:2193", "EPSG:2193", 0.5, 1_750_000, 5_430_000),  # New Zealand, northing first
-]
-
-
-@pytest.mark.parametrize(("metric", "crs", "pixel", "left", "top"), PLACES)
-def test_known_buildings_come_back_where_they_are(
-    metric: str, crs: str, pixel: float, left: float, top: float, tmp_path: Path
-) -> None:
-    """Drawn by GDAL's own rasterization; centroids within a metre, areas within 5 %."""
-    truth = neighbourhood(left, top)
-    to_raster = Transformer.from_crs(metric, crs, always_xy=True)
-    shapes = [(shapely.ops.transform(to_raster.transform, polygon), grade) for grade, polygon in truth]
-    bounds = to_raster.transform_bounds(left, top - 200, left + 200, top + 10)
-    transform = Affine(pixel, 0, bounds[0], 0, -pixel, bounds[3])
-    size = round((bounds[3] - bounds[1]) / pixel), round((bounds[2] - bounds[0]) / pixel)
-    damage = rasterize(shapes, size, transform=transform, dtype="uint8")
-    write_outputs(write_classes(tmp_path / "classes.tif", damage, crs, transform), tmp_path / "out", cell=100)
-    for name in ("buildings.gpkg", "buildings.geojson"):
-        found = geopandas.read_file(tmp_path / "out" / name)
-        assert found.crs == "EPSG:4326"
-        assert len(found) == len(truth)
-        placed = found.to_crs(metric)
-        for grade, polygon in truth:
-            nearest = placed.distance(polygon.centroid).idxmin()
-            assert placed.geometry[nearest].centroid.distance(polygon.centroid) < 1
-            tolerance = 0.05 if polygon.area > 100 else 0.1  # of a small one, a row of pixels is more than 5 %
-            assert found["area_m2"][nearest] == pytest.approx(polygon.area, rel=tolerance)
-            assert (found["grade"][nearest], found["damage"][nearest]) == (grade, NAMES[grade - 1])
-            assert found["confidence"][nearest] == 0.6
-
-
-def test_a_building_across_the_antimeridian_is_cut_there(tmp_path: Path) -> None:
-    x, y = Transformer.from_crs("EPSG:4326", "EPSG:32701", always_xy=True).transform(180.0, -17.0)
-    transform = Affine(0.5, 0, round(x) - 50, 0, -0.5, round(y) + 20)
-    damage = np.zeros((100, 200), np.uint8)
-    damage[30:60, 60:140] = 3
-    write_outputs(write_classes(tmp_path / "classes.tif", damage, "EPSG:32701", transform), tmp_path / "out", cell=50)
-    (feature,) = json.loads((tmp_path / "out" / "buildings.geojson").read_text())["features"]
-    assert feature["geometry"]["type"] == "MultiPolygon"  # RFC 7946, section 3.1.9
-    parts = [shapely.Polygon(rings[0]) for rings in feature["geometry"]["coordinates"]]
-    assert sorted(round(part.centroid.x) for part in parts) == [-180, 180]
-    area = sum(abs(Geod(ellps="WGS84").geometry_area_perimeter(part)[0]) for part in parts)
-    assert area == pytest.approx(40 * 15, rel=0.02)
-    assert feature["properties"]["area_m2"] == pytest.approx(40 * 15, rel=0.02)
-
-
-def test_geojson_is_that_of_the_standard(blobs: Any, tmp_path: Path) -> None:
-    write_outputs(write_classes(tmp_path / "classes.tif", blobs), tmp_path / "out", cell=50)
-    content = json.loads((tmp_path / "out" / "buildings.geojson").read_text())
-    assert "crs" not in content
-    holes = 0
-    for feature in content["features"]:
-        rings = feature["geometry"]["coordinates"]
-        for polygon in rings if feature["geometry"]["type"] == "MultiPolygon" else [rings]:
-            outer, *inner = map(shapely.LinearRing, polygon)
-            holes += len(inner)
-            assert outer.is_ccw and not any(ring.is_ccw for ring in inner)
-            assert shapely.Polygon(polygon[0], polygon[1:]).is_valid
-    assert holes > 0
-    assert pyogrio.read_info(tmp_path / "out" / "buildings.gpkg")["features"] == len(content["features"])
-
-
-def test_rasters_are_cloud_optimized_and_on_the_grid_of_pre(blobs: Any, tmp_path: Path) -> None:
-    large = np.tile(blobs, (3, 3))
-    write_outputs(write_classes(tmp_path / "classes.tif", large), tmp_path / "out", cell=50)
-    for name, expected in (("damage", large), ("confidence", np.where(large == 255, 255, 60))):
-        with rasterio.open(tmp_path / "out" / f"{name}.tif") as dataset:
+def test_rasters_are_cloud_optimized_and_on_the_grid_of_pre(out: Path, damage: Any) -> None:
+    for name, expected in (("damage", damage), ("confidence", np.where(damage == 255, 255, 60))):
+        with rasterio.open(out / f"{name}.tif") as dataset:
             assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-            assert dataset.overviews(1)
+            assert dataset.block_shapes == [(512, 512)]
+            assert dataset.overviews(1) == [2, 4]
             assert (dataset.transform, dataset.crs, dataset.nodata) == (ORIGIN, UTM, 255)
+            assert (dataset.count, dataset.dtypes) == (1, ("uint8",))
             np.testing.assert_array_equal(dataset.read(1), expected)
-            if name == "damage":
-                colours = dataset.colormap(1)
-                assert [colours[grade][:3] for grade in range(1, 5)] == [
-                    (255, 255, 255), (255, 255, 0), (255, 140, 0), (255, 0, 0)
-                ]  # fmt: skip
+            small = dataset.read(1, out_shape=(450, 550))
+            assert set(np.unique(small)) <= set(np.unique(expected))
+    with rasterio.open(out / "damage.tif") as dataset:
+        colours = [dataset.colormap(1)[grade][:3] for grade in range(5)]
+        assert colours == [(0, 0, 0), (255, 255, 255), (255, 255, 0), (255, 140, 0), (255, 0, 0)]
+    with rasterio.open(out / "confidence.tif") as dataset:
+        assert dataset.units == ("percent",)
 
 
-def test_the_summary_adds_up(tmp_path: Path) -> None:
+def test_geojson_is_that_of_the_standard(out: Path) -> None:
+    content = json.loads((out / "buildings.geojson").read_text(encoding="utf-8"))
+    assert "crs" not in content
+    ids, holes = [], 0
+    for feature in content["features"]:
+        ids.append(feature["id"])
+        assert feature["properties"]["id"] == feature["id"]
+        assert feature["geometry"]["type"] == "Polygon"
+        outer, *inner = map(shapely.LinearRing, feature["geometry"]["coordinates"])
+        holes += len(inner)
+        assert outer.is_ccw and not any(ring.is_ccw for ring in inner)
+        assert shapely.Polygon(outer, inner).is_valid
+        for number in shapely.get_coordinates([outer, *inner]).ravel().tolist():
+            assert number == round(number, 7)
+    assert ids == list(range(1, len(ids) + 1))
+    assert len(ids) > 100 and holes > 0
+
+
+def test_both_vector_files_say_the_same_of_each_building(out: Path) -> None:
+    one, other = (pyogrio.read_dataframe(out / f"buildings.{kind}", layer="buildings") for kind in ("gpkg", "geojson"))
+    columns = ["id", "grade", "damage", "confidence", "area_m2"]
+    columns += ["share_no_damage", "share_minor_damage", "share_major_damage", "share_destroyed"]
+    assert [*one.columns] == [*other.columns] == [*columns, "geometry"]
+    assert one.crs == "EPSG:4326"
+    assert one[columns].equals(other[columns].astype(one[columns].dtypes))
+    assert shapely.hausdorff_distance(np.asarray(one.geometry), np.asarray(other.geometry)).max() < 1e-7
+    shares = one.filter(like="share_")
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=2e-4)
+    assert one["confidence"].between(0.13, 0.6).all()
+
+
+def test_qgis_finds_its_style_beside_and_inside_the_geopackage(out: Path) -> None:
+    style = (out / "buildings.qml").read_text(encoding="utf-8")
+    with sqlite3.connect(out / "buildings.gpkg") as database:
+        stored = database.execute(
+            "SELECT f_table_name, f_geometry_column, useAsDefault, styleQML FROM layer_styles"
+        ).fetchall()
+        assert stored == [("buildings", "geom", 1, style)]
+        listed = database.execute("SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'").fetchall()
+        assert listed == [("attributes",)]
+    renderer = ElementTree.fromstring(style).find("renderer-v2")
+    assert renderer is not None
+    assert (renderer.get("type"), renderer.get("attr")) == ("categorizedSymbol", "damage")
+    values = [category.get("value") for category in renderer.iter("category")]
+    assert values == ["no-damage", "minor-damage", "major-damage", "destroyed", "not-visible"]
+    outlines = set()
+    for symbol in renderer.iter("symbol"):
+        looks = {prop.get("k"): prop.get("v") for prop in symbol.iter("prop")}
+        outlines.add((looks["outline_style"], looks["outline_width"]))
+    assert len(outlines) == 5  # told apart without colours
+
+
+# Row and column of the upper left pixel, and grade, of squares of 20 x 20 pixels: 100 square metres.
+SQUARES: Sequence[tuple[int, int, int]] = [(10, 10, 1), (10, 300, 4), (250, 20, 2), (300, 300, 4), (340, 300, 3)]
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
     damage = np.zeros((400, 400), np.uint8)
-    places: Sequence[tuple[int, int, int]] = [(10, 10, 1), (10, 300, 4), (250, 20, 2), (300, 300, 4), (340, 300, 3)]
-    for top, left, grade in places:
-        damage[top : top + 20, left : left + 20] = grade  # 100 square metres each
-    write_outputs(write_classes(tmp_path / "classes.tif", damage), tmp_path / "out", cell=100)
-    table = pd.read_csv(tmp_path / "out" / "summary.csv")
-    total, squares = table.iloc[0], table.iloc[1:]
-    assert total["area"] == "all"
-    grades = [int(total[f"buildings_{name.replace('-', '_')}"]) for name in NAMES]
-    assert (int(total["buildings"]), grades) == (5, [1, 1, 1, 2])
-    assert total["area_m2"] == pytest.approx(500, rel=0.01)
-    assert total["area_m2_destroyed"] == pytest.approx(200, rel=0.01)
-    assert len(squares) == 4
-    for column in table.columns[table.columns.str.startswith(("buildings", "area_m2"))]:
-        assert squares[column].sum() == pytest.approx(total[column], abs=0.5)
-    content = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert content["total"]["buildings"] == 5
-    assert len(content["squares"]) == 4
+    for top, left, grade in SQUARES:
+        damage[top : top + 20, left : left + 20] = grade
+    return write_classes(tmp_path / "classes.tif", damage)
+
+
+def counts(row: dict[str, str]) -> list[int]:
+    names = ("buildings", *(f"buildings_{name}" for name in ("no_damage", "minor_damage", "major_damage", "destroyed")))
+    return [int(row[name]) for name in names]
+
+
+def test_the_summary_counts_by_squares(squares: Path, tmp_path: Path) -> None:
+    summary = write_outputs(squares, tmp_path / "out", cell=100)
+    *cells, total = read_csv(tmp_path / "out" / "summary.csv")
+    assert total["area"] == "total"
+    assert counts(total) == [5, 1, 1, 1, 2]
+    assert float(total["area_m2"]) == pytest.approx(500, rel=0.002)
+    assert float(total["area_m2_destroyed"]) == pytest.approx(200, rel=0.002)
+    # The scene begins at x 500,000 and y 4,000,000, and is two squares wide and high.
+    assert {cell["area"]: counts(cell) for cell in cells} == {
+        "5000_39999": [1, 1, 0, 0, 0],
+        "5001_39999": [1, 0, 0, 0, 1],
+        "5000_39998": [1, 0, 1, 0, 0],
+        "5001_39998": [2, 0, 0, 1, 1],
+    }
+    for cell in cells:
+        assert 14.999 < float(cell["west"]) < float(cell["east"]) < 15.003
+        assert 36.14 < float(cell["south"]) < float(cell["north"]) < 36.145
+    content = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert content["total"] == summary.total
+    assert (content["by"], content["cell"], content["crs"]) == ("cells", 100, "EPSG:32633")
+    assert [part["buildings"] for part in content["parts"]] == [int(cell["buildings"]) for cell in cells]
+    assert len(summary) == 5
+
+
+def districts(path: Path, **columns: Any) -> Path:
+    """West and middle of the scene; the east is in no district."""
+    boxes: list[Any] = [shapely.box(500_000 + x, 3_999_800, 500_000 + x + 100, 4_000_000) for x in (0, 100)]
+    boxes[1] = boxes[1].difference(shapely.box(500_100, 3_999_800, 500_200, 3_999_835))
+    geopandas.GeoDataFrame(columns, geometry=boxes, crs=UTM).to_crs("EPSG:3857").to_file(path)
+    return path
+
+
+def test_the_summary_counts_by_given_areas(squares: Path, tmp_path: Path) -> None:
+    areas = districts(
+        tmp_path / "areas.gpkg", country=["X", "X"], code=["X1", "X2"], ADM2_NAME=["Föhn", "Bora"], buildings=[7, None]
+    )
+    write_outputs(squares, tmp_path / "out", areas=areas)
+    *rows, total = read_csv(tmp_path / "out" / "summary.csv")
+    assert [row["area"] for row in rows] == ["Föhn", "Bora", "elsewhere"]
+    assert [counts(row) for row in [*rows, total]] == [
+        [2, 1, 1, 0, 0],
+        [2, 0, 0, 0, 2],
+        [1, 0, 0, 1, 0],
+        [5, 1, 1, 1, 2],
+    ]
+    assert [row["code"] for row in rows] == ["X1", "X2", ""]
+    assert rows[0]["given_buildings"].startswith("7")
+    content = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert (content["by"], content["cell"]) == ("areas", None)
+    assert content["parts"][1]["given_buildings"] is None
+
+
+def test_areas_that_cannot_be_used_leave_nothing_behind(squares: Path, tmp_path: Path) -> None:
+    (tmp_path / "areas.geojson").write_text("{}")
+    with pytest.raises(VectorError, match=r"areas\.geojson: cannot be read"):
+        write_outputs(squares, tmp_path / "out", areas=tmp_path / "areas.geojson")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["areas.geojson", "classes.tif"]
+
+
+@pytest.mark.parametrize("cell", [0, -5.0, float("nan"), float("inf")])
+def test_squares_have_a_side(cell: float, squares: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="--cell"):
+        write_outputs(squares, tmp_path / "out", cell=cell)
 
 
 def test_a_scene_without_buildings_has_all_files(tmp_path: Path) -> None:
-    assert (
-        write_outputs(write_classes(tmp_path / "classes.tif", np.zeros((50, 60), np.uint8)), tmp_path / "out", cell=50)
-        == []
-    )
+    classes = write_classes(tmp_path / "classes.tif", np.zeros((50, 60), np.uint8))
+    assert len(write_outputs(classes, tmp_path / "out")) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
     assert json.loads((tmp_path / "out" / "buildings.geojson").read_text())["features"] == []
+    assert len(pyogrio.read_dataframe(tmp_path / "out" / "buildings.gpkg", layer="buildings")) == 0
+    assert [row["area"] for row in read_csv(tmp_path / "out" / "summary.csv")] == ["total"]
 
 
-def test_straight_outlines_keep_area_and_holes() -> None:
-    rng = np.random.default_rng(2)
-    for number in range(40):
-        shape = building(0, 0, rng.uniform(8, 60), rng.uniform(8, 60), rng.uniform(0, 90))
-        mask = rasterize([(shapely.affinity.translate(shape, 80, 80), 1)], (160, 160), dtype="uint8")
-        (outline,) = [found.polygon for found in _outlines(mask)]
-        straight = straighten(outline)
-        assert straight.is_valid
-        assert straight.area == pytest.approx(outline.area, rel=1e-9)
-        assert shapely.get_num_coordinates(straight) <= shapely.get_num_coordinates(outline), number
-    yard = shapely.Polygon(shapely.box(0, 0, 40, 40).exterior, [shapely.box(10, 10, 30, 30).exterior])
-    assert shapely.get_num_interior_rings(straighten(yard)) == 1
-    single = shapely.box(0, 0, 1, 1)
-    assert straighten(single).equals(single)
-
-
-def _outlines(mask: Any) -> list[GradedBuilding]:
-    from model.buildings import buildings_of, grade, separate
-
-    return buildings_of(grade(separate(mask), np.full((4, *mask.shape), 0.25)))
+def test_earlier_results_are_replaced_and_foreign_files_never(squares: Path, out: Path, tmp_path: Path) -> None:
+    write_outputs(squares, tmp_path / "out", cell=100)
+    first = tree(tmp_path / "out")
+    write_outputs(squares, tmp_path / "out", cell=50)
+    assert tree(tmp_path / "out")["summary.csv"] != first["summary.csv"]
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    kept = tree(tmp_path / "out")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        write_outputs(squares, tmp_path / "out")
+    assert tree(tmp_path / "out") == kept

@@ -1,0 +1,94 @@
+"""From a raster's coordinates to degrees on the ground, areas there, and a grid in metres.
+
+Coordinates are x, y, or longitude, latitude, in this order in every CRS, as map programs and RFC 7946 have them.
+"""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+from pyproj import CRS, Geod, Transformer
+
+from scene.grid import WGS84
+
+Geometries = npt.NDArray[np.object_]
+
+_ELLIPSOID = Geod(ellps="WGS84")
+_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+
+
+def place(geometries: Geometries, transform: Affine) -> Geometries:
+    """Moves geometries by an affine transform: from pixels to a raster's CRS, or back by the inverse."""
+    matrix, shift = np.array([[transform.a, transform.d], [transform.b, transform.e]]), (transform.c, transform.f)
+    return _transformed(geometries, lambda points: points @ matrix + shift)
+
+
+def to_degrees(geometries: Geometries, crs: Any) -> Geometries:
+    """Longitudes and latitudes of WGS 84; what crosses the antimeridian is cut there, as RFC 7946 asks for."""
+    return _cut(_projected(geometries, crs, WGS84))
+
+
+def from_degrees(geometries: Geometries, crs: Any, around: float) -> Geometries:
+    """To a CRS, where it is one of degrees to the longitudes within 180 of `around`."""
+    projected = _projected(geometries, WGS84, crs)
+    if not CRS.from_user_input(crs).is_geographic:
+        return projected
+    turn = np.array([360.0, 0.0])
+    return _transformed(projected, lambda points: points + turn * np.round((around - points[:, :1]) / 360))
+
+
+def square_metres(polygons: Geometries) -> npt.NDArray[np.float64]:
+    """Areas on the ellipsoid of WGS 84, of polygons in degrees; 0 where there is none."""
+    areas = [0.0 if polygon is None else _ELLIPSOID.geometry_area_perimeter(polygon)[0] for polygon in polygons]
+    return np.abs(np.array(areas, np.float64))
+
+
+def metric_crs(longitude: float, latitude: float) -> str:
+    """The UTM zone of a place, or the polar stereographic CRS (UPS) beyond 84 north and 80 south."""
+    if not -80 <= latitude <= 84:
+        return "EPSG:32661" if latitude > 0 else "EPSG:32761"
+    zone = int((longitude + 180) % 360 // 6) + 1
+    return f"EPSG:{(32600 if latitude >= 0 else 32700) + zone}"
+
+
+def _projected(geometries: Geometries, source: Any, target: Any) -> Geometries:
+    transformer = Transformer.from_crs(source, target, always_xy=True)
+    return _transformed(geometries, lambda points: np.stack(transformer.transform(*points.T), axis=1))
+
+
+def _transformed(geometries: Geometries, function: Any) -> Geometries:
+    return np.asarray(shapely.transform(geometries, function), dtype=object)
+
+
+def _cut(geometries: Geometries) -> Geometries:
+    """Cuts what crosses the antimeridian: what spans half of the Earth, or goes on beyond 180 degrees."""
+    west, _, east, _ = shapely.bounds(geometries).T
+    cut = geometries.copy()
+    for number in np.flatnonzero((east - west > 180) | (west < -180) | (east > 180)):
+        cut[number] = _cut_one(geometries[number])
+    return cut
+
+
+def _cut_one(geometry: shapely.Geometry) -> shapely.Geometry:
+    start = shapely.get_coordinates(geometry)[0, 0]
+
+    def unwrapped(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.stack([start + (points[:, 0] - start + 180) % 360 - 180, points[:, 1]], axis=1)
+
+    whole = shapely.transform(geometry, unwrapped)
+    parts = []
+    for shift in (-360, 0, 360):
+        part = shapely.intersection(whole, shapely.box(shift - 180, -90, shift + 180, 90))
+        parts += [
+            shapely.transform(polygon, partial(_moved, west=shift))
+            for polygon in shapely.get_parts(part)
+            if shapely.get_type_id(polygon) in _POLYGONS and polygon.area > 0
+        ]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _moved(points: npt.NDArray[np.float64], west: float) -> npt.NDArray[np.float64]:
+    return points - (west, 0)

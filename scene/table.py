@@ -1,0 +1,50 @@
+"""Buildings as a table with a row each: what is known of them, beside what was known before."""
+
+from typing import Any, NamedTuple
+
+import geopandas
+import numpy as np
+import pandas as pd
+
+from scene.grid import WGS84
+from scene.ground import Geometries, square_metres
+from scene.votes import Votes, decide
+
+PREFIX = "damage_"  # of our columns, where the given ones have the same names
+
+
+class Table(NamedTuple):
+    """frame: a GeoDataFrame in degrees; columns: how each of our columns is called in it: grade, damage, confidence,
+    area_m2 and the shares, see `scene.votes.decide`.
+    """
+
+    frame: Any
+    columns: dict[str, str]
+
+    def ours(self, name: str) -> Any:
+        """One of our columns."""
+        return self.frame[self.columns[name]]
+
+
+def tabulate(polygons: Geometries, votes: Votes, given: pd.DataFrame | None = None) -> Table:
+    """polygons: [N], in degrees; votes: [N, 2, 4]; given: attributes that are kept as they are, [N].
+
+    Where `given` has no column id, buildings are numbered from 1. A column of ours gets a prefix where `given` has one
+    of this name, in whatever letters.
+    """
+    known = decide(votes)
+    known.insert(list(known.columns).index("confidence") + 1, "area_m2", square_metres(polygons).round(2))
+    attributes = pd.DataFrame(index=known.index) if given is None else given
+    taken = {str(name).lower() for name in attributes.columns}
+    if "id" not in taken:
+        attributes = attributes.copy()
+        attributes.insert(0, "id", np.arange(1, len(known) + 1))
+    columns = {str(name): _free(str(name), taken) for name in known.columns}
+    rows = pd.concat([attributes, known.rename(columns=columns)], axis=1)
+    return Table(geopandas.GeoDataFrame(rows, geometry=polygons, crs=WGS84), columns)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name.lower() in taken:
+        name = PREFIX + name
+    return name

@@ -1,0 +1,31 @@
+"""Predicted scenes made by the tests, as `scene.inference.predict_scene` writes them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from geotiff import ORIGIN, UTM, write_tif
+from rasterio.features import rasterize
+
+SURE = 153  # 255 x 0.6
+
+
+def write_classes(
+    path: Path, damage: npt.NDArray[Any], crs: str = UTM, transform: Affine = ORIGIN, grades: Any = None
+) -> Path:
+    """classes.tif of a damage map [H, W]. grades: 255 x their probabilities, [4, H, W]; without them 0.6 for the grade
+    of each pixel.
+    """
+    if grades is None:
+        grades = np.stack([np.where(damage == grade, SURE, 34) for grade in range(1, 5)])
+    bands = np.stack([damage, np.full(damage.shape, SURE), *grades]).astype(np.uint8)
+    return write_tif(path, bands, crs, transform, tiled=True, blockxsize=64, blockysize=64)
+
+
+def draw(shapes: Sequence[tuple[Any, int]], size: tuple[int, int], transform: Affine = ORIGIN) -> npt.NDArray[np.uint8]:
+    """Polygons with their grades on a damage map [H, W], by GDAL's own rasterization."""
+    drawn: npt.NDArray[np.uint8] = rasterize(shapes, size, transform=transform, dtype="uint8")
+    return drawn

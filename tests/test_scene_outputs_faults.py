@@ -1,0 +1,90 @@
+"""A run that is killed, or that the disk has no room for, leaves the results of the run before, or none."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import environment, exit_line, tree
+from predicted import write_classes
+
+from scene.outputs import FILES, OutputError, write_outputs
+from xbd.errors import errors_in_one_line
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Crumbs without end, so that each file is large."""
+    rng = np.random.default_rng(3)
+    damage = rng.integers(1, 5, (120, 160)) * (rng.random((120, 160)) < 0.3)
+    return write_classes(
+        tmp_path_factory.mktemp("scene") / "classes.tif", damage, grades=rng.integers(0, 256, (4, 120, 160))
+    )
+
+
+@pytest.fixture(scope="module")
+def sizes(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    out = tmp_path_factory.mktemp("results") / "out"
+    write_outputs(classes, out)
+    return {path.name: path.stat().st_size for path in out.iterdir()}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import scene.outputs
+
+scene.outputs.add_style = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # when the rasters and a vector are there
+scene.outputs.write_outputs(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_run_leaves_the_results_before_it(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", KILLED, str(classes), str(out)]
+    assert subprocess.run(command, env=environment(), timeout=300).returncode == -9
+    assert not out.exists()
+    assert {"damage.tif", "buildings.gpkg"} <= {path.name for path in tmp_path.rglob("*")}  # it had come so far
+    write_outputs(classes, out)
+    kept = tree(out)
+    assert set(kept) == set(FILES)
+    assert subprocess.run(command, env=environment(), timeout=300).returncode == -9
+    assert tree(out) == kept
+    write_outputs(classes, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@contextmanager
+def room(size: int) -> Iterator[None]:
+    """No file may be larger, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["damage.tif", "confidence.tif", "buildings.gpkg", "buildings.geojson", "summary.csv"])
+def test_a_full_disk_is_one_line(name: str, classes: Path, sizes: dict[str, int], tmp_path: Path) -> None:
+    """Where the last bytes have no room, too: some libraries notice when they close the file, and tell nobody."""
+    with room(sizes[name] - 4), pytest.raises(OutputError) as caught:
+        write_outputs(classes, tmp_path / "out")
+    assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written (")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(classes: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def write(arguments: Sequence[str]) -> None:
+        with errors_in_one_line():
+            write_outputs(classes, Path(arguments[0]))
+
+    assert "expected a folder" in exit_line(write, tmp_path / "file")
+    assert str(tmp_path / "file") in exit_line(write, tmp_path / "file" / "out")
