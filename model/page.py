@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from xbd.images import encode_png
-from xbd.overview import COLOURS, Image
+from xbd.overview import COLOURS, Image, colour
 
 SHARED = Path(__file__).parent / "pages"
 
@@ -75,10 +75,7 @@ def photo(image: Image, side: int, quality: int = 80) -> str:
 def mask(classes: Image, side: int) -> str:
     """A data URI of classes, uint8 [H, W], in the paper's colours, as PNG."""
     small = cv2.resize(classes, shrunk(classes, side), interpolation=cv2.INTER_NEAREST)
-    colours = np.zeros((256, 3), np.uint8)
-    for value, (_, rgb) in COLOURS.items():
-        colours[value] = rgb
-    return _data_uri(encode_png(colours[small]), "image/png")
+    return _data_uri(encode_png(colour(small.astype(np.uint8))), "image/png")
 
 
 def shrunk(image: Image, side: int) -> tuple[int, int]:

@@ -1,15 +1,14 @@
 """A run that is killed, or that the disk has no room for, leaves the results of the run before, or none."""
 
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import environment, exit_line, tree
+from limits import files_up_to
 from predicted import write_classes
 
 from scene.outputs import FILES, OutputError, write_outputs
@@ -58,21 +57,10 @@ def test_a_killed_run_leaves_the_results_before_it(classes: Path, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@contextmanager
-def room(size: int) -> Iterator[None]:
-    """No file may be larger, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("name", ["damage.tif", "confidence.tif", "buildings.gpkg", "buildings.geojson", "summary.csv"])
 def test_a_full_disk_is_one_line(name: str, classes: Path, sizes: dict[str, int], tmp_path: Path) -> None:
     """Where the last bytes have no room, too: some libraries notice when they close the file, and tell nobody."""
-    with room(sizes[name] - 4), pytest.raises(OutputError) as caught:
+    with files_up_to(sizes[name] - 4), pytest.raises(OutputError) as caught:
         write_outputs(classes, tmp_path / "out")
     assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written (")
     assert "\n" not in str(caught.value)

@@ -2,14 +2,12 @@
 
 import dataclasses
 import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ALONE, environment, tree, write_params
+from limits import files_up_to
 from s3_objects import remote_tree
 from s3_server import S3Server
 from test_distributed_training import launch, log_of, trainers, wait_for
@@ -163,17 +162,6 @@ def test_where_no_checkpoint_of_the_best_epoch_could_be_kept_the_run_ends_with_t
     with pytest.raises(RunError, match=r"checkpoints: holds no good checkpoint of the best epoch 1: .* Free the disk"):
         train(prepared, tmp_path, settings, ALONE)
     assert not (tmp_path / "model").exists()
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """The kernel refuses to let files grow beyond it, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_was_full_for_a_while_costs_a_checkpoint_and_no_weight(
