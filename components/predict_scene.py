@@ -44,7 +44,9 @@ def run(a: argparse.Namespace) -> str:
 
     from components.predict import find_model
     from model.inference import Predictor, load_model
+    from scene.alignment import Alignment
     from scene.inference import Windows, identity_of, predict_scene
+    from scene.look import look_at
     from scene.outputs import write_outputs
     from scene.raster import ScenePair, Sources
 
@@ -63,13 +65,15 @@ def run(a: argparse.Namespace) -> str:
                     f"{SEEN_GSD[1]} m: try --resample-to 0.5",
                     file=sys.stderr,
                 )
+            facts = {"before": [*map(str, a.pre)], "after": [*map(str, a.post)], "alignment": Alignment().facts(0)}
+            look = look_at(pair, facts)
         directory = stack.enter_context(local_input(find_model(a.model)))
         predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
         # Beside the results, which appear all at once, and on the same disk.
         work = folder.parent / f".{folder.name}.tiles"
         classes = predict_scene(predictor, identity_of(directory), sources, work, windows, resume=a.resume)
         given = {name: stack.enter_context(local_input(path)) for name, path in files.items()}
-        summary = write_outputs(classes, folder, cell=a.cell, **given)
+        summary = write_outputs(classes, folder, look, cell=a.cell, **given)
         shutil.rmtree(work)
         for note in summary.notes:
             print(f"warning: {note}", file=sys.stderr)

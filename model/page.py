@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
@@ -39,11 +40,14 @@ MARKS = {
 
 
 class Outlined(NamedTuple):
-    """A building over an image: its grade 1-4, its outline as an SVG path in pixels, and what is said of it."""
+    """A building over an image: its grade 1-4, its outline as an SVG path in pixels, and what is said of it, to readers
+    and, as attributes of the path, to the page's script.
+    """
 
     grade: int
     path: str
     title: str
+    data: Mapping[str, object] = MappingProxyType({})
 
 
 def render(template: Path, values: Mapping[str, Any]) -> str:

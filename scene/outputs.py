@@ -5,6 +5,7 @@ import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import rasterio
@@ -15,8 +16,10 @@ from scene.buildings import find_buildings
 from scene.footprints import grade_footprints
 from scene.grid import WGS84
 from scene.ground import place, to_degrees
+from scene.look import Look
 from scene.outlines import straighten
 from scene.rasters import CONFIDENCE, DAMAGE, write_rasters
+from scene.report import REPORT, write_report
 from scene.style import add_style, qgis_style
 from scene.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from scene.table import Table, tabulate
@@ -25,7 +28,7 @@ from xbd.errors import InputError
 from xbd.folders import new_folder
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
-FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, *SUMMARY_FILES)
+FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
 CELL = 500.0  # metres
 CACHE = 256  # MB of blocks that GDAL keeps; by default it is 5 % of the memory
 
@@ -35,13 +38,15 @@ class OutputError(InputError):
 
 
 def write_outputs(
-    classes: Path, out: Path, *, footprints: Path | None = None, areas: Path | None = None, cell: float = CELL
-) -> Summary:
+    classes: Path, out: Path, look: Look, *, footprints: Path | None = None, areas: Path | None = None,
+    cell: float = CELL,
+) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
 
-    classes: see `scene.inference.predict_scene`. footprints: a vector file of buildings to grade, with whatever it
-    says of them, instead of those found. areas: a vector file of polygons to sum up by, instead of squares of `cell`
-    metres. Both may be in any CRS. Raises VectorError, OutputError, and InputError where `out` holds something else.
+    classes: see `scene.inference.predict_scene`. look: of the same pair, for the report. footprints: a vector file of
+    buildings to grade, with whatever it says of them, instead of those found. areas: a vector file of polygons to sum
+    up by, instead of squares of `cell` metres. Both may be in any CRS. Raises VectorError, OutputError, and InputError
+    where `out` holds something else.
     """
     if not (math.isfinite(cell) and cell > 0):
         raise OutputError(f"--cell {cell}: expected metres of a square's side, more than 0.")
@@ -51,6 +56,7 @@ def write_outputs(
             summary = by_cells(table, cell, _middle(classes), notes)
         else:
             summary = by_areas(table, areas, notes)
+        summary = replace(summary, scene=dict(look.facts))
         with _write_errors(out):
             write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
@@ -58,6 +64,7 @@ def write_outputs(
             add_style(folder / GEOPACKAGE, style)
             write_geojson(table.frame, folder / GEOJSON)
             (folder / STYLE).write_text(style, encoding="utf-8")
+            write_report(folder / REPORT, classes, look, table, summary)
             summary.write(folder)
     return summary
 

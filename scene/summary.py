@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Summary:
     """total, parts: buildings and area_m2, and both for each grade and for what was not visible; a part has its name
     as `area` besides, a square its corners in degrees, an area its attributes. by: what the parts are. cell: metres of
     a square's side, None for areas. crs: of the squares. notes: what was left out or mended of the files given.
+    scene: what is known of the images, see `scene.look.Look`.
     """
 
     total: dict[str, Any]
@@ -36,6 +37,7 @@ class Summary:
     cell: float | None
     crs: str | None
     notes: tuple[str, ...]
+    scene: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """How many buildings there are."""

@@ -11,10 +11,9 @@ import pytest
 import shapely
 from affine import Affine
 from geotiff import UTM
-from predicted import write_classes
+from predicted import give_out, write_classes
 
 from scene.footprints import grade_footprints
-from scene.outputs import write_outputs
 from scene.vectors import VectorError
 from scene.votes import decide
 
@@ -62,7 +61,7 @@ EXPECTED = [1, 4, 4, 1, None, 1, None, 4, 1]
 )
 def test_footprints_of_any_format_and_crs_are_graded(name: str, crs: str, classes: Path, tmp_path: Path) -> None:
     path = write_file(tmp_path / name, HOUSES, crs, osm_id=range(101, 110))
-    summary = write_outputs(classes, tmp_path / "out", footprints=path)
+    summary = give_out(classes, tmp_path / "out", footprints=path)
     assert (len(summary), summary.total["buildings_not_visible"]) == (9, 2)
     for kind in ("gpkg", "geojson"):
         found = pyogrio.read_dataframe(tmp_path / "out" / f"buildings.{kind}", layer="buildings")
@@ -98,7 +97,7 @@ def test_attributes_and_ids_stay_as_they_are(classes: Path, tmp_path: Path) -> N
         feature["geometry"] = shapely.geometry.mapping(shape)
     path = tmp_path / "a.geojson"
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    write_outputs(classes, tmp_path / "out", footprints=path)
+    give_out(classes, tmp_path / "out", footprints=path)
     written = json.loads((tmp_path / "out" / "buildings.geojson").read_text())["features"]
     assert [feature["id"] for feature in written] == ["way/0", "way/1"]
     own, other = (feature["properties"] for feature in written)
@@ -117,7 +116,7 @@ def test_attributes_and_ids_stay_as_they_are(classes: Path, tmp_path: Path) -> N
 
 def test_columns_that_differ_by_case_alone_are_kept(classes: Path, tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.geojson", HOUSES[:1], "EPSG:4326", Height=[3.5], height=[4.5])
-    write_outputs(classes, tmp_path / "out", footprints=path)
+    give_out(classes, tmp_path / "out", footprints=path)
     (stored,) = pyogrio.read_dataframe(tmp_path / "out" / "buildings.gpkg", layer="buildings").to_dict("records")
     assert (stored["Height"], stored["height_2"], stored["id"]) == (3.5, 4.5, 1)
 
@@ -129,7 +128,7 @@ def test_broken_polygons_are_mended_and_other_features_left_out(classes: Path, t
     )
     shapes = [bow, HOUSES[0].centroid, None, shapely.GeometryCollection([HOUSES[2], HOUSES[2].exterior])]
     path = write_file(tmp_path / "a.geojson", shapes, "EPSG:4326", name=["bow", "point", "nothing", "both"])
-    summary = write_outputs(classes, tmp_path / "out", footprints=path)
+    summary = give_out(classes, tmp_path / "out", footprints=path)
     assert [note.split(": ")[1] for note in summary.notes] == [
         "2 of 4 features are no polygons and were left out",
         "1 of 4 polygons were invalid and were made valid",
@@ -195,7 +194,7 @@ def test_files_that_cannot_be_used_are_told_in_one_line(
 ) -> None:
     path = broken(tmp_path / "given" / name, kind)
     with pytest.raises(VectorError, match=said) as caught:
-        write_outputs(classes, tmp_path / "out", footprints=path)
+        give_out(classes, tmp_path / "out", footprints=path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["classes.tif", "given"]

@@ -9,11 +9,10 @@ import pyogrio
 import pytest
 import shapely
 from affine import Affine
-from predicted import draw, write_classes
+from predicted import draw, give_out, write_classes
 from pyproj import Geod, Transformer
 
 from scene.ground import from_degrees, metric_crs, to_degrees
-from scene.outputs import write_outputs
 
 GRADES = ("no-damage", "minor-damage", "major-damage", "destroyed")
 ELLIPSOID = Geod(ellps="WGS84")
@@ -67,7 +66,7 @@ def test_known_buildings_come_back_where_they_are(
     transform = Affine(pixel, 0, west - 40.3 * pixel, 0, -pixel, north + 40.7 * pixel)
     size = round((north - south) / pixel) + 80, round((east - west) / pixel) + 80
     classes = write_classes(tmp_path / "classes.tif", draw(shapes, size, transform), crs, transform)
-    assert len(write_outputs(classes, tmp_path / "out")) == len(truth)
+    assert len(give_out(classes, tmp_path / "out")) == len(truth)
     for name in ("buildings.gpkg", "buildings.geojson"):
         found = pyogrio.read_dataframe(tmp_path / "out" / name, layer="buildings")
         assert found.crs == "EPSG:4326"
@@ -97,7 +96,7 @@ def test_a_scene_across_the_antimeridian_has_its_buildings_on_both_sides(crs: st
     damage = np.zeros((80, 200), np.uint8)
     damage[30:60, 10:50], damage[30:60, 80:130], damage[30:60, 150:190] = 1, 3, 4
     classes = write_classes(tmp_path / "classes.tif", damage, crs, transform)
-    summary = write_outputs(classes, tmp_path / "out", cell=1000)
+    summary = give_out(classes, tmp_path / "out", cell=1000)
     assert 1 <= len(summary.parts) <= 2
     features = json.loads((tmp_path / "out" / "buildings.geojson").read_text())["features"]
     by_grade = {feature["properties"]["grade"]: feature for feature in features}

@@ -16,9 +16,9 @@ import rasterio
 import shapely
 from conftest import read_csv, tree
 from geotiff import ORIGIN, UTM
-from predicted import write_classes
+from predicted import give_out, write_classes
 
-from scene.outputs import FILES, OutputError, write_outputs
+from scene.outputs import FILES, OutputError
 from scene.vectors import VectorError
 from xbd.errors import InputError
 
@@ -46,7 +46,7 @@ def classes(damage: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def out(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "out"
-    write_outputs(classes, folder, cell=100)
+    give_out(classes, folder, cell=100)
     return folder
 
 
@@ -138,7 +138,7 @@ def counts(row: dict[str, str]) -> list[int]:
 
 
 def test_the_summary_counts_by_squares(squares: Path, tmp_path: Path) -> None:
-    summary = write_outputs(squares, tmp_path / "out", cell=100)
+    summary = give_out(squares, tmp_path / "out", cell=100)
     *cells, total = read_csv(tmp_path / "out" / "summary.csv")
     assert total["area"] == "total"
     assert counts(total) == [5, 1, 1, 1, 2]
@@ -173,7 +173,7 @@ def test_the_summary_counts_by_given_areas(squares: Path, tmp_path: Path) -> Non
     areas = districts(
         tmp_path / "areas.gpkg", country=["X", "X"], code=["X1", "X2"], ADM2_NAME=["Föhn", "Bora"], buildings=[7, None]
     )
-    write_outputs(squares, tmp_path / "out", areas=areas)
+    give_out(squares, tmp_path / "out", areas=areas)
     *rows, total = read_csv(tmp_path / "out" / "summary.csv")
     assert [row["area"] for row in rows] == ["Föhn", "Bora", "elsewhere"]
     assert [counts(row) for row in [*rows, total]] == [
@@ -192,19 +192,19 @@ def test_the_summary_counts_by_given_areas(squares: Path, tmp_path: Path) -> Non
 def test_areas_that_cannot_be_used_leave_nothing_behind(squares: Path, tmp_path: Path) -> None:
     (tmp_path / "areas.geojson").write_text("{}")
     with pytest.raises(VectorError, match=r"areas\.geojson: cannot be read"):
-        write_outputs(squares, tmp_path / "out", areas=tmp_path / "areas.geojson")
+        give_out(squares, tmp_path / "out", areas=tmp_path / "areas.geojson")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["areas.geojson", "classes.tif"]
 
 
 @pytest.mark.parametrize("cell", [0, -5.0, float("nan"), float("inf")])
 def test_squares_have_a_side(cell: float, squares: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="--cell"):
-        write_outputs(squares, tmp_path / "out", cell=cell)
+        give_out(squares, tmp_path / "out", cell=cell)
 
 
 def test_a_scene_without_buildings_has_all_files(tmp_path: Path) -> None:
     classes = write_classes(tmp_path / "classes.tif", np.zeros((50, 60), np.uint8))
-    assert len(write_outputs(classes, tmp_path / "out")) == 0
+    assert len(give_out(classes, tmp_path / "out")) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
     assert json.loads((tmp_path / "out" / "buildings.geojson").read_text())["features"] == []
     assert len(pyogrio.read_dataframe(tmp_path / "out" / "buildings.gpkg", layer="buildings")) == 0
@@ -212,12 +212,12 @@ def test_a_scene_without_buildings_has_all_files(tmp_path: Path) -> None:
 
 
 def test_earlier_results_are_replaced_and_foreign_files_never(squares: Path, out: Path, tmp_path: Path) -> None:
-    write_outputs(squares, tmp_path / "out", cell=100)
+    give_out(squares, tmp_path / "out", cell=100)
     first = tree(tmp_path / "out")
-    write_outputs(squares, tmp_path / "out", cell=50)
+    give_out(squares, tmp_path / "out", cell=50)
     assert tree(tmp_path / "out")["summary.csv"] != first["summary.csv"]
     (tmp_path / "out" / "notes.txt").write_text("mine")
     kept = tree(tmp_path / "out")
     with pytest.raises(InputError, match=r"notes\.txt"):
-        write_outputs(squares, tmp_path / "out")
+        give_out(squares, tmp_path / "out")
     assert tree(tmp_path / "out") == kept

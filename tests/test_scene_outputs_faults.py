@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import environment, exit_line, tree
 from limits import files_up_to
-from predicted import write_classes
+from predicted import give_out, write_classes
 
-from scene.outputs import FILES, OutputError, write_outputs
+from scene.outputs import FILES, OutputError
 from xbd.errors import errors_in_one_line
 
 
@@ -28,32 +28,33 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sizes(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     out = tmp_path_factory.mktemp("results") / "out"
-    write_outputs(classes, out)
+    give_out(classes, out)
     return {path.name: path.stat().st_size for path in out.iterdir()}
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import scene.outputs
+sys.path.append(sys.argv[3])
+import predicted, scene.outputs
 
 scene.outputs.add_style = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # when the rasters and a vector are there
-scene.outputs.write_outputs(Path(sys.argv[1]), Path(sys.argv[2]))
+predicted.give_out(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
 def test_a_killed_run_leaves_the_results_before_it(classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, str(classes), str(out)]
+    command = [sys.executable, "-c", KILLED, str(classes), str(out), str(Path(__file__).parent)]
     assert subprocess.run(command, env=environment(), timeout=300).returncode == -9
     assert not out.exists()
     assert {"damage.tif", "buildings.gpkg"} <= {path.name for path in tmp_path.rglob("*")}  # it had come so far
-    write_outputs(classes, out)
+    give_out(classes, out)
     kept = tree(out)
     assert set(kept) == set(FILES)
     assert subprocess.run(command, env=environment(), timeout=300).returncode == -9
     assert tree(out) == kept
-    write_outputs(classes, out)
+    give_out(classes, out)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -61,7 +62,7 @@ def test_a_killed_run_leaves_the_results_before_it(classes: Path, tmp_path: Path
 def test_a_full_disk_is_one_line(name: str, classes: Path, sizes: dict[str, int], tmp_path: Path) -> None:
     """Where the last bytes have no room, too: some libraries notice when they close the file, and tell nobody."""
     with files_up_to(sizes[name] - 4), pytest.raises(OutputError) as caught:
-        write_outputs(classes, tmp_path / "out")
+        give_out(classes, tmp_path / "out")
     assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written (")
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +73,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(classes: Path, tmp_path: Path)
 
     def write(arguments: Sequence[str]) -> None:
         with errors_in_one_line():
-            write_outputs(classes, Path(arguments[0]))
+            give_out(classes, Path(arguments[0]))
 
     assert "expected a folder" in exit_line(write, tmp_path / "file")
     assert str(tmp_path / "file") in exit_line(write, tmp_path / "file" / "out")

@@ -1,0 +1,68 @@
+"""Tiles of xBD as a pair of GeoTIFFs, placed by their labels, to see what responders see.
+
+python -m benchmarks.demonstration --raw XBD --scenes SCENE [SCENE ...] --out DIR
+
+Writes DIR/pre.tif and DIR/post.tif. Every label has its outline in pixels and in degrees, from which the geotransform
+of a tile follows to a hundredth of a pixel. Tiles lie where they were cut out: gaps between them have no data.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import shapely
+from affine import Affine
+from rasterio.merge import merge
+
+from xbd.images import read_image
+
+
+def geotransform(label: Path) -> Affine:
+    """From columns and rows of the tile to longitude and latitude, by least squares."""
+    features = json.loads(label.read_text(encoding="utf-8"))["features"]
+    pixels, degrees = (
+        {one["properties"]["uid"]: shapely.get_coordinates(shapely.from_wkt(one["wkt"])) for one in features[kind]}
+        for kind in ("xy", "lng_lat")
+    )
+    both = [uid for uid in pixels if uid in degrees and len(pixels[uid]) == len(degrees[uid])]
+    here = np.concatenate([pixels[uid] for uid in both])
+    there = np.concatenate([degrees[uid] for uid in both])
+    (a, d), (b, e), (c, f) = np.linalg.lstsq(np.c_[here, np.ones(len(here))], there)[0].tolist()
+    assert abs(b) < 1e-3 * abs(a) and abs(d) < 1e-3 * abs(e), f"{label} lies askew"
+    return Affine(a, 0, c, 0, e, f)
+
+
+def write_tile(image: Path, transform: Affine, path: Path) -> None:
+    """The image as a GeoTIFF."""
+    colours = read_image(image).transpose(2, 0, 1)
+    bands, height, width = colours.shape
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width, "nodata": 0}
+    with rasterio.open(path, "w", crs="EPSG:4326", transform=transform, **profile) as out:
+        out.write(colours)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the two GeoTIFFs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.demonstration", description=__doc__)
+    parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="raw scenes in the xBD layout")
+    parser.add_argument("--scenes", nargs="+", required=True, metavar="SCENE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    arguments = parser.parse_args(argv)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        for time in ("pre", "post"):
+            tiles = []
+            for scene in arguments.scenes:
+                (label,) = arguments.raw.glob(f"*/labels/{scene}_post_disaster.json")
+                tiles.append(Path(work) / f"{scene}_{time}.tif")
+                image = label.parent.parent / "images" / f"{scene}_{time}_disaster.png"
+                write_tile(image, geotransform(label), tiles[-1])
+            merge(tiles, dst_path=arguments.out / f"{time}.tif", dst_kwds={"compress": "deflate", "tiled": True})
+
+
+if __name__ == "__main__":
+    main()

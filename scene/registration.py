@@ -1,0 +1,166 @@
+"""Looks for the shift between two images of a place, by phase correlation.
+
+Two images are rarely taken from the same direction, and each is laid on the ground with an error of its own. What is
+looked for is the shift that most of the scene agrees on. It shows in the strength of edges, which stay where colours
+and seasons change. The spectra of many parts of the scene are added up before the peak is looked for: in a single part
+it is often too weak. Method: C. D. Kuglin and D. C. Hines, The phase correlation image alignment method, 1975.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+
+from scene.alignment import Alignment, Floats
+from scene.grid import Grid
+from scene.raster import ScenePair, Tile
+
+PART, SPACING = 512, 256  # pixels of a side of what is compared at once, and between the middles of two of them
+LEAST = 64  # pixels of a side of a scene, below which nothing is compared
+PARTS = 100  # that the shift of the whole scene is taken from, at most
+REACH, LOCAL_REACH = 48, 8  # pixels: the largest shift looked for, and how far a place may differ from the whole
+CERTAIN = 6.0  # standard deviations that a peak stands above the rest: 9 and more in tiles of xBD, 4 in unrelated ones
+NEAR = 1.0  # how fast places count less the further they are: neighbours exp(-NEAR)
+DOUBT = 0.2  # weight of the whole scene's shift in a place, beside that of what is just certain there
+SEEN = 0.5  # share of a part that must have data
+DETAIL = 0.09  # cycles a pixel: finer detail hardly agrees between two images
+
+
+class _Peak(NamedTuple):
+    x: float
+    y: float
+    certainty: float
+
+
+def register(pair: ScenePair, mode: str) -> Alignment:
+    """The alignment of the pair, which is read as it lies. mode: see `scene.alignment.MODES`.
+
+    No shift is found where nothing stands out, or where a side of the scene is shorter than 64 pixels.
+    Raises RasterError.
+    """
+    grid = pair.grid
+    if mode == "off" or min(grid.width, grid.height) < LEAST:
+        return Alignment(mode)
+    rows, columns = _centres(grid.height), _centres(grid.width)
+    step = math.ceil(math.sqrt(len(rows) * len(columns) / PARTS))
+    total: Tensor | None = None
+    for row in rows[::step]:
+        for column in columns[::step]:
+            spectrum = _spectrum(pair.read(_part(grid, row, column)))
+            if spectrum is not None:
+                total = spectrum if total is None else total + spectrum
+    if total is None:
+        return Alignment(mode)
+    whole = _peak(_surface(total, (0, 0), min(REACH, min(total.shape) // 4)))
+    if whole.certainty < CERTAIN:
+        return Alignment(mode, certainty=whole.certainty)
+    if mode == "global":
+        return Alignment(mode, *whole, True)
+    return Alignment(mode, *whole, True, _places(pair, rows, columns, whole), rows, columns)
+
+
+def _centres(side: int) -> tuple[float, ...]:
+    """Middles of the parts along a side, SPACING pixels apart or a little less."""
+    part = min(PART, side)
+    return tuple(np.linspace(part / 2, side - part / 2, math.ceil((side - part) / SPACING) + 1).tolist())
+
+
+def _places(pair: ScenePair, rows: Sequence[float], columns: Sequence[float], whole: _Peak) -> Floats:
+    """How much further each place is shifted, [2, len(rows), len(columns)]: as most of what lies around it says, and
+    nothing more where the images do not tell.
+    """
+    around = round(whole.x), round(whole.y)
+    side = 2 * LOCAL_REACH + 1
+    size = len(rows), len(columns)
+    surfaces = np.zeros((*size, side, side), np.float32)
+    for row, column in np.ndindex(size):
+        spectrum = _spectrum(pair.read(_part(pair.grid, rows[row], columns[column])))
+        if spectrum is not None:
+            surfaces[row, column] = _surface(spectrum, around, LOCAL_REACH)
+    surfaces = _blend(surfaces)
+    further, weight = np.zeros((*size, 2), np.float32), np.zeros((*size, 1), np.float32)
+    for row, column in np.ndindex(size):
+        peak = _peak(surfaces[row, column])
+        if peak.certainty >= CERTAIN:
+            further[row, column] = around[0] + peak.x - whole.x, around[1] + peak.y - whole.y
+            weight[row, column] = peak.certainty / CERTAIN
+    found = _blend(further * weight) / (_blend(weight) + DOUBT)
+    return np.ascontiguousarray(found.transpose(2, 0, 1))
+
+
+def _blend(values: Floats) -> Floats:
+    """Adds to each place what its neighbours have, less the further they are. values: [rows, columns, ...]."""
+    distances = (np.arange(size)[:, None] - np.arange(size) for size in values.shape[:2])
+    rows, columns = (np.exp(-NEAR * distance**2).astype(np.float32) for distance in distances)
+    return np.asarray(np.einsum("ij,kl,jl...->ik...", rows, columns, values, optimize=True), np.float32)
+
+
+def _part(grid: Grid, row: float, column: float) -> Window:
+    """What is compared around a place."""
+    height, width = (min(PART, side) // 2 * 2 for side in (grid.height, grid.width))
+    return Window(int(column - width / 2), int(row - height / 2), width, height)
+
+
+def _spectrum(tile: Tile) -> Tensor | None:
+    """Phases of the cross-power spectrum, complex [H, W // 2 + 1]; None where there is too little to see."""
+    if tile.valid.mean() < SEEN:
+        return None
+    inside = cv2.erode(tile.valid.astype(np.float32), np.ones((5, 5), np.uint8), borderValue=1)
+    pre, post = (torch.fft.rfft2(torch.from_numpy(_edges(image, inside))) for image in (tile.pre, tile.post))
+    product: Tensor = post * pre.conj()
+    return product / product.abs().clamp(min=1e-6)
+
+
+def _edges(image: npt.NDArray[np.uint8], inside: npt.NDArray[Any]) -> Floats:
+    """Strength of the edges, fading out to the borders: a spectrum takes the left border to go on at the right."""
+    grey = image.mean(0, dtype=np.float32)
+    across, down = (cv2.Scharr(grey, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+    strength = np.hypot(across, down) * inside
+    strength -= strength.sum() / max(1, inside.sum())
+    window = cv2.createHanningWindow(strength.shape[::-1], cv2.CV_32F)
+    return np.asarray(strength * inside * window, np.float32)
+
+
+def _surface(spectrum: Tensor, around: tuple[int, int], reach: int) -> Floats:
+    """How well the shifts within `reach` pixels of `around` (x, y) agree, [2 reach + 1, 2 reach + 1]."""
+    height, width = spectrum.shape[0], 2 * (spectrum.shape[1] - 1)
+    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+    smooth = torch.exp(-(down**2 + across**2) / (2 * DETAIL**2))
+    surface = torch.fft.irfft2(spectrum * smooth, s=(height, width)).numpy()
+    looked = np.roll(surface, (reach - around[1], reach - around[0]), axis=(0, 1))
+    return np.asarray(looked[: 2 * reach + 1, : 2 * reach + 1], np.float32)
+
+
+def _peak(surface: Floats) -> _Peak:
+    """The shift that agrees best, from the middle of the surface, to parts of a pixel."""
+    row, column = (int(place) for place in np.unravel_index(surface.argmax(), surface.shape))
+    rest = np.ones(surface.shape, bool)
+    rest[max(0, row - 4) : row + 5, max(0, column - 4) : column + 5] = False
+    certainty = (surface[row, column] - surface[rest].mean()) / max(float(surface[rest].std()), 1e-12)
+    x, y = _vertex(surface, row, column)
+    middle = surface.shape[0] // 2
+    return _Peak(column - middle + x, row - middle + y, float(certainty))
+
+
+def _vertex(surface: Floats, row: int, column: int) -> tuple[float, float]:
+    """How far right of and below the highest pixel the peak lies: that of a paraboloid through the pixels around it,
+    the nearer ones counting more; 0 at a border.
+    """
+    near = surface[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+    if near.shape != (5, 5):
+        return 0.0, 0.0
+    y, x = (axis.ravel() for axis in np.mgrid[-2:3, -2:3])
+    weight = np.exp(-(x**2 + y**2) / 8)
+    terms = np.stack([x**2, y**2, x * y, x, y, np.ones(25)], axis=1)
+    xx, yy, xy, right, down, _ = np.linalg.lstsq(terms * weight[:, None], near.ravel() * weight)[0]
+    bent = 4 * xx * yy - xy**2
+    if xx >= 0 or bent <= 0:  # no peak
+        return 0.0, 0.0
+    x, y = np.clip(((xy * down - 2 * yy * right) / bent, (xy * right - 2 * xx * down) / bent), -1, 1).tolist()
+    return x, y

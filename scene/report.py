@@ -1,0 +1,84 @@
+"""The page of a predicted scene, for people who decide where to go: both images, each building, and the totals."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import shapely
+
+from model.page import MARKS, Outlined, path_of, render
+from scene.ground import Geometries, from_degrees, place
+from scene.look import Look
+from scene.summary import Summary
+from scene.table import Table
+from scene.votes import DAMAGE, NOT_VISIBLE
+
+REPORT = "report.html"
+_TEMPLATE = Path(__file__).parent / "pages" / "scene.html"
+_PARTS = 100  # rows of the table of parts; the rest is in the summary
+_GRADES = {name: grade for grade, name in enumerate(DAMAGE, start=1)} | {NOT_VISIBLE: 0}
+
+
+def write_report(path: Path, classes: Path, look: Look, table: Table, summary: Summary) -> None:
+    """Writes the page; classes: the raster whose grid the images of `look` cover."""
+    with rasterio.open(classes) as dataset:
+        onto = _Onto(dataset)
+    ranked = sorted(
+        summary.parts,
+        key=lambda part: (-part["buildings_destroyed"], -part["buildings_major_damage"], -part["buildings"]),
+    )
+    parts = [(part, onto.box(part)) for part in ranked[:_PARTS]]
+    values = {
+        "look": look,
+        "summary": summary,
+        "buildings": list(_outlined(table, onto)),
+        "rows": [(grade, MARKS[grade].name if grade else "not visible", _key(name)) for name, grade in _GRADES.items()],
+        "parts_of_scene": parts,
+        "left_out": len(ranked) - len(parts),
+    }
+    path.write_text(render(_TEMPLATE, values), encoding="utf-8")
+
+
+class _Onto:
+    """From degrees to pixels of a raster."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._crs, self._transform, self.size = dataset.crs, dataset.transform, (dataset.width, dataset.height)
+        self._middle = (dataset.transform @ (dataset.width / 2, dataset.height / 2))[0]
+
+    def pixels(self, geometries: Geometries) -> Geometries:
+        """Geometries in degrees; those cut at the antimeridian become whole again."""
+        return place(from_degrees(geometries, self._crs, self._middle), ~self._transform)
+
+    def box(self, part: dict[str, Any]) -> str | None:
+        """Left, top, right and bottom of a square of the summary, None for an area."""
+        if "west" not in part:
+            return None
+        east = part["east"] + (360 if part["east"] < part["west"] else 0)
+        square = np.array([shapely.box(part["west"], part["south"], east, part["north"])], dtype=object)
+        return " ".join(f"{value:.0f}" for value in shapely.bounds(self.pixels(square)[0]))
+
+
+def _outlined(table: Table, onto: _Onto) -> Iterator[Outlined]:
+    """The buildings that lie in the scene; the worst are drawn last, over the others."""
+    polygons = np.asarray(table.frame.geometry, dtype=object)
+    pixels = onto.pixels(polygons)
+    left, top, right, bottom = shapely.bounds(pixels).T
+    inside = (left < onto.size[0]) & (top < onto.size[1]) & (right > 0) & (bottom > 0)
+    damage, confidence, area = (np.asarray(table.ours(name)) for name in ("damage", "confidence", "area_m2"))
+    ids = np.asarray(table.frame["id"]) if "id" in table.frame else np.arange(1, len(polygons) + 1)
+    grades = np.array([_GRADES[name] for name in damage], np.int64)
+    where = shapely.get_coordinates(shapely.point_on_surface(polygons))
+    for number in sorted(np.flatnonzero(inside), key=lambda number: int(grades[number])):
+        grade, sure = int(grades[number]), float(confidence[number])
+        longitude, latitude = where[number]
+        said = f"{MARKS[grade].name}, confidence {sure:.2f}" if grade else "not visible"
+        title = f"Building {ids[number]}: {said}, {area[number]:,.0f} m², at {latitude:.6f} {longitude:.6f}"
+        data = {"data-grade": grade, "data-sure": f"{sure if grade else 0:.3f}", "data-area": f"{area[number]:.2f}"}
+        yield Outlined(grade, path_of(pixels[number]), title, data)
+
+
+def _key(damage: str) -> str:
+    return damage.replace("-", "_")
