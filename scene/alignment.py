@@ -7,15 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-MODES = ("off", "global", "local")
 Floats = npt.NDArray[np.float32]
 
 
 class Alignment(NamedTuple):
-    """What is known of how post lies. mode: one of MODES. x, y: pixels that what pre shows lies further right and down
-    in post, 0 where none was found. certainty: how far that stands out, see `scene.registration`, and whether it is
-    enough. places: for mode local, what is added to x and y at `rows` x `columns` pixels of the grid, float32
-    [2, len(rows), len(columns)].
+    """What is known of how post lies. mode: one of `scene.settings.ALIGNMENTS`. x, y: pixels that what pre shows lies
+    further right and down in post, 0 where none was found. certainty: how far that stands out, see
+    `scene.registration`. found: whether it is enough. places: for mode local, what is added to x and y at `rows` x
+    `columns` pixels of the grid, float32 [2, len(rows), len(columns)].
     """
 
     mode: str = "off"

@@ -8,34 +8,44 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import torch
+import torch.nn.functional as F
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
+from torch import Tensor
 from tqdm import tqdm
 
 from model.dual_hrnet import DualLogits
 from model.inference import estimate
+from scene.errors import RasterError
 from scene.grid import Grid
 from scene.tile_store import CHANNELS, TileStore
-from scene.windows import STRIDE, weights
+from scene.windows import weights
 
 NODATA = 255
-BLOCK = 512  # pixels of a block of the result
+PIXELS = 4  # of a logit
+BLOCK = 1024  # pixels of a side of what is put together at once: 70 MB of logits and probabilities
 BANDS = ("damage", "confidence", "no damage", "minor damage", "major damage", "destroyed")
+Span = tuple[int, int]  # first and one behind the last
 
 
 def compose(grid: Grid, tiles: Sequence[Window], store: TileStore) -> Path:
     """Writes classes.tif beside the tiles, block by block; see `predict_scene` for its bands."""
     path = store.folder / "classes.tif"
+    if path.exists():  # complete, and of the same tiles
+        return path
     temporary = path.with_name("classes.partial.tif")
     profile = {
         "driver": "GTiff", "dtype": "uint8", "count": len(BANDS), "crs": grid.crs, "transform": grid.transform,
-        "width": grid.width, "height": grid.height, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
-        "compress": "deflate", "bigtiff": "if_safer",
+        "width": grid.width, "height": grid.height, "tiled": True, "blockxsize": 512, "blockysize": 512,
+        "compress": "deflate", "bigtiff": "yes",
     }  # fmt: skip
-    with rasterio.open(temporary, "w", **profile) as out:
-        for number, name in enumerate(BANDS, start=1):
-            out.set_band_description(number, name)
-        for block in tqdm(list(_blocks(grid)), "compose", unit="block", disable=None):
-            out.write(_block(block, grid, tiles, store), window=block)
+    try:
+        with rasterio.open(temporary, "w", **profile) as out:
+            out.descriptions = BANDS
+            for block in tqdm(list(_blocks(grid)), "compose", unit="block", disable=None):
+                out.write(_predict(block, grid, tiles, store), window=block)
+    except RasterioError as error:
+        raise RasterError(f"{temporary}: cannot be written ({error}). Check the folder and the disk.") from error
     os.replace(temporary, path)
     return path
 
@@ -46,54 +56,77 @@ def _blocks(grid: Grid) -> Iterator[Window]:
             yield Window(x, y, min(BLOCK, grid.width - x), min(BLOCK, grid.height - y))
 
 
-def _block(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStore) -> npt.NDArray[np.uint8]:
+def _predict(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStore) -> npt.NDArray[np.uint8]:
     """The six bands of one block, [6, H, W]."""
-    # In logits, with one more on each side where the scene goes on: bilinear upsampling looks that far.
-    top, left = max(0, block.row_off // STRIDE - 1), max(0, block.col_off // STRIDE - 1)
-    bottom = min(-(-grid.height // STRIDE), -(-(block.row_off + block.height) // STRIDE) + 1)
-    right = min(-(-grid.width // STRIDE), -(-(block.col_off + block.width) // STRIDE) + 1)
+    (top, bottom), (left, right) = _logits_of(block, grid)
     total = np.zeros((CHANNELS, bottom - top, right - left), np.float32)
-    weight = np.zeros(total.shape[1:], np.float32)
-    valid = np.zeros((int(block.height), int(block.width)), bool)
+    weight = np.zeros((1, *total.shape[1:]), np.float32)
+    valid = np.zeros((block.height, block.width), bool)
     for number, tile in enumerate(tiles):
-        y, x = int(tile.row_off) // STRIDE, int(tile.col_off) // STRIDE
-        height, width = -(-int(tile.height) // STRIDE), -(-int(tile.width) // STRIDE)
-        rows, columns = _overlap(top, bottom, y, height), _overlap(left, right, x, width)
-        if rows is None or columns is None:
+        y, x = tile.row_off // PIXELS, tile.col_off // PIXELS
+        height, width = -(-tile.height // PIXELS), -(-tile.width // PIXELS)
+        rows, columns = _shared((top, bottom), (y, y + height)), _shared((left, right), (x, x + width))
+        found = store.load(number) if rows and columns else None
+        if not (rows and columns and found):
             continue
-        part, own = store.load(number)
-        _lay(valid, own, tile, block)
-        if part is not None:
-            share = weights(height, width)[rows[1], columns[1]]
-            total[:, rows[0], columns[0]] += part[:, rows[1], columns[1]] * share
-            weight[rows[0], columns[0]] += share
-    seen = weight > 0
-    total /= np.where(seen, weight, 1)
-    total[0, ~seen] = 1  # background, where no tile has data
-    logits = torch.from_numpy(total)[None]
-    size = STRIDE * total.shape[1], STRIDE * total.shape[2]
-    prediction, probabilities = estimate(DualLogits(logits[:, :2], logits[:, 2:]), size)
-    dy, dx = int(block.row_off) - STRIDE * top, int(block.col_off) - STRIDE * left
-    inside = np.s_[dy : dy + int(block.height), dx : dx + int(block.width)]
-    grades = probabilities.damage[0].numpy()[(slice(None), *inside)]
-    building, classes = probabilities.building[0].numpy()[inside], prediction.damage[0].numpy()[inside]
-    chosen = np.take_along_axis(grades, np.maximum(classes, 1)[None].astype(np.int64) - 1, axis=0)[0]
-    confidence = np.where(classes > 0, building * chosen, 1 - building)
-    bands = np.concatenate([confidence[None], grades])
-    return np.concatenate(
-        [np.where(valid, classes, NODATA)[None].astype(np.uint8), np.rint(255 * bands * valid).astype(np.uint8)]
+        share = weights(height, width)[rows[1], columns[1]]
+        total[:, rows[0], columns[0]] += found[0][:, rows[1], columns[1]] * share
+        weight[0, rows[0], columns[0]] += share
+        _mark(valid, block, found[1], tile)
+    logits = _spread(torch.from_numpy(total)[None], torch.from_numpy(weight)[None])
+    y, x = block.row_off - PIXELS * top, block.col_off - PIXELS * left
+    inside = np.s_[..., y : y + block.height, x : x + block.width]
+    return np.where(valid, _bands(logits)[inside], np.array([[[NODATA]]] + [[[0]]] * (len(BANDS) - 1), np.uint8))
+
+
+def _logits_of(block: Window, grid: Grid) -> tuple[Span, Span]:
+    """Rows and columns of the logits behind a block: one more on each side where the scene goes on, because bilinear
+    upsampling looks that far.
+    """
+    spans = []
+    for start, size, whole in ((block.row_off, block.height, grid.height), (block.col_off, block.width, grid.width)):
+        first, last = start // PIXELS - 1, -(-(start + size) // PIXELS) + 1
+        spans.append((max(0, first), min(last, -(-whole // PIXELS))))
+    return spans[0], spans[1]
+
+
+def _shared(one: Span, other: Span) -> tuple[slice, slice] | None:
+    """What two spans share, counted from the start of each."""
+    low, high = max(one[0], other[0]), min(one[1], other[1])
+    return (slice(low - one[0], high - one[0]), slice(low - other[0], high - other[0])) if high > low else None
+
+
+def _mark(valid: npt.NDArray[np.bool_], block: Window, own: npt.NDArray[np.bool_], tile: Window) -> None:
+    """Marks in the block what the tile knows to have data."""
+    rows, columns = (
+        _shared((start, start + size), (other, other + extent))
+        for start, size, other, extent in (
+            (block.row_off, block.height, tile.row_off, tile.height),
+            (block.col_off, block.width, tile.col_off, tile.width),
+        )
     )
-
-
-def _overlap(first: int, last: int, start: int, size: int) -> tuple[slice, slice] | None:
-    """Where [start, start + size) and [first, last) meet: within the latter, and within the former."""
-    low, high = max(first, start), min(last, start + size)
-    return None if high <= low else (slice(low - first, high - first), slice(low - start, high - start))
-
-
-def _lay(valid: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_], tile: Window, block: Window) -> None:
-    """Marks in `valid`, of the block, what the tile's own mask (padded to whole bytes) has."""
-    rows = _overlap(int(block.row_off), int(block.row_off + block.height), int(tile.row_off), int(tile.height))
-    columns = _overlap(int(block.col_off), int(block.col_off + block.width), int(tile.col_off), int(tile.width))
-    if rows is not None and columns is not None:
+    if rows and columns:
         valid[rows[0], columns[0]] |= own[rows[1], columns[1]]
+
+
+def _spread(total: Tensor, weight: Tensor) -> Tensor:
+    """Blended logits [1, 6, h, w]. Where there is no tile, those beside it, as at the border of a scene: upsampling
+    mixes them in.
+    """
+    blended = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    corner = 1e-6  # only where nothing lies beside
+    kernel = torch.tensor([[corner, 1, corner], [1, 0, 1], [corner, 1, corner]])[None, None]
+    seen = F.conv2d((weight > 0).float(), kernel, padding=1)
+    near = F.conv2d(blended.transpose(0, 1), kernel, padding=1).transpose(0, 1) / seen.clamp(min=corner)
+    return torch.where(weight > 0, blended, near)
+
+
+def _bands(logits: Tensor) -> npt.NDArray[np.uint8]:
+    """[1, 6, h, w] to the bands of the result, [6, 4h, 4w]."""
+    size = PIXELS * logits.shape[-2], PIXELS * logits.shape[-1]
+    prediction, probabilities = estimate(DualLogits(logits[:, :2], logits[:, 2:]), size)
+    classes, building, grades = prediction.damage, probabilities.building, probabilities.damage
+    chosen = grades.gather(1, classes[:, None].long().sub_(1).clamp_(min=0))[:, 0]
+    confidence = torch.where(classes > 0, building * chosen, 1 - building)
+    shares = torch.cat([confidence, grades[0]]).mul_(255).round_().to(torch.uint8)
+    return torch.cat([classes, shares]).numpy()

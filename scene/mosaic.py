@@ -2,83 +2,110 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp
 
-from xbd.errors import InputError
+from scene.errors import RasterError
 
-_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}
+_TYPES = {
+    "uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32", "float32": "Float32",
+    "float64": "Float64",
+}  # fmt: skip
 
 
-class MosaicError(InputError):
+class MosaicError(RasterError):
     """Tiles that are not of one image."""
 
 
-def mosaic(paths: Sequence[Path]) -> str:
-    """A GDAL VRT of the tiles, which rasterio opens; where tiles overlap, the later one is on top.
+class _Placed(NamedTuple):
+    """A tile and where its first pixel lies in the mosaic."""
+
+    path: Path
+    dataset: Any
+    column: int
+    row: int
+
+
+def mosaic(tiles: Sequence[tuple[Path, Any]]) -> str:
+    """A GDAL VRT of the tiles (path and open dataset), which rasterio opens; where they overlap, the later is on top.
 
     Raises MosaicError where they differ in coordinate system, resolution, bands, type or nodata value, or do not lie on
-    one grid. Format: https://gdal.org/drivers/raster/vrt.html
+    one grid. Format: https://gdal.org/en/stable/drivers/raster/vrt.html
     """
-    tiles = [_describe(path) for path in paths]
-    first = tiles[0]
-    for tile in tiles[1:]:
-        for what in ("crs", "pixel", "bands", "type", "nodata"):
-            if tile[what] != first[what]:
+    first_path, first = tiles[0]
+    for path, dataset in tiles[1:]:
+        for (what, found), (_, expected) in zip(_kind(dataset), _kind(first), strict=True):
+            if found != expected:
                 raise MosaicError(
-                    f"{tile['path']}: has {what} {tile[what]}, {first['path']} {first[what]}: expected tiles of one "
-                    "image. Give a mosaic of them."
+                    f"{path}: has {what} {found}, {first_path} {expected}: expected tiles of one image. Give a mosaic "
+                    "of them."
                 )
-    a, e = first["pixel"]
-    left = min(tile["x"] for tile in tiles)
-    top = (max if e < 0 else min)(tile["y"] for tile in tiles)
-    root = ET.Element("VRTDataset")
-    ET.SubElement(root, "SRS").text = first["crs"]
-    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, (left, a, 0.0, top, 0.0, e)))
-    size = [0, 0]
-    for tile in tiles:
-        offset = [(tile["x"] - left) / a, (tile["y"] - top) / e]
-        tile["offset"] = [round(value) for value in offset]
-        if max(abs(value - round(value)) for value in offset) > 0.01:
-            raise MosaicError(
-                f"{tile['path']}: lies between the pixels of {first['path']}. Give a mosaic of the tiles."
-            )
-        size = [max(known, at + own) for known, at, own in zip(size, tile["offset"], tile["size"], strict=True)]
-    root.attrib.update(rasterXSize=str(size[0]), rasterYSize=str(size[1]))
-    for number, colour in enumerate(first["colours"], start=1):
-        band = ET.SubElement(root, "VRTRasterBand", dataType=_TYPES.get(first["type"], "Byte"), band=str(number))
-        if first["nodata"] is not None:
-            ET.SubElement(band, "NoDataValue").text = repr(first["nodata"])
-        ET.SubElement(band, "ColorInterp").text = colour
-        for tile in tiles:
-            _add(band, tile, number)
+    placed, transform, width, height = _place(tiles)
+    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    ET.SubElement(root, "SRS").text = first.crs.to_wkt()
+    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, transform.to_gdal()))
+    for number, colour in enumerate(first.colorinterp, start=1):
+        band = ET.SubElement(root, "VRTRasterBand", dataType=_TYPES.get(first.dtypes[0], "Byte"), band=str(number))
+        ET.SubElement(band, "ColorInterp").text = colour.name.capitalize()
+        if first.nodata is not None:
+            ET.SubElement(band, "NoDataValue").text = repr(first.nodata)
+        for tile in placed:
+            source = _add(band, tile, str(number))
+            if colour == ColorInterp.alpha:
+                ET.SubElement(source, "NODATA").text = "0"
+            elif first.nodata is not None:
+                ET.SubElement(source, "NODATA").text = repr(first.nodata)
+            else:
+                ET.SubElement(source, "UseMaskBand").text = "true"
+    if first.nodata is None and ColorInterp.alpha not in first.colorinterp:
+        # Where no tile lies would count as black otherwise.
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        for tile in placed:
+            ET.SubElement(_add(mask, tile, "mask,1"), "NODATA").text = "0"
     return ET.tostring(root, encoding="unicode")
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    with rasterio.open(path) as dataset:
-        transform = dataset.transform
-        return {
-            "path": path,
-            "crs": "none" if dataset.crs is None else dataset.crs.to_wkt(),
-            "pixel": (transform.a, transform.e),
-            "bands": dataset.count,
-            "type": dataset.dtypes[0],
-            "nodata": dataset.nodata,
-            "x": transform.c,
-            "y": transform.f,
-            "size": (dataset.width, dataset.height),
-            "colours": [colour.name.capitalize() for colour in dataset.colorinterp],
-        }
+def _kind(dataset: Any) -> list[tuple[str, str]]:
+    """What all tiles must have in common, and how it reads."""
+    transform = dataset.transform
+    return [
+        ("coordinate system", dataset.crs.to_string()),
+        ("pixels of", " x ".join(f"{value:.10g}" for value in (transform.a, transform.e, *transform[1:4:2]) if value)),
+        ("bands", str(dataset.count)),
+        ("values of", dataset.dtypes[0]),
+        ("nodata", str(dataset.nodata)),
+        ("colours", ", ".join(colour.name for colour in dataset.colorinterp)),
+    ]
 
 
-def _add(band: ET.Element, tile: dict[str, Any], number: int) -> None:
-    source = ET.SubElement(band, "SimpleSource")
-    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(Path(tile["path"]).absolute())
-    ET.SubElement(source, "SourceBand").text = str(number)
-    width, height = (str(side) for side in tile["size"])
+def _place(tiles: Sequence[tuple[Path, Any]]) -> tuple[list[_Placed], Affine, int, int]:
+    """The tiles on the mosaic, and its transform, width and height."""
+    base = tiles[0][1].transform
+    corners = []
+    for path, dataset in tiles:
+        corner = ~base @ (dataset.transform.c, dataset.transform.f)
+        if max(abs(value - round(value)) for value in corner) > 0.01:
+            raise MosaicError(f"{path}: lies between the pixels of {tiles[0][0]}. Give a mosaic of the tiles.")
+        corners.append((round(corner[0]), round(corner[1])))
+    left, top = (min(values) for values in zip(*corners, strict=True))
+    placed = [
+        _Placed(path, dataset, column - left, row - top)
+        for (path, dataset), (column, row) in zip(tiles, corners, strict=True)
+    ]
+    width = max(tile.column + tile.dataset.width for tile in placed)
+    height = max(tile.row + tile.dataset.height for tile in placed)
+    transform = base @ Affine.translation(left, top)
+    return placed, transform, width, height
+
+
+def _add(band: ET.Element, tile: _Placed, source_band: str) -> ET.Element:
+    source = ET.SubElement(band, "ComplexSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(tile.path.absolute())
+    ET.SubElement(source, "SourceBand").text = source_band
+    width, height = str(tile.dataset.width), str(tile.dataset.height)
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=width, ySize=height)
-    x, y = (str(value) for value in tile["offset"])
-    ET.SubElement(source, "DstRect", xOff=x, yOff=y, xSize=width, ySize=height)
+    ET.SubElement(source, "DstRect", xOff=str(tile.column), yOff=str(tile.row), xSize=width, ySize=height)
+    return source

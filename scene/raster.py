@@ -1,31 +1,25 @@
-"""A pair of rasters on one grid, read window by window: post is warped to the grid of pre, over what both show."""
+"""A pair of images on one grid, read window by window: post is warped to the grid of pre, over what both show."""
 
-from collections.abc import Sequence
+import math
+import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from dataclasses import replace
+from typing import NamedTuple, Self
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import CRSError, RasterioError
-from rasterio.vrt import WarpedVRT
-from rasterio.warp import calculate_default_transform, transform_bounds
 from rasterio.windows import Window
 
-from scene.grid import Grid
-from scene.mosaic import mosaic
-from xbd.errors import InputError
+from scene.alignment import Alignment
+from scene.errors import RasterError
+from scene.grid import meet
+from scene.image import Image, Range
+from scene.settings import Sources
 
-TYPES = ("uint8", "uint16", "int16", "float32")
-LOOK = 1024  # pixels of the longer side of what the value range is taken from
-
-
-class RasterError(InputError):
-    """A raster that cannot be used; names file, finding, expectation and remedy."""
+# Metres of a pixel of the images of xBD, https://arxiv.org/abs/1911.09296
+FINEST, COARSEST = 0.3, 0.8
 
 
 class Tile(NamedTuple):
@@ -36,42 +30,33 @@ class Tile(NamedTuple):
     valid: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a pair is read from; can be sent to another process.
-
-    pre, post: one raster each, or the tiles of a mosaic. value_range: what becomes 0 and 255 in images of more than 8
-    bits; None takes `percentiles` of each band over the whole scene. resample_to: metres of a pixel; None keeps pre's.
-    """
-
-    pre: tuple[Path, ...]
-    post: tuple[Path, ...]
-    value_range: tuple[float, float] | None = None
-    percentiles: tuple[float, float] = (2.0, 98.0)
-    resample_to: float | None = None
-
-
 class ScenePair:
-    """An open pair, a context manager; `grid` is that of pre, cut to where both images are.
+    """An open pair, a context manager; `grid` is that of pre (north up, resampled where asked for), cut to what both
+    images cover.
 
-    Bands are red, green and blue as the file names them, else the first three. Raises RasterError.
+    like: another ScenePair of the same sources, of which is taken what need not be looked for again. ranges: what
+    becomes 0 and 255 in each image, None for 8 bits. One ScenePair is for one thread at a time. Raises RasterError.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._stack = ExitStack()
-        try:
-            pre, post = (self._stack.enter_context(_open(paths)) for paths in (sources.pre, sources.post))
-            grid = _grid_of(pre)
+    def __init__(self, sources: Sources, like: "ScenePair | None" = None) -> None:
+        with ExitStack() as stack:
+            pre, post = (stack.enter_context(Image(paths)) for paths in (sources.pre, sources.post))
+            grid = pre.upright
             if sources.resample_to is not None:
                 grid = grid.resampled(sources.resample_to)
-            self.grid = grid.cut(_common(grid, post, sources))
-            self._images = [
-                _Image(paths[0], self._stack.enter_context(_on_grid(dataset, self.grid)), sources)
-                for paths, dataset in ((sources.pre, pre), (sources.post, post))
-            ]
-        except BaseException:
-            self._stack.close()
-            raise
+            common = meet(grid, post.grid)
+            if common is None:
+                raise RasterError(
+                    f"{post.name}: shows nothing of what {pre.name} shows: it covers {post.grid.extent} degrees (west, "
+                    f"south, east, north), the other {pre.grid.extent}. Give two images of the same place."
+                )
+            self.grid = grid.cut(common)
+            self.sources, self.pre, self.post = sources, pre, post
+            self.ranges: tuple[Range | None, Range | None]
+            self.ranges = like.ranges if like else (self._range(pre), self._range(post))
+            pre.place(self.grid)
+            self.align(like.alignment if like else Alignment())
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -79,136 +64,53 @@ class ScenePair:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def align(self, alignment: Alignment) -> None:
+        """From now on, post is read as it lies by this alignment: what pre shows is at the same place in both."""
+        self.alignment = alignment
+        moved = self.grid.transform @ Affine.translation(alignment.x, alignment.y)
+        self.post.place(replace(self.grid, transform=moved))
+
     def read(self, window: Window) -> Tile:
-        """Both images in a window of the grid, which may reach beyond it."""
-        height, width = int(window.height), int(window.width)
-        inside = window.intersection(Window(0, 0, self.grid.width, self.grid.height))
-        parts = [image.read(inside) for image in self._images]
-        valid = np.zeros((height, width), bool)
-        rows, columns = int(inside.height), int(inside.width)
-        valid[:rows, :columns] = parts[0][1] & parts[1][1]
-        colours = []
-        for values, _ in parts:
-            full = np.zeros((3, height, width), np.uint8)
-            full[:, :rows, :columns] = values
-            colours.append(full * valid)
-        return Tile(colours[0], colours[1], valid)
+        """Both images in a window of the grid."""
+        pre, one = self.pre.read(window, self.ranges[0])
+        post, other = self._bent(window) if self.alignment.places is not None else self._post(window)
+        valid = one & other
+        return Tile(pre * valid, post * valid, valid)
+
+    def _post(self, window: Window) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        return self.post.read(window, self.ranges[1])
+
+    def _bent(self, window: Window) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Post in a window, each pixel from where the local alignment says."""
+        # OpenCV interpolates at 32nds of a pixel: rounded first, a pixel does not depend on where its window begins.
+        across, down = (np.round(part * 32) / 32 for part in self.alignment.at(window))
+        margin = math.ceil(max(np.abs(across).max(), np.abs(down).max())) + 2
+        left, top = max(0, window.col_off - margin), max(0, window.row_off - margin)
+        right = min(self.grid.width, window.col_off + window.width + margin)
+        bottom = min(self.grid.height, window.row_off + window.height + margin)
+        colours, valid = self._post(Window(left, top, right - left, bottom - top))
+        across += np.arange(window.col_off - left, window.col_off - left + window.width, dtype=np.float32)
+        down += np.arange(window.row_off - top, window.row_off - top + window.height, dtype=np.float32)[:, None]
+        bent = cv2.remap(np.ascontiguousarray(colours.transpose(1, 2, 0)), across, down, cv2.INTER_CUBIC)
+        seen = cv2.remap(valid.astype(np.float32), across, down, cv2.INTER_LINEAR)
+        return np.asarray(bent.transpose(2, 0, 1), np.uint8), np.asarray(seen > 0.99)
+
+    def _range(self, image: Image) -> Range | None:
+        if image.has_8_bits:
+            return None
+        if self.sources.value_range is None:
+            return image.look_for_range(self.grid, self.sources.percentiles)
+        low, high = self.sources.value_range
+        return (low,) * 3, (high,) * 3
 
 
-class _Image:
-    """One of the two, on the grid of both."""
-
-    def __init__(self, name: Path, dataset: Any, sources: Sources) -> None:
-        self._name, self._dataset, self._bands = name, dataset, _colours(dataset)
-        self._low, self._high = self._range(sources)
-
-    def read(self, window: Window) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Colours uint8 [3, H, W], and which pixels the image has, [H, W]."""
-        values, valid = self._read(window=window)
-        if self._high is not None:
-            valid &= np.isfinite(values).all(0)
-            scaled = (values.astype(np.float32) - self._low) * (255 / (self._high - self._low))
-            values = np.nan_to_num(scaled).round().clip(0, 255).astype(np.uint8)
-        return values, valid
-
-    def _read(self, out_shape: Sequence[int] | None = None, **where: Any) -> tuple[npt.NDArray[Any], Any]:
-        """Colours and mask of a window, or of all in so many rows and columns."""
-        shapes = ({}, {}) if out_shape is None else ({"out_shape": (3, *out_shape)}, {"out_shape": tuple(out_shape)})
-        try:
-            values = self._dataset.read(self._bands, **where, **shapes[0])
-            return values, self._dataset.dataset_mask(**where, **shapes[1]) > 0
-        except RasterioError as error:
-            raise RasterError(f"{self._name}: is damaged or truncated ({error}). Fetch the file again.") from error
-
-    def _range(self, sources: Sources) -> tuple[Any, Any]:
-        """Values of 0 and 255, float32 [3, 1, 1]; None for 8 bits, which stay as they are."""
-        if self._dataset.dtypes[0] == "uint8":
-            return None, None
-        if sources.value_range is not None:
-            low, high = (np.full((3, 1, 1), value, np.float32) for value in sources.value_range)
-            return low, high
-        scale = min(1.0, LOOK / max(self._dataset.shape))
-        shape = [max(1, round(side * scale)) for side in self._dataset.shape]
-        # An overview, where the file has one: what is read is bounded whatever the size of the scene.
-        values, valid = self._read(out_shape=shape)
-        values = values.astype(np.float32)
-        valid &= np.isfinite(values).all(0)
-        if not valid.any():
-            return np.zeros((3, 1, 1), np.float32), np.ones((3, 1, 1), np.float32)
-        low, high = np.percentile(values[:, valid], sources.percentiles, axis=1).astype(np.float32)
-        return low[:, None, None], np.where(high > low, high, low + 1)[:, None, None]
-
-
-def _open(paths: Sequence[Path]) -> Any:
-    """A raster that can be placed on the ground; several are one."""
-    name = paths[0]
-    try:
-        for name in paths:
-            rasterio.open(name).close()
-        dataset = rasterio.open(name if len(paths) == 1 else mosaic(paths))
-    except (RasterioError, CRSError) as error:
-        raise RasterError(f"{name}: is no raster that can be read ({error}). Give a GeoTIFF.") from error
-    if dataset.crs is None or dataset.transform == Affine.identity():
-        missing = "coordinate reference system" if dataset.crs is None else "place on the ground (geotransform)"
-        raise RasterError(f"{name}: has no {missing}. Give the georeferenced image, or add it with gdal_edit.")
-    if dataset.count < 3:
-        raise RasterError(f"{name}: has {dataset.count} bands, expected red, green and blue. Give a colour image.")
-    if dataset.dtypes[0] not in TYPES:
-        raise RasterError(f"{name}: has values of {dataset.dtypes[0]}, expected one of {', '.join(TYPES)}. Convert it.")
-    return dataset
-
-
-def _colours(dataset: Any) -> list[int]:
-    named = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-    found = list(dataset.colorinterp)
-    return [found.index(colour) + 1 for colour in named] if all(colour in found for colour in named) else [1, 2, 3]
-
-
-def _grid_of(dataset: Any) -> Grid:
-    """The raster's own grid, made north-up where it is not."""
-    transform = dataset.transform
-    if transform.b == transform.d == 0 and transform.a > 0:
-        if transform.e > 0:
-            transform = transform @ Affine(1, 0, 0, 0, -1, dataset.height)
-        return Grid(dataset.crs, transform, dataset.width, dataset.height)
-    size = dataset.width, dataset.height
-    turned, width, height = calculate_default_transform(dataset.crs, dataset.crs, *size, *dataset.bounds)
-    return Grid(dataset.crs, turned, width, height)
-
-
-def _common(grid: Grid, post: Any, sources: Sources) -> Window:
-    """The window of the grid, in whole pixels, that post covers."""
-    left, bottom, right, top = transform_bounds(post.crs, grid.crs, *_bounds(post), densify_pts=21)
-    corners = [~grid.transform @ corner for corner in ((left, top), (right, bottom))]
-    # Rounding of coordinates must not cost a row of pixels.
-    first = [max(0, int(np.floor(value + 1e-6))) for value in corners[0]]
-    last = [
-        min(size, int(np.ceil(value - 1e-6))) for value, size in zip(corners[1], (grid.width, grid.height), strict=True)
-    ]
-    if last[0] <= first[0] or last[1] <= first[1]:
-        other = Grid(post.crs, _grid_of(post).transform, post.width, post.height).extent
-        raise RasterError(
-            f"{sources.post[0]}: shows nothing of what {sources.pre[0]} shows: it lies at {other} degrees (west, "
-            f"south, east, north), the other at {grid.extent}. Give two images of the same place."
-        )
-    return Window(first[0], first[1], last[0] - first[0], last[1] - first[1])
-
-
-def _bounds(dataset: Any) -> tuple[float, float, float, float]:
-    corners = [dataset.transform @ (x, y) for x in (0, dataset.width) for y in (0, dataset.height)]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _on_grid(dataset: Any, grid: Grid) -> Any:
-    """The raster warped to the grid; pixels that already lie on it keep their values."""
-    has_mask = dataset.nodata is not None or ColorInterp.alpha in dataset.colorinterp
-    return WarpedVRT(
-        dataset,
-        crs=grid.crs,
-        transform=grid.transform,
-        width=grid.width,
-        height=grid.height,
-        resampling=Resampling.bilinear,
-        add_alpha=not has_mask,
-    )
+def warn_of_resolution(pair: ScenePair) -> None:
+    """Says on stderr where pixels are not of the size that the model learned from."""
+    expected = f"the model learned from {FINEST} to {COARSEST} m"
+    if not FINEST <= round(pair.grid.gsd, 2) <= COARSEST:
+        line = f"{pair.pre.name}: is predicted at {pair.grid.gsd:.2f} m a pixel, {expected}. Try --resample-to 0.5."
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    for image in (pair.pre, pair.post):
+        if round(image.gsd, 2) > COARSEST and image.gsd > 1.5 * pair.grid.gsd:
+            line = f"{image.name}: has pixels of {image.gsd:.2f} m, {expected}: finer ones would show more."
+            print(f"warning: {line}", file=sys.stderr, flush=True)

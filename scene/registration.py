@@ -39,7 +39,7 @@ class _Peak(NamedTuple):
 
 
 def register(pair: ScenePair, mode: str) -> Alignment:
-    """The alignment of the pair, which is read as it lies. mode: see `scene.alignment.MODES`.
+    """The alignment of the pair, which is read as it lies. mode: see `scene.settings.ALIGNMENTS`.
 
     No shift is found where nothing stands out, or where a side of the scene is shorter than 64 pixels.
     Raises RasterError.
@@ -60,6 +60,8 @@ def register(pair: ScenePair, mode: str) -> Alignment:
     whole = _peak(_surface(total, (0, 0), min(REACH, min(total.shape) // 4)))
     if whole.certainty < CERTAIN:
         return Alignment(mode, certainty=whole.certainty)
+    # To tenths, so that images without a shift are read as they are.
+    whole = whole._replace(x=round(whole.x, 1), y=round(whole.y, 1))
     if mode == "global":
         return Alignment(mode, *whole, True)
     return Alignment(mode, *whole, True, _places(pair, rows, columns, whole), rows, columns)

@@ -1,50 +1,68 @@
 """The logits of finished tiles as files, so that a run that was ended goes on with what is left."""
 
 import os
-import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from xbd.errors import errors_name
+
 CHANNELS = 6  # logits of localization (2) and of damage (4)
 PLAN = "plan.json"
+OURS = (PLAN, "tile_*.npz", "*.partial", "classes.tif", "classes.partial.tif")
 Logits = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 class TileStore:
     """Tiles in `folder`, each of which appears whole or not at all.
 
     plan: what they are tiles of; those that `folder` holds are kept if it is equal and `resume` asks for it, else they
-    are removed.
+    are removed, and no other file.
     """
 
     def __init__(self, folder: Path, plan: str, *, resume: bool) -> None:
         self.folder = folder
         path = folder / PLAN
-        if folder.exists() and not (resume and path.exists() and path.read_text(encoding="utf-8") == plan):
-            shutil.rmtree(folder)
+        found = path.read_text(encoding="utf-8") if path.exists() else None
+        if resume and found not in (None, plan):
+            print(f"{folder}: is of other images, settings or another model: starting anew.", file=sys.stderr)
+        if found != plan or not resume:
+            self.clear()
         folder.mkdir(parents=True, exist_ok=True)
         _replace(path, plan.encode())
+
+    def clear(self) -> None:
+        """Removes the tiles, what was made of them, and the folder, unless it holds something else."""
+        for path in [path for pattern in OURS for path in self.folder.glob(pattern)]:
+            path.unlink()
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def __contains__(self, number: int) -> bool:
         return self._path(number).exists()
 
-    def save(self, number: int, logits: Logits | None, valid: npt.NDArray[np.bool_]) -> None:
-        """logits: float32 [6, h, w], None for a tile without data; valid: bool [H, W]."""
+    def save(self, number: int, logits: Logits | None, valid: Mask) -> None:
+        """logits: float32 [6, h, w], None for a tile without data, of which nothing but this is kept; valid: [H, W]."""
+        content: dict[str, Any] = {}
+        if logits is not None:
+            content = {"logits": logits, "valid": np.packbits(valid, axis=1), "width": np.int64(valid.shape[1])}
         path = self._path(number)
         temporary = path.with_suffix(".partial")
-        with temporary.open("wb") as file:
-            stored = np.zeros((CHANNELS, 0, 0), np.float32) if logits is None else logits
-            np.savez(file, logits=stored, valid=np.packbits(valid, axis=1), width=np.int64(valid.shape[1]))
+        with errors_name(temporary), temporary.open("wb") as file:
+            np.savez(file, **content)
         os.replace(temporary, path)
 
-    def load(self, number: int) -> tuple[Logits | None, npt.NDArray[np.bool_]]:
-        """What was saved."""
+    def load(self, number: int) -> tuple[Logits, Mask] | None:
+        """What was saved; None for a tile without data."""
         with np.load(self._path(number)) as stored:
-            logits = stored["logits"]
+            if "logits" not in stored:
+                return None
             valid = np.unpackbits(stored["valid"], axis=1, count=int(stored["width"])).astype(bool)
-        return (logits if logits.size else None), valid
+            return stored["logits"], valid
 
     def _path(self, number: int) -> Path:
         return self.folder / f"tile_{number:06}.npz"

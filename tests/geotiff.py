@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
+from pyproj import Transformer
 
 UTM = "EPSG:32633"
 ORIGIN = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)  # half a metre a pixel
@@ -38,3 +39,13 @@ def values(path: Path, bands: Sequence[int] | None = None) -> npt.NDArray[np.uin
     with rasterio.open(path) as dataset:
         found: npt.NDArray[np.uint8] = dataset.read(bands)
     return found
+
+
+def landscape(crs: str, transform: Affine, height: int, width: int, ground: str = UTM) -> npt.NDArray[np.uint8]:
+    """A smooth picture of the ground: a value for each place, whatever the raster that shows it. [3, H, W]."""
+    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    x, y = transform @ (columns, rows)
+    east, north = Transformer.from_crs(crs, ground, always_xy=True).transform(x, y)
+    waves = [np.sin(east / scale) * np.cos(north / scale) for scale in (17.0, 23.0, 31.0)]
+    picture: npt.NDArray[np.uint8] = np.rint(127 + 100 * np.stack(waves)).astype(np.uint8)
+    return picture

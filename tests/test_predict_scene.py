@@ -106,7 +106,13 @@ def test_resampling_is_to_the_asked_size(
 def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path], tmp_path: Path) -> None:
     far = write_tif(tmp_path / "far.tif", noise(64, 64), transform=moved(10_000, 0))
     grey = write_tif(tmp_path / "grey.tif", noise(64, 64, bands=1))
-    for post, named in ((far, "shows nothing of what"), (grey, "expected red, green and blue")):
+    cut = write_tif(tmp_path / "cut.tif", values(images[1]))
+    cut.write_bytes(cut.read_bytes()[:60_000])
+    for post, named in (
+        (far, "shows nothing of what"),
+        (grey, "expected red, green and blue"),
+        (cut, "breaks off or is damaged"),
+    ):
         words: list[str | Path] = ["--model", network, "--pre", images[0], "--post", post, "--out", "out"]
         result = run_step("predict", *words, cwd=tmp_path)
         assert_one_line(result, str(post), named)
@@ -125,7 +131,7 @@ def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path]
         cwd=tmp_path,
     )
     assert_one_line(result, "--tile 30", "a tile of 64 pixels or more")
-    assert {path.name for path in tmp_path.iterdir()} == {"far.tif", "grey.tif"}
+    assert {path.name for path in tmp_path.iterdir()} == {"far.tif", "grey.tif", "cut.tif"}
 
 
 def test_16_bits_and_nodata_come_through(network: Path, tmp_path: Path) -> None:

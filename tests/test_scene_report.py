@@ -19,7 +19,8 @@ from predicted import FACTS, give_out, write_classes
 from model.page import photo
 from scene.look import Look, look_at
 from scene.outputs import write_outputs
-from scene.raster import ScenePair, Sources
+from scene.raster import ScenePair
+from scene.settings import Sources
 
 WIDTH, HEIGHT = 400, 300
 BLUE, GREEN = np.array([[20, 40, 200], [30, 160, 30]], np.uint8)

@@ -1,0 +1,61 @@
+"""What a scene is read from and how it is taken apart: plain values that a command line can check before any work."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xbd.errors import InputError
+
+ALIGNMENTS = ("off", "global", "local")  # of post with pre
+STRIDE = 32  # pixels of the coarsest branch's pixel, `model.dual_hrnet.STRIDE`, here without torch
+
+
+class SettingsError(InputError):
+    """A setting of a scene's prediction that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a pair is read from.
+
+    pre, post: one raster each, or the tiles of a mosaic. value_range: what becomes 0 and 255 in images of more than 8
+    bits; None takes `percentiles` of each band over the whole scene, as QGIS does by default
+    (https://docs.qgis.org/latest/en/docs/user_manual/working_with_raster/raster_properties.html, "Cumulative count
+    cut"). resample_to: metres of a pixel; None keeps pre's. Raises SettingsError.
+    """
+
+    pre: tuple[Path, ...]
+    post: tuple[Path, ...]
+    value_range: tuple[float, float] | None = None
+    percentiles: tuple[float, float] = (2.0, 98.0)
+    resample_to: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            low, high = self.value_range
+            raise SettingsError(f"--range {low:g} {high:g}: expected the lower value first, and a higher one.")
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise SettingsError(f"--percentiles {low:g} {high:g}: expected two from 0 to 100, the lower one first.")
+        if self.resample_to is not None and not 0 < self.resample_to < 1000:
+            raise SettingsError(f"--resample-to {self.resample_to:g}: expected metres of a pixel, such as 0.5.")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a scene is taken apart. tile, overlap: pixels, multiples of 32; batch: tiles that are predicted at once;
+    workers: threads that read ahead. Raises SettingsError.
+    """
+
+    tile: int = 1024
+    overlap: int = 256
+    batch: int = 1
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.tile % STRIDE or self.overlap % STRIDE or self.tile < 64 or not 0 <= self.overlap <= self.tile // 2:
+            raise SettingsError(
+                f"--tile {self.tile} --overlap {self.overlap}: expected multiples of {STRIDE}, a tile of 64 pixels or "
+                "more, and at most half of it as overlap."
+            )
+        if self.batch < 1 or self.workers < 0:
+            raise SettingsError(f"--batch {self.batch} --workers {self.workers}: expected 1 or more, and 0 or more.")
