@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from components.storage import Location, local_input, local_output
+from components.storage import Location, local_input, local_output, scratch_for
 from scene.settings import ALIGNMENTS, Sources, Windows
 
 ENDINGS = (".tif", ".tiff", ".vrt")
@@ -46,32 +46,35 @@ def run(a: argparse.Namespace) -> str:
 
     from components.predict import find_model
     from model.inference import Predictor, load_model
+    from scene.footprints import onto_scene
     from scene.inference import identity_of, predict_scene
     from scene.look import look_at
-    from scene.outputs import write_outputs
+    from scene.outputs import check_outputs, write_outputs
     from scene.raster import ScenePair, warn_of_resolution
     from scene.registration import register
+    from scene.vectors import read_polygons
 
     files = {name: path for name, path in (("footprints", a.footprints), ("areas", a.areas)) if path is not None}
     windows = Windows(a.tile, a.overlap, a.batch, a.workers)
     with ExitStack() as stack:
-        folder = stack.enter_context(local_output(a.out))
+        folder, work = stack.enter_context(local_output(a.out)), scratch_for(a.out, "tiles")
+        check_outputs(folder, a.cell)
+        given = {name: read_polygons(stack.enter_context(local_input(path))) for name, path in files.items()}
         pre, post = (tuple(_local(stack, images)) for images in (a.pre, a.post))
         value_range = None if a.range is None else (a.range[0], a.range[1])
         sources = Sources(pre, post, value_range, (a.percentiles[0], a.percentiles[1]), a.resample_to)
         pair = stack.enter_context(ScenePair(sources))
         print(f"scene of {pair.grid.width} x {pair.grid.height} pixels of {pair.grid.gsd:.2f} m")
         warn_of_resolution(pair)
+        if "footprints" in given:
+            onto_scene(given["footprints"], pair.grid)
         directory = stack.enter_context(local_input(find_model(a.model)))
         predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
         pair.align(register(pair, a.align))
         alignment = pair.alignment.facts(pair.grid.gsd)
         print(f"alignment {alignment['said']}", flush=True)
         look = look_at(pair, {"before": [*map(str, a.pre)], "after": [*map(str, a.post)], "alignment": alignment})
-        # Beside the results, which appear all at once, and on the same disk.
-        work = folder.parent / f".{folder.name}.tiles"
         classes = predict_scene(predictor, identity_of(directory), pair, work, windows, resume=a.resume)
-        given = {name: stack.enter_context(local_input(path)) for name, path in files.items()}
         summary = write_outputs(classes, folder, look, cell=a.cell, **given)
         shutil.rmtree(work)
         for note in summary.notes:

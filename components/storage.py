@@ -102,6 +102,17 @@ def folders_in(location: Location) -> set[str]:
     return {name.split("/")[0] for name in store.list_objects() if "/" in name}
 
 
+def scratch_for(location: Location, name: str) -> Path:
+    """The folder for what a step keeps on the way to a location, where a later run finds it again: beside a path, and
+    of an S3 location in the cache. It need not exist.
+    """
+    store = _open_store(location)
+    if store is not None:
+        return _cache() / f"{_name(store)}-{name}"
+    path = Path(location).resolve()
+    return path.parent / f".{path.name}.{name}"
+
+
 def join(location: Location, name: str) -> Location:
     """The location of a file or folder below a location."""
     return f"{location.rstrip('/')}/{name}" if isinstance(location, str) else location / name

@@ -12,7 +12,7 @@ from scene.blending import NODATA
 from scene.buildings import DAMAGE_BAND, GRADE_BANDS, SIDE, blocks
 from scene.grid import Grid
 from scene.ground import Geometries, from_degrees, place, to_degrees
-from scene.vectors import VectorError, read_polygons
+from scene.vectors import Polygons, VectorError
 from scene.votes import Votes, count_votes
 
 _Flags = npt.NDArray[np.bool_]
@@ -29,28 +29,36 @@ class Footprints(NamedTuple):
     notes: tuple[str, ...]
 
 
-def grade_footprints(path: Path, classes: Path) -> Footprints:
+def onto_scene(given: Polygons, grid: Grid) -> tuple[Geometries, Geometries, _Flags]:
+    """The polygons in degrees, the same in pixels of the grid, and which of them reach into its frame.
+
+    Raises VectorError where none does.
+    """
+    polygons = to_degrees(np.asarray(given.frame.geometry, dtype=object), given.frame.crs)
+    middle = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
+    pixels = place(from_degrees(polygons, grid.crs, middle), ~grid.transform)
+    west, north, east, south = shapely.bounds(pixels).T
+    inside = (west < grid.width) & (north < grid.height) & (east > 0) & (south > 0)
+    if not inside.any():
+        raise VectorError(
+            f"{given.path}: lies outside the scene, at {_extent(polygons)} degrees (west, south, east, north), the "
+            f"scene at {grid.extent}. Give buildings of the same place."
+        )
+    return polygons, pixels, inside
+
+
+def grade_footprints(given: Polygons, classes: Path) -> Footprints:
     """Lets the pixels of classes.tif whose centres lie in a building vote, whatever class they have; for a building
     smaller than that, all pixels that it touches. Overlapping buildings do not disturb each other.
 
-    Raises VectorError where the file cannot be used, or none of its buildings lies in the scene.
+    Raises VectorError where none of the buildings lies in the scene.
     """
-    given, notes = read_polygons(path)
-    polygons = to_degrees(np.asarray(given.geometry, dtype=object), given.crs)
     with rasterio.open(classes) as dataset:
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        middle = (grid.transform @ (grid.width / 2, grid.height / 2))[0]
-        pixels = place(from_degrees(polygons, dataset.crs, middle), ~grid.transform)
-        west, north, east, south = shapely.bounds(pixels).T
-        inside = (west < grid.width) & (north < grid.height) & (east > 0) & (south > 0)
-        if not inside.any():
-            raise VectorError(
-                f"{path}: lies outside the scene, at {_extent(polygons)} degrees (west, south, east, north), the scene "
-                f"at {grid.extent}. Give buildings of the same place."
-            )
+        polygons, pixels, inside = onto_scene(given, grid)
         votes, covering = _vote(dataset, pixels, inside, touched=False)
         votes += _vote(dataset, pixels, inside & ~covering, touched=True)[0]
-    return Footprints(polygons, votes, given.drop(columns="geometry"), notes)
+    return Footprints(polygons, votes, given.frame.drop(columns="geometry"), given.notes)
 
 
 def _vote(dataset: Any, polygons: Geometries, asked: _Flags, *, touched: bool) -> tuple[Votes, _Flags]:

@@ -23,9 +23,9 @@ from scene.report import REPORT, write_report
 from scene.style import add_style, qgis_style
 from scene.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from scene.table import Table, tabulate
-from scene.vectors import WRITE_ERRORS, write_geojson, write_geopackage
+from scene.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
 from xbd.errors import InputError
-from xbd.folders import new_folder
+from xbd.folders import new_folder, refuse_to_replace_others
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
@@ -38,19 +38,18 @@ class OutputError(InputError):
 
 
 def write_outputs(
-    classes: Path, out: Path, look: Look, *, footprints: Path | None = None, areas: Path | None = None,
+    classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
     cell: float = CELL,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
 
-    classes: see `scene.inference.predict_scene`. look: of the same pair, for the report. footprints: a vector file of
-    buildings to grade, with whatever it says of them, instead of those found. areas: a vector file of polygons to sum
-    up by, instead of squares of `cell` metres. Both may be in any CRS. Raises VectorError, OutputError, and InputError
-    where `out` holds something else.
+    classes: see `scene.inference.predict_scene`. look: of the same pair, for the report. footprints: buildings
+    to grade, with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of
+    squares of `cell` metres. Both may be in any CRS. Raises VectorError where no footprint lies in the scene, and what
+    `check_outputs` does.
     """
-    if not (math.isfinite(cell) and cell > 0):
-        raise OutputError(f"--cell {cell}: expected metres of a square's side, more than 0.")
-    with new_folder(out, lambda path: str(path) in FILES) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE):
+    check_outputs(out, cell)
+    with new_folder(out, _is_ours) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE):
         table, notes = _table(classes, footprints)
         if areas is None:
             summary = by_cells(table, cell, _middle(classes), notes)
@@ -69,7 +68,20 @@ def write_outputs(
     return summary
 
 
-def _table(classes: Path, footprints: Path | None) -> tuple[Table, tuple[str, ...]]:
+def check_outputs(out: Path, cell: float) -> None:
+    """Raises OutputError where squares of `cell` metres cannot be, and InputError where `out` holds something else than
+    FILES: what a run should know before its work.
+    """
+    if not (math.isfinite(cell) and cell > 0):
+        raise OutputError(f"--cell {cell}: expected metres of a square's side, more than 0.")
+    refuse_to_replace_others(out, _is_ours)
+
+
+def _is_ours(path: Path) -> bool:
+    return str(path) in FILES
+
+
+def _table(classes: Path, footprints: Polygons | None) -> tuple[Table, tuple[str, ...]]:
     if footprints is not None:
         given = grade_footprints(footprints, classes)
         return tabulate(given.polygons, given.votes, given.attributes), given.notes

@@ -14,7 +14,7 @@ import shapely
 from model.metric import GRADES
 from scene.ground import from_degrees, metric_crs, to_degrees
 from scene.table import Table
-from scene.vectors import read_polygons
+from scene.vectors import Polygons
 from scene.votes import DAMAGE, NOT_VISIBLE
 
 CLASSES = dict(zip((*DAMAGE, NOT_VISIBLE), (*GRADES, "not_visible"), strict=True))
@@ -68,13 +68,13 @@ def by_cells(table: Table, cell: float, middle: tuple[float, float], notes: Sequ
     return Summary(_counts(table), tuple(parts), "cells", cell, crs, tuple(notes))
 
 
-def by_areas(table: Table, areas: Path, notes: Sequence[str] = ()) -> Summary:
-    """By the polygons of a file, such as districts, each with its attributes; raises VectorError.
+def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summary:
+    """By the polygons of a file, such as districts, each with its attributes.
 
     A building belongs to each of them that has a point within it, and else to `elsewhere`. They are named by the first
     column of text that tells them apart, one with "name" in its own name before others; without one they are numbered.
     """
-    given, more = read_polygons(areas)
+    given = areas.frame
     polygons = to_degrees(np.asarray(given.geometry, dtype=object), given.crs)
     attributes = given.drop(columns="geometry")
     names = _names(attributes)
@@ -91,7 +91,7 @@ def by_areas(table: Table, areas: Path, notes: Sequence[str] = ()) -> Summary:
         parts.append({"area": name} | counts | kept)
     if inside[-1].any():
         parts.append({"area": ELSEWHERE} | _counts(table, inside[-1]))
-    return Summary(_counts(table), tuple(parts), "areas", None, None, (*notes, *more))
+    return Summary(_counts(table), tuple(parts), "areas", None, None, (*notes, *areas.notes))
 
 
 def _points(table: Table) -> npt.NDArray[np.object_]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class TileStore:
             self.folder.rmdir()
 
     def __contains__(self, number: int) -> bool:
-        return self._path(number).exists()
+        return zipfile.is_zipfile(self._path(number))  # one cut by a power failure has no end
 
     def save(self, number: int, logits: Logits | None, valid: Mask) -> None:
         """logits: float32 [6, h, w], None for a tile without data, of which nothing but this is kept; valid: [H, W]."""

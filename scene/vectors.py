@@ -24,10 +24,11 @@ class VectorError(InputError):
 
 
 class Polygons(NamedTuple):
-    """What a file holds. frame: a GeoDataFrame of polygons in the file's CRS with their attributes; notes: what was
-    left out or mended, a sentence each.
+    """What a file holds. path: the file; frame: a GeoDataFrame of polygons in the file's CRS with their attributes;
+    notes: what was left out or mended, a sentence each.
     """
 
+    path: Path
     frame: Any
     notes: tuple[str, ...]
 
@@ -60,7 +61,7 @@ def read_polygons(path: Path) -> Polygons:
         notes.append(f"{path}: {count} of {len(frame)} polygons were invalid and were made valid")
     plain = _plain(frame.drop(columns=frame.geometry.name), dict(zip(info["fields"], info["dtypes"], strict=True)))
     kept = geopandas.GeoDataFrame(plain[usable], geometry=polygons[usable], crs=frame.crs)
-    return Polygons(kept.reset_index(drop=True), tuple(notes))
+    return Polygons(path, kept.reset_index(drop=True), tuple(notes))
 
 
 def write_geopackage(frame: Any, path: Path) -> None:

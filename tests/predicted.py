@@ -15,6 +15,7 @@ from model.page import photo
 from scene.look import Look
 from scene.outputs import write_outputs
 from scene.summary import Summary
+from scene.vectors import read_polygons
 
 SURE = 153  # 255 x 0.6
 GREY = photo(np.full((8, 8, 3), 128, np.uint8), 8)
@@ -34,9 +35,10 @@ def write_classes(
 
 
 def give_out(classes: Path, out: Path, **more: Any) -> Summary:
-    """`write_outputs` of a pair of grey images."""
+    """`write_outputs` of a pair of grey images; paths of footprints and areas are read."""
     with rasterio.open(classes) as dataset:
         look = Look(GREY, GREY, {"width": dataset.width, "height": dataset.height, **FACTS})
+    more |= {name: read_polygons(value) for name, value in more.items() if isinstance(value, Path)}
     return write_outputs(classes, out, look, **more)
 
 

@@ -1,5 +1,8 @@
 """predict on GeoTIFF scenes, as its users call it."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,10 @@ import pytest
 import shapely
 import torch
 from affine import Affine
-from conftest import SMALL, assert_one_line, exit_line, run_step, tree
+from conftest import SMALL, assert_one_line, environment, exit_line, run_step, tree
 from geotiff import ORIGIN, UTM, moved, noise, values, write_tif
+from s3_objects import put, remote_tree, use_server, write
+from s3_server import S3Server
 
 from components import predict
 from model.dual_hrnet import DualHRNet
@@ -132,6 +137,57 @@ def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path]
     )
     assert_one_line(result, "--tile 30", "a tile of 64 pixels or more")
     assert {path.name for path in tmp_path.iterdir()} == {"far.tif", "grey.tif", "cut.tif"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cell", "0"], "--cell 0.0: expected metres"),
+        (["--areas", "none.gpkg"], "none.gpkg: cannot be read"),
+        (["--footprints", "far.gpkg"], "far.gpkg: lies outside the scene"),
+        (["--out", "mine"], "mine/notes.txt: would be deleted"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_what_cannot_be_given_out_is_said_before_the_work(
+    options: list[str], said: str, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even before the model is looked at, which is not there."""
+    monkeypatch.chdir(tmp_path)
+    geopandas.GeoDataFrame(geometry=[shapely.box(509_000, 0, 509_010, 10)], crs=UTM).to_file("far.gpkg")
+    write(Path("mine"), {"notes.txt": b"mine"})
+    with pytest.raises(SystemExit) as caught:
+        run(Path("no model"), images[0], images[1], Path("out"), *options)
+    assert said in str(caught.value.code)
+    assert {path.name for path in tmp_path.iterdir()} == {"far.gpkg", "mine"}
+
+
+def test_a_killed_run_on_s3_goes_on(
+    network: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the finished windows is replaced by one without data, which then shows in the result."""
+    use_server(s3, tmp_path / "cache", monkeypatch)
+    image = write_tif(tmp_path / "image.tif", noise(64, 96).repeat(8, axis=1).repeat(8, axis=2))
+    put(s3, "s3://data/scene/image.tif", image.read_bytes())
+    where = "s3://data/scene/"
+    words = ["--model", str(network), "--pre", f"{where}image.tif", "--post", f"{where}image.tif"]
+    words += ["--out", f"{where}out", "--tile", "64", "--overlap", "0", "--workers", "1"]
+    command = [sys.executable, "-m", "components.predict", *words]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (done := sorted((tmp_path / "cache").glob("*tiles/tile_*.npz"))):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    np.savez(done[0])
+    predict.main([*words, "--resume"])
+    written = remote_tree(s3, f"{where}out")
+    assert set(written) == set(FILES)
+    (tmp_path / "damage.tif").write_bytes(written["damage.tif"])
+    nothing = values(tmp_path / "damage.tif")[0] == 255
+    assert nothing[:64, :64].all() and nothing.sum() == 64 * 64
+    assert not list((tmp_path / "cache").glob("*tiles*"))
 
 
 def test_16_bits_and_nodata_come_through(network: Path, tmp_path: Path) -> None:

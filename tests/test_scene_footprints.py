@@ -14,7 +14,7 @@ from geotiff import UTM
 from predicted import give_out, write_classes
 
 from scene.footprints import grade_footprints
-from scene.vectors import VectorError
+from scene.vectors import VectorError, read_polygons
 from scene.votes import decide
 
 
@@ -78,7 +78,7 @@ def test_footprints_of_any_format_and_crs_are_graded(name: str, crs: str, classe
 def test_pixels_vote_whose_centres_lie_inside(classes: Path, tmp_path: Path) -> None:
     """In the raster's own CRS, exactly; and a polygon over many blocks of the file counts each pixel once."""
     path = write_file(tmp_path / "a.gpkg", [*HOUSES, square(-50, -50, 900, 900)])
-    votes = grade_footprints(path, classes).votes
+    votes = grade_footprints(read_polygons(path), classes).votes
     assert votes[:, 1].sum(1).tolist() == [200, 200, 200, 1, 0, 200, 0, 50, 200, 150 * 240]
     assert votes[1].tolist() == [[100 * 204, 0, 0, 100 * 51 + 100 * 255], [100, 0, 0, 100]]
 
@@ -148,7 +148,7 @@ def test_footprints_beyond_the_antimeridian_meet_their_pixels(tmp_path: Path) ->
     parts = [shapely.box(180 - 2e-4, -17.0003, 180, -17.0001), shapely.box(-180, -17.0003, -180 + 1e-4, -17.0001)]
     shapes = [parts[0], parts[1], shapely.MultiPolygon(parts)]
     geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:4326").to_file(tmp_path / "a.geojson")
-    votes = grade_footprints(tmp_path / "a.geojson", classes).votes
+    votes = grade_footprints(read_polygons(tmp_path / "a.geojson"), classes).votes
     assert votes[:, 1].tolist() == [[1600, 0, 0, 0], [0, 0, 0, 800], [1600, 0, 0, 800]]
     assert decide(votes)["grade"].tolist() == [1, 4, 1]
 

@@ -236,7 +236,9 @@ def test_a_killed_run_goes_on_with_the_tiles_that_are_left(
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = len(list(work.glob("tile_*.npz")))
+    finished = sorted(work.glob("tile_*.npz"))
+    finished[0].write_bytes(finished[0].read_bytes()[:-30])  # as after a power failure
+    done = len(finished) - 1
     again = predict_of(counted, identity_of(model), sources, work, windows, resume=True)
     assert counted.calls == every - done
     assert again.read_bytes() == expected

@@ -18,7 +18,7 @@ def new_folder(out: Path, is_ours: Callable[[Path], bool], *, resumable: bool = 
     until then; otherwise the folder is empty.
     Raises InputError where `out` is a file or holds a file that is not ours; OSError where it cannot be written.
     """
-    _refuse_to_replace_others(out, is_ours)
+    refuse_to_replace_others(out, is_ours)
     if out.is_symlink():  # to another disk, perhaps: the folder is replaced there, and the link stays
         out = out.resolve()
     partial, replaced = out.parent / f".{out.name}.partial", out.parent / f".{out.name}.replaced"
@@ -37,7 +37,8 @@ def new_folder(out: Path, is_ours: Callable[[Path], bool], *, resumable: bool = 
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _refuse_to_replace_others(out: Path, is_ours: Callable[[Path], bool]) -> None:
+def refuse_to_replace_others(out: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Raises InputError where `new_folder` would."""
     if out.is_file():
         raise InputError(f"{out}: is a file, expected a folder to write to. Choose another output folder.")
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
