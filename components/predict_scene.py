@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from components.storage import Location, local_input, local_output, scratch_for
-from scene.settings import ALIGNMENTS, Sources, Windows
+from scene.settings import ALIGNMENTS, CACHE, Sources, Windows
 
 ENDINGS = (".tif", ".tiff", ".vrt")
 
@@ -42,6 +42,7 @@ def run(a: argparse.Namespace) -> str:
 
     Raises ModelError, RasterError, SettingsError, VectorError, OutputError, StorageError.
     """
+    import rasterio
     import torch
 
     from components.predict import find_model
@@ -57,6 +58,7 @@ def run(a: argparse.Namespace) -> str:
     files = {name: path for name, path in (("footprints", a.footprints), ("areas", a.areas)) if path is not None}
     windows = Windows(a.tile, a.overlap, a.batch, a.workers)
     with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE))
         folder, work = stack.enter_context(local_output(a.out)), scratch_for(a.out, "tiles")
         check_outputs(folder, a.cell)
         given = {name: read_polygons(stack.enter_context(local_input(path))) for name, path in files.items()}

@@ -30,7 +30,6 @@ from xbd.folders import new_folder, refuse_to_replace_others
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
 CELL = 500.0  # metres
-CACHE = 256  # MB of blocks that GDAL keeps; by default it is 5 % of the memory
 
 
 class OutputError(InputError):
@@ -49,7 +48,7 @@ def write_outputs(
     `check_outputs` does.
     """
     check_outputs(out, cell)
-    with new_folder(out, _is_ours) as folder, rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with new_folder(out, _is_ours) as folder:
         table, notes = _table(classes, footprints)
         if areas is None:
             summary = by_cells(table, cell, _middle(classes), notes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from xbd.errors import InputError
 
 ALIGNMENTS = ("off", "global", "local")  # of post with pre
+CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by default it is 5 % of the machine's memory
 STRIDE = 32  # pixels of the coarsest branch's pixel, `model.dual_hrnet.STRIDE`, here without torch
 
 

@@ -1,0 +1,67 @@
+"""What correcting the shift between the two images is worth: the score on the test scenes with each --align.
+
+python -m benchmarks.alignment --data PREPARED --model DIR
+
+Each test scene is written as a pair of GeoTIFFs and predicted as a scene. Prints a table, and the shifts found.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import rasterio
+import torch
+from affine import Affine
+from torch import Tensor
+
+from model.inference import Predictor, load_model
+from model.metric import joint_counts, xview2_score
+from scene.inference import predict_scene
+from scene.raster import ScenePair
+from scene.registration import register
+from scene.settings import ALIGNMENTS, Sources, Windows
+from xbd.dataset import Scenes
+
+SHOWN = ("score", "localization_f1", "damage_f1")
+
+
+def write(image: Tensor, path: Path) -> Path:
+    """A GeoTIFF of uint8 [3, H, W]; where it lies does not matter."""
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": image.shape[1], "width": image.shape[2]}
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=Affine(0.5, 0, 5e5, 0, -0.5, 4e6), **profile) as out:
+        out.write(image.numpy())
+    return path
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.alignment", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="prepared scenes")
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a model directory")
+    arguments = parser.parse_args(argv)
+    predictor = Predictor(load_model(arguments.model))
+    counts = {mode: torch.zeros(2, 5, 5, dtype=torch.int64) for mode in ALIGNMENTS}
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        scenes = Scenes(arguments.data, ["test"])
+        for number, record in enumerate(scenes.records):
+            sample = scenes[number]
+            sources = Sources((write(sample.pre, work / "pre.tif"),), (write(sample.post, work / "post.tif"),))
+            for mode in ALIGNMENTS:
+                with ScenePair(sources) as pair:
+                    pair.align(register(pair, mode))
+                    said = pair.alignment.facts(pair.grid.gsd)["said"]
+                    classes = predict_scene(predictor, "", pair, work / "tiles", Windows())
+                with rasterio.open(classes) as dataset:
+                    damage = torch.from_numpy(dataset.read(1))
+                counts[mode] += joint_counts(damage, damage, sample.mask)
+            print(f"{record.scene}: {said}", flush=True)
+    print("\n| --align | " + " | ".join(SHOWN) + " |\n" + "|---" * (1 + len(SHOWN)) + "|")
+    for mode, own in counts.items():
+        score = xview2_score(own)
+        print(f"| {mode} | " + " | ".join(f"{float(score[key]):.4f}" for key in SHOWN) + " |")
+
+
+if __name__ == "__main__":
+    main()
