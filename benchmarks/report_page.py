@@ -1,9 +1,10 @@
 """How long reports take to open in a headless Chromium: of a whole test split, and of a scene with 5,000 buildings.
 
-python -m benchmarks.report_page [--chromium PATH]
+python -m benchmarks.report_page [--raw XBD] [--chromium PATH]
 
-All images are noise, which compresses worse than any other. The split is of 933 scenes with a few buildings each; the
-scene is of 8,192 x 8,192 pixels, its buildings have six corners and lie at any angle.
+All images are noise, which compresses worse than any other; with --raw the scene has real ones, too. The split is of
+933 scenes with a few buildings each. The scene is of 8,192 x 8,192 pixels, its buildings have six corners and lie at
+any angle.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from scene.blending import BANDS
 from scene.look import LARGEST, Look
 from scene.outputs import write_outputs
 from scene.report import REPORT
+from xbd.images import read_image
+from xbd.overview import Image
 from xbd.scenes import SceneRecord
 
 SCENES, SIDE, SHOWN, TURNS = 933, 1024, 4, 5
@@ -62,8 +65,21 @@ def write_split(folder: Path) -> Path:
     return folder / "split.html"
 
 
-def write_scene(folder: Path) -> Path:
+def noise() -> Image:
+    """An image as large as a page shows it."""
+    return np.random.default_rng(0).integers(0, 256, (LARGEST, LARGEST, 3), dtype=np.uint8)
+
+
+def real(raw: Path, time: str) -> Image:
+    """The same of tiles of xBD."""
+    count = LARGEST // SIDE
+    tiles = [read_image(path) for path in sorted(raw.glob(f"*/images/*_{time}_disaster.png"))[: count**2]]
+    return np.concatenate([np.concatenate(tiles[row * count :][:count], axis=1) for row in range(count)])
+
+
+def write_scene(folder: Path, pre: Image, post: Image) -> Path:
     """The report of a scene with BUILDINGS² buildings."""
+    folder.mkdir()
     rng = np.random.default_rng(0)
     damage = np.zeros((LARGE, LARGE), np.uint8)
     house = np.array([(-20, -15), (20, -15), (20, 5), (5, 5), (5, 15), (-20, 15)])
@@ -80,10 +96,10 @@ def write_scene(folder: Path) -> Path:
     with rasterio.open(folder / "classes.tif", "w", **profile) as out:
         for number, band in enumerate([damage, damage, *(200 * (damage == grade) for grade in range(1, 5))], start=1):
             out.write(band.astype(np.uint8), number)
-    noise = [rng.integers(0, 256, (LARGEST, LARGEST, 3), dtype=np.uint8) for _ in range(2)]
-    facts = {"before": ["pre.tif"], "after": ["post.tif"], "width": LARGE, "height": LARGE, "gsd_m": 0.5}
-    pre, post = (photo(image, LARGEST, quality=75) for image in noise)
-    write_outputs(folder / "classes.tif", folder / "out", Look(pre, post, {**facts, "alignment": {"said": "off"}}))
+    known = {"before": ["pre.tif"], "after": ["post.tif"], "alignment": {"said": "off"}}
+    facts = known | {"width": LARGE, "height": LARGE, "gsd_m": 0.5}
+    uris = [photo(image, LARGEST, quality=75) for image in (pre, post)]
+    write_outputs(folder / "classes.tif", folder / "out", Look(uris[0], uris[1], facts))
     return folder / "out" / REPORT
 
 
@@ -109,15 +125,20 @@ def time_page(browser: Browser, page: Path, last: str) -> tuple[float, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the size of each page, and how long it takes to open."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report_page", description=__doc__)
+    parser.add_argument("--raw", type=Path, metavar="DIR", help="raw scenes in the xBD layout")
     parser.add_argument("--chromium", default=shutil.which("chromium"), metavar="PATH")
-    chromium = parser.parse_args(argv).chromium
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
+        buildings = f"{BUILDINGS**2:,} buildings"
         pages = [
+            (f"{buildings} over noise", write_scene(folder / "noise", noise(), noise()), ".layers img"),
             (f"{SCENES} scenes", write_split(folder), ".thumbs img"),
-            (f"{BUILDINGS**2:,} buildings", write_scene(folder), ".layers img"),
         ]
+        if arguments.raw:
+            images = real(arguments.raw, "pre"), real(arguments.raw, "post")
+            pages.append((f"{buildings} over real images", write_scene(folder / "real", *images), ".layers img"))
         for what, page, last in pages:
             opened, there = time_page(browser, page, last)
             size = page.stat().st_size / 1e6
