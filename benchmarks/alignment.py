@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model.inference import Predictor, load_model
 from model.metric import joint_counts, xview2_score
+from scene.blending import NODATA
 from scene.inference import predict_scene
 from scene.raster import ScenePair
 from scene.registration import register
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     classes = predict_scene(predictor, "", pair, work / "tiles", Windows())
                 with rasterio.open(classes) as dataset:
                     damage = torch.from_numpy(dataset.read(1))
+                damage[damage == NODATA] = 0  # beyond the border of post, where it was moved
                 counts[mode] += joint_counts(damage, damage, sample.mask)
             print(f"{record.scene}: {said}", flush=True)
     print("\n| --align | " + " | ".join(SHOWN) + " |\n" + "|---" * (1 + len(SHOWN)) + "|")

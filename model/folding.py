@@ -18,12 +18,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from model.dual_hrnet import DualHRNet
 from model.hrnet import BasicBlock, Bottleneck, Head, HRNet, resize
+from model.winograd import WinogradConv
 
 STEM_ROWS = 128  # rows of the image: 9 MB between the stem's convolutions instead of 67 MB (1024 pixels wide)
 STAGE1_ROWS = 32  # rows of stage 1's feature map: 8 MB instead of 67 MB
 # The head's 15C hidden channels at full resolution would be 126 MB for a 1024 x 1024 image. This many of them, on this
 # many rows of the logits, are 3 to 6 MB.
 HEAD_CHANNELS, HEAD_ROWS = 96, 32
+MANY = 128  # channels from which on Winograd's way is the faster one
 
 
 def fold(model: DualHRNet) -> DualHRNet:
@@ -247,8 +249,11 @@ def _fold(module: nn.Module) -> nn.Module:
     return module
 
 
-def _folded(conv: nn.Conv2d, norm: _BatchNorm, *, relu: bool = False) -> FoldedConv:
-    return FoldedConv(*_fold_weights(conv, norm), conv.stride[0], relu=relu)
+def _folded(conv: nn.Conv2d, norm: _BatchNorm, *, relu: bool = False) -> FoldedConv | WinogradConv:
+    weight, bias = _fold_weights(conv, norm)
+    if weight.device.type == "cpu" and conv.stride[0] == 1 and weight.shape[2] == 3 and min(weight.shape[:2]) >= MANY:
+        return WinogradConv(weight, bias, relu=relu)
+    return FoldedConv(weight, bias, conv.stride[0], relu=relu)
 
 
 def _fold_weights(conv: nn.Conv2d, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
