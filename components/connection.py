@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from urllib.parse import urlsplit
 
 import mlflow
 import mlflow.store.db.utils
@@ -53,9 +54,20 @@ class AwayError(TrackingError):
 
 @cache
 def client() -> MlflowClient:
-    """The client of the store that MLFLOW_TRACKING_URI names, else of the local one."""
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    """The client of the store that MLFLOW_TRACKING_URI names, else of the local one.
+
+    Raises TrackingError, which does not repeat the address, for one that cannot be taken apart.
+    """
+    if not (address := os.environ.get("MLFLOW_TRACKING_URI")):
         mlflow.set_tracking_uri(LOCAL_STORE)
+    else:
+        try:
+            _ = urlsplit(address).port
+        except ValueError as error:
+            raise TrackingError(
+                "MLFLOW_TRACKING_URI: its host or port cannot be read, expected SCHEME://[USER:PASSWORD@]HOST[:PORT], "
+                f"special characters of the password as %XX. Correct it; without it runs go to {LOCAL_STORE}."
+            ) from error
     return MlflowClient()
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from xbd.errors import InputError
 
@@ -58,6 +59,22 @@ class Object:
     etag: str
 
 
+def _checked(endpoint: str, location: str) -> str:
+    """The endpoint, if requests and errors can name it; else a StorageError that does not."""
+    try:
+        address = urlsplit(endpoint)
+        wrong = "a user or a password in it" if "@" in address.netloc else None
+        _ = address.port
+    except ValueError:
+        wrong = "a port that is no number"
+    if wrong:
+        raise StorageError(
+            f"{location}: the address of the S3 server has {wrong}, expected http(s)://HOST[:PORT]. Correct "
+            "AWS_ENDPOINT_URL, or endpoint_url of the profile; keys go to AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        )
+    return endpoint
+
+
 class Store:
     """What lies at and below the location `s3://bucket/prefix`. Every method raises StorageError."""
 
@@ -85,7 +102,7 @@ class Store:
                 f"{self.uri}: the settings for S3 cannot be used ({_line(error)}). Correct the AWS_* variables, or the "
                 "files that they refer to."
             ) from error
-        self.endpoint = str(self.client.meta.endpoint_url)
+        self.endpoint = _checked(str(self.client.meta.endpoint_url), self.uri)
         self.identity = hashlib.sha256(f"{self.endpoint} {self.uri}".encode()).hexdigest()[:16]
         self._transfers = TransferConfig(PART_SIZE, PART_SIZE, max_request_concurrency=PARTS_AT_ONCE)
         # Users set "when_required" for servers that know no checksums.

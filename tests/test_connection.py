@@ -88,6 +88,13 @@ def test_errors_do_not_print_a_password(tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("uri", ["http://[secret", "postgresql://user@host:secret/mlflow", "http://user:sec/ret@host"])
+def test_an_address_that_cannot_be_taken_apart_is_not_repeated(uri: str) -> None:
+    with using(uri), pytest.raises(TrackingError, match=r"^MLFLOW_TRACKING_URI: its host or port") as caught:
+        connection.reach()
+    assert "sec" not in str(caught.value)
+
+
 def test_mlflow_keeps_its_own_patience_outside_of_our_requests() -> None:
     retries: Any = MLFLOW_HTTP_REQUEST_MAX_RETRIES
     timeout: Any = MLFLOW_HTTP_REQUEST_TIMEOUT

@@ -240,6 +240,16 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(s3: S3Server, ur
     assert tree(tmp_path / "there") == {}
 
 
+@pytest.mark.parametrize("endpoint", ["http://user:secret@127.0.0.1:1", "http://127.0.0.1:secret"])
+def test_an_endpoint_with_a_password_is_refused_and_not_repeated(
+    endpoint: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(StorageError, match=rf"^{uri}: the address of the S3 server has a ") as caught:
+        Store(uri)
+    assert "secret" not in str(caught.value)
+
+
 LIMITED = """
 import resource, sys
 from components.storage import local_input
