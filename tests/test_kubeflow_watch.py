@@ -170,17 +170,11 @@ def test_a_signal_ends_the_waiting_and_not_the_run(server: KubeflowServer, numbe
     server.frames = [frame("RUNNING", task("train", "RUNNING"))]
     places = ["--root", "s3://b/r", "--data-remote", "s3://b/d", "--data-version", "0" * 32]
     command = [sys.executable, "pipeline.py", "submit", "--host", server.url, *places, "--wait"]
-    heard = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # also where a shell's "&" started the tests deaf to it
+    # Also where the tests run in a shell's background, which makes its processes deaf to SIGINT.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heard,
+        command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True, preexec_fn=heard
     )
     assert process.stdout is not None
     for line in process.stdout:
