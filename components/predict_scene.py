@@ -46,6 +46,7 @@ def run(a: argparse.Namespace) -> str:
     import torch
 
     from components.predict import find_model
+    from model.allocator import share_one_heap
     from model.inference import Predictor, load_model
     from scene.footprints import onto_scene
     from scene.inference import identity_of, predict_scene
@@ -55,6 +56,7 @@ def run(a: argparse.Namespace) -> str:
     from scene.registration import register
     from scene.vectors import read_polygons
 
+    share_one_heap()
     files = {name: path for name, path in (("footprints", a.footprints), ("areas", a.areas)) if path is not None}
     windows = Windows(a.tile, a.overlap, a.batch, a.workers)
     with ExitStack() as stack:

