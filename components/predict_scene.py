@@ -46,7 +46,7 @@ def run(a: argparse.Namespace) -> str:
     import torch
 
     from components.predict import find_model
-    from model.allocator import share_one_heap
+    from model.allocator import give_back_freed_memory, share_one_heap
     from model.inference import Predictor, load_model
     from scene.footprints import onto_scene
     from scene.inference import identity_of, predict_scene
@@ -79,6 +79,8 @@ def run(a: argparse.Namespace) -> str:
         print(f"alignment {alignment['said']}", flush=True)
         look = look_at(pair, {"before": [*map(str, a.pre)], "after": [*map(str, a.post)], "alignment": alignment})
         classes = predict_scene(predictor, identity_of(directory), pair, work, windows, resume=a.resume)
+        del predictor  # whose memory the list of buildings takes
+        give_back_freed_memory()
         summary = write_outputs(classes, folder, look, cell=a.cell, **given)
         shutil.rmtree(work)
         for note in summary.notes:
