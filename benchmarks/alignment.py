@@ -13,8 +13,8 @@ from pathlib import Path
 import rasterio
 import torch
 from affine import Affine
-from torch import Tensor
 
+from benchmarks.demonstration import write_tile
 from model.inference import Predictor, load_model
 from model.metric import joint_counts, xview2_score
 from scene.blending import NODATA
@@ -24,15 +24,8 @@ from scene.registration import register
 from scene.settings import ALIGNMENTS, Sources, Windows
 from xbd.dataset import Scenes
 
+PLACE = "EPSG:32633", Affine(0.5, 0, 5e5, 0, -0.5, 4e6)  # as good as any other
 SHOWN = ("score", "localization_f1", "damage_f1")
-
-
-def write(image: Tensor, path: Path) -> Path:
-    """A GeoTIFF of uint8 [3, H, W]; where it lies does not matter."""
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": image.shape[1], "width": image.shape[2]}
-    with rasterio.open(path, "w", crs="EPSG:32633", transform=Affine(0.5, 0, 5e5, 0, -0.5, 4e6), **profile) as out:
-        out.write(image.numpy())
-    return path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,12 +36,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     predictor = Predictor(load_model(arguments.model))
     counts = {mode: torch.zeros(2, 5, 5, dtype=torch.int64) for mode in ALIGNMENTS}
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
         scenes = Scenes(arguments.data, ["test"])
         for number, record in enumerate(scenes.records):
             sample = scenes[number]
-            sources = Sources((write(sample.pre, work / "pre.tif"),), (write(sample.post, work / "post.tif"),))
+            pre, post = (
+                write_tile(work / f"{name}.tif", image.numpy(), *PLACE)
+                for name, image in (("pre", sample.pre), ("post", sample.post))
+            )
+            sources = Sources((pre,), (post,))
             for mode in ALIGNMENTS:
                 with ScenePair(sources) as pair:
                     pair.align(register(pair, mode))

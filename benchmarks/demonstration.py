@@ -22,6 +22,7 @@ from rasterio.merge import merge
 
 from scene.ground import metric_crs
 from xbd.images import read_image
+from xbd.overview import Image
 
 
 def geotransform(label: Path) -> tuple[str, Affine]:
@@ -41,13 +42,13 @@ def geotransform(label: Path) -> tuple[str, Affine]:
     return zone, Affine(a, 0, c, 0, e, f)
 
 
-def write_tile(image: Path, crs: str, transform: Affine, path: Path) -> None:
-    """The image as a GeoTIFF."""
-    colours = read_image(image).transpose(2, 0, 1)
+def write_tile(path: Path, colours: Image, crs: str, transform: Affine, nodata: int | None = None) -> Path:
+    """A GeoTIFF of uint8 [3, H, W]."""
     bands, height, width = colours.shape
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width, "nodata": 0}
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": bands, "height": height, "width": width, "nodata": nodata}
     with rasterio.open(path, "w", crs=crs, transform=transform, **profile) as out:
         out.write(colours)
+    return path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             tiles = []
             for scene in arguments.scenes:
                 (label,) = arguments.raw.glob(f"*/labels/{scene}_post_disaster.json")
-                tiles.append(Path(work) / f"{scene}_{time}.tif")
-                image = label.parent.parent / "images" / f"{scene}_{time}_disaster.png"
-                write_tile(image, *geotransform(label), tiles[-1])
+                image = read_image(label.parent.parent / "images" / f"{scene}_{time}_disaster.png").transpose(2, 0, 1)
+                tiles.append(write_tile(Path(work) / f"{scene}_{time}.tif", image, *geotransform(label), nodata=0))
             blocks = {"compress": "deflate", "tiled": True, "blockxsize": 512, "blockysize": 512}
             merge(tiles, dst_path=arguments.out / f"{time}.tif", dst_kwds=blocks)
 

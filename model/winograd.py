@@ -66,15 +66,18 @@ class WinogradConv(nn.Module):
     def _convolve(self, x: Tensor) -> Tensor:
         # Image by image, so that products have one shape, and give the same numbers, whatever the batch.
         kernels = (self.kernel @ self.weight).view(36, self.size[1], self.size[0])
-        return torch.stack([self._image(image, kernels) for image in x.permute(0, 2, 3, 1)]).permute(0, 3, 1, 2)
+        batch, _, height, width = x.shape
+        y = x.new_empty(batch, -(-height // 4) * 4, -(-width // 4) * 4, self.size[0])
+        for image, into in zip(x.permute(0, 2, 3, 1), y, strict=True):
+            self._image(image, kernels, into)
+        return y[:, :height, :width].contiguous().permute(0, 3, 1, 2)
 
-    def _image(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """[H, W, C] to [H, W, K]."""
+    def _image(self, x: Tensor, kernels: Tensor, y: Tensor) -> None:
+        """x: [H, W, C]; y: [H, W, K], what is written, its sides rounded up to fours."""
         height, width, channels = x.shape
-        down, across = -(-height // 4), -(-width // 4)
+        down, across = y.shape[0] // 4, y.shape[1] // 4
         padded = F.pad(x, (0, 0, 1, 4 * across - width + 1, 1, 4 * down - height + 1))
         row, column, channel = padded.stride()
-        y = x.new_empty(4 * down, 4 * across, self.size[0])
         for top in range(0, down, _TILES):
             rows = min(_TILES, down - top)
             part = padded[4 * top :]
@@ -85,4 +88,3 @@ class WinogradConv(nn.Module):
             found = (self.result @ torch.bmm(seen, kernels).view(36, -1)).view(4, 4, rows, across, self.size[0])
             into = y[4 * top : 4 * (top + rows)].view(rows, 4, across, 4, self.size[0])
             torch.add(found.permute(2, 0, 3, 1, 4), self.bias, out=into)
-        return y[:height, :width]

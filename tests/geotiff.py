@@ -1,4 +1,4 @@
-"""GeoTIFFs made by the tests."""
+"""GeoTIFFs made by the tests, and pairs of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,10 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from pyproj import Transformer
+from rasterio.windows import Window
+
+from scene.raster import ScenePair, Tile
+from scene.settings import Sources
 
 UTM = "EPSG:32633"
 ORIGIN = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)  # half a metre a pixel
@@ -49,3 +53,13 @@ def landscape(crs: str, transform: Affine, height: int, width: int, ground: str 
     waves = [np.sin(east / scale) * np.cos(north / scale) for scale in (17.0, 23.0, 31.0)]
     picture: npt.NDArray[np.uint8] = np.rint(127 + 100 * np.stack(waves)).astype(np.uint8)
     return picture
+
+
+def pair(pre: Path | list[Path], post: Path | list[Path], **settings: Any) -> ScenePair:
+    paths = [tuple(one) if isinstance(one, list) else (one,) for one in (pre, post)]
+    return ScenePair(Sources(paths[0], paths[1], **settings))
+
+
+def whole(opened: ScenePair) -> Tile:
+    with opened:
+        return opened.read(Window(0, 0, opened.grid.width, opened.grid.height))

@@ -1,31 +1,18 @@
 """Rasters that real archives hold: masks, mosaics with gaps, overviews, turned ones, the antimeridian, cut files."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from geotiff import ORIGIN, UTM, landscape, moved, noise, write_tif
+from geotiff import ORIGIN, UTM, landscape, moved, noise, pair, whole, write_tif
 from pyproj import Transformer
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.shutil import copy
-from rasterio.windows import Window
 
 from scene.errors import RasterError
-from scene.raster import ScenePair, Tile, warn_of_resolution
-from scene.settings import Sources
-
-
-def pair(pre: Path | list[Path], post: Path | list[Path], **settings: Any) -> ScenePair:
-    paths = [tuple(one) if isinstance(one, list) else (one,) for one in (pre, post)]
-    return ScenePair(Sources(paths[0], paths[1], **settings))
-
-
-def whole(opened: ScenePair) -> Tile:
-    with opened:
-        return opened.read(Window(0, 0, opened.grid.width, opened.grid.height))
+from scene.raster import warn_of_resolution
 
 
 def degrees_around(longitude: float, latitude: float, pixel: float, size: int) -> Affine:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from geotiff import ORIGIN, UTM, landscape, moved, noise, write_tif
+from geotiff import ORIGIN, UTM, landscape, moved, noise, pair, whole, write_tif
 from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -16,18 +16,6 @@ from rasterio.windows import Window
 from scene.errors import RasterError
 from scene.grid import Grid
 from scene.mosaic import MosaicError
-from scene.raster import ScenePair, Tile
-from scene.settings import Sources
-
-
-def pair(pre: Path | list[Path], post: Path | list[Path], **settings: Any) -> ScenePair:
-    paths = [tuple(one) if isinstance(one, list) else (one,) for one in (pre, post)]
-    return ScenePair(Sources(paths[0], paths[1], **settings))
-
-
-def whole(opened: ScenePair) -> Tile:
-    with opened:
-        return opened.read(Window(0, 0, opened.grid.width, opened.grid.height))
 
 
 def test_a_pair_on_one_grid_is_read_as_it_is(tmp_path: Path) -> None:
