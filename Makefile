@@ -7,10 +7,10 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict test check check-static bench ui image lock clean
+.PHONY: help install demo demo-predict test test-kernels check check-static bench ui image lock clean
 
 help: ## show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: .venv/installed ## create .venv with the locked packages
 
@@ -41,6 +41,18 @@ demo-predict:
 # In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits.
 test: install ## all tests
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# A CPU's instructions decide which kernels compute, and so the last digits; results must not depend on them.
+OLD_CPU = ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
+    NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4"
+AVX2_CPU = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4
+NUMERIC = $(shell grep -lE '^(from|import) (torch|numpy|model|scene)' tests/test_*.py)
+
+test-kernels: install ## the numeric tests as older CPUs compute, with one thread and with two; takes about an hour
+	$(OLD_CPU) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile $(NUMERIC)
+	$(AVX2_CPU) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile $(NUMERIC)
+	$(OLD_CPU) OMP_NUM_THREADS=2 pytest $(NUMERIC)
+	$(AVX2_CPU) OMP_NUM_THREADS=2 pytest $(NUMERIC)
 
 check: check-static ## what every commit passes: lint, types, fast tests
 	pytest -n 2 --dist loadfile -m "not slow"

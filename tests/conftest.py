@@ -19,6 +19,7 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 from s3_server import S3Server
+from torch import Tensor
 
 from components.params import PrepareParams
 from model.distributed import World
@@ -29,12 +30,16 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"
 ALONE = World(0, 1, 0, torch.device("cpu"))  # one process
 
-torch.set_num_threads(1)  # one process, one core: sums in a fixed order, and workers of xdist that do not fight
+# One process, one core: sums in a fixed order, and workers of xdist that do not fight. `make test-kernels` takes two.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 # No database: tests write nothing into the repository. Derandomized: a failure comes back on every machine.
 settings.register_profile("reproducible", deadline=None, database=None, derandomize=True)
 settings.load_profile("reproducible")
 
 SIZE = 64  # pixels of a tiny scene
+# How far two ways to the same logits may be apart, as a share of the largest: the network is some 60 layers deep, and
+# each rounds to float32 once, by up to 2**-24.
+LOGITS = 64 * 2**-24
 GRADE_NAMES = ("no-damage", "minor-damage", "major-damage", "destroyed", "un-classified")
 # By the hash of their names, with validation_share 0.25, the flood scenes are in train and the fire scenes are not.
 TRAIN_SCENES = (*(f"tiny-flood_{number:08}" for number in range(6)), "tiny-fire_00000003", "tiny-fire_00000006")
@@ -183,11 +188,13 @@ def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Environment of command lines under test: ours on the path, no MLflow of the machine, one thread."""
+    """Environment of command lines under test: ours on the path, no MLflow of the machine, one thread or as many
+    as these tests have.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "DVC_", "PYTEST_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "true"}
-    return kept | quiet | {"PYTHONPATH": str(ROOT), "PATH": path, "OMP_NUM_THREADS": "1"} | extra
+    return {"OMP_NUM_THREADS": "1"} | kept | quiet | {"PYTHONPATH": str(ROOT), "PATH": path} | extra
 
 
 def run_step(name: str, *arguments: str | Path, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -251,6 +258,16 @@ def dvc(folder: Path, *arguments: str, **extra: str) -> str:
 def stages_run(log: str) -> list[str]:
     """Stages that `dvc repro` ran, by its output."""
     return re.findall(r"Running stage '(\w+)'", log)
+
+
+def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Equal but for rounding, whose size is that of the largest number: the share of it that may be wrong.
+
+    CPUs sum in different orders, so that a bound in absolute numbers holds on one of them only.
+    """
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    largest = float(expected.detach().abs().max()) if expected.numel() else 0.0
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * largest)
 
 
 def read_png(path: Path) -> npt.NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, assert_close
 from torch import nn
 
 from model.dual_hrnet import DualHRNet
@@ -40,7 +40,7 @@ def test_a_folded_network_gives_the_same_logits(
         before = images.clone()
         with torch.inference_mode():
             for found, expected in zip(folded(*images), model(*images), strict=True):
-                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+                assert_close(found, expected, 1e-4)
         assert torch.equal(images, before)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, assert_one_line, exit_line, run_step, succeed, tree
+from conftest import GOLDEN, LOGITS, assert_close, assert_one_line, exit_line, run_step, succeed, tree
 
 from components.import_weights import main
 from model.inference import load_model
@@ -19,8 +19,8 @@ def assert_published_logits(directory: Path) -> None:
     pre, post, localization, damage = (torch.tensor(golden[key]) for key in ("pre", "post", "loc_logits", "cls_logits"))
     with torch.inference_mode():
         logits = load_model(directory)(pre, post)
-    torch.testing.assert_close(logits.localization, localization, rtol=0, atol=1e-4)
-    torch.testing.assert_close(logits.damage, damage, rtol=0, atol=1e-4)
+    assert_close(logits.localization, localization, LOGITS)
+    assert_close(logits.damage, damage, LOGITS)
 
 
 def test_imported_weights_give_the_published_logits(tmp_path: Path) -> None:

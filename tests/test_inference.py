@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from conftest import SMALL, tree
+from conftest import SMALL, assert_close, tree
 from torch import Tensor
 
 from model.dual_hrnet import DualHRNet, DualLogits
@@ -120,10 +120,12 @@ def test_a_folder_that_is_no_model_is_an_error_that_names_it(tmp_path: Path) -> 
 
 def test_normalization_is_that_of_imagenet() -> None:
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(1, 3, 1, 1)
-    found = normalize(image).double().numpy()
+    found = normalize(image).double()
     for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         expected = (np.arange(256).reshape(16, 16) / 255 - mean) / std
-        np.testing.assert_allclose(found[0, channel], expected, rtol=0, atol=1e-6)
+        assert_close(
+            found[0, channel], torch.from_numpy(expected), 2**-21
+        )  # three roundings, of numbers half as large again
 
 
 def enlarge(logits: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -210,8 +212,11 @@ def test_probabilities_come_with_the_same_classes_and_have_their_largest_there(
     again, (building, damage) = predictor.probabilities(pre, post)
     assert torch.equal(again.localization, classes.localization) and torch.equal(again.damage, classes.damage)
     assert (building.shape, damage.shape) == ((2, height, width), (2, 4, height, width))
-    assert torch.equal(building > 0.5, classes.localization == 1)
-    seen = classes.localization == 1
+    clear = (building - 0.5).abs() > 1e-6  # where rounding may not decide
+    assert torch.equal((building > 0.5)[clear], (classes.localization == 1)[clear])
+    first, second = damage.topk(2, dim=1).values.unbind(1)
+    seen = (classes.localization == 1) & (first - second > 1e-6)
+    assert float(clear.float().mean()) > 0.99 and bool(seen.any())
     assert torch.equal(damage.argmax(1)[seen] + 1, classes.damage[seen])
     torch.testing.assert_close(damage.sum(1), torch.ones(2, height, width))
 
@@ -223,4 +228,4 @@ def test_probabilities_are_the_softmax_of_the_logits_at_full_size() -> None:
     for part, found in zip(logits, (building[:, None], damage), strict=True):
         full = torch.nn.functional.interpolate(part, (16, 20), mode="bilinear").double().exp()
         expected = (full / full.sum(1, keepdim=True))[:, -found.shape[1] :]
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+        assert_close(found.double(), expected, 2**-20)
