@@ -16,13 +16,13 @@ from typing import Any
 
 import yaml
 
+from base.errors import InputError, errors_in_one_line
 from components.data_version import MD5, version_here
 from components.kubeflow_client import Kubeflow, s3_location
 from components.kubeflow_cron import with_seconds
 from components.kubeflow_watch import wait
 from components.params import Params, load_params
 from components.storage import LOCATIONS
-from xbd.errors import InputError, errors_in_one_line
 
 ROOT = Path(__file__).resolve().parent
 IMAGE = "dual-hrnet:0.1.0"

@@ -20,8 +20,8 @@ from affine import Affine
 from pyproj import Transformer
 from rasterio.merge import merge
 
+from base.images import read_image
 from scene.ground import metric_crs
-from xbd.images import read_image
 from xbd.overview import Image
 
 

@@ -23,12 +23,12 @@ import torch
 from torch.utils.data import Dataset
 
 import xbd.dataset
+from base.errors import errors_in_one_line
+from base.images import encode_png
 from benchmarks.measure import Work, side_by_side, table
 from components.params import load_params
 from components.prepare import prepare
 from xbd.dataset import Sample, SceneCrops
-from xbd.errors import errors_in_one_line
-from xbd.images import encode_png
 from xbd.scenes import MASK, RawScene, open_scene, read_index
 from xbd.synthetic import write_sample
 

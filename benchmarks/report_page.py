@@ -22,6 +22,7 @@ import torch
 from affine import Affine
 from playwright.sync_api import Browser, sync_playwright
 
+from base.images import read_image
 from model.evaluation import Evaluation, vote
 from model.inference import Prediction, Probabilities
 from model.page import photo
@@ -30,7 +31,6 @@ from scene.blending import BANDS
 from scene.look import LARGEST, Look
 from scene.outputs import write_outputs
 from scene.report import REPORT
-from xbd.images import read_image
 from xbd.overview import Image
 from xbd.scenes import SceneRecord
 

@@ -17,9 +17,9 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
+from base.images import read_image
 from benchmarks.growth import run
 from scene.windows import plan
-from xbd.images import read_image
 
 GSD, TILE, OVERLAP = 0.5, 1024, 256
 CORNER = Affine(GSD, 0, 500_000, 0, -GSD, 4_000_000)

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from base.errors import errors_in_one_line
 from components.params import Params, load_params
-from xbd.errors import errors_in_one_line
 
 __all__ = ["errors_in_one_line", "read_params", "step_parser"]
 

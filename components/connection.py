@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 LOCAL_STORE = "sqlite:///mlflow.db"
 # MLflow asks a server that is away eight times, which takes four minutes, and a database ten times. Here it asks twice,

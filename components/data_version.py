@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 if TYPE_CHECKING:
     from dvc_objects.fs.base import FileSystem

@@ -66,12 +66,12 @@ def _evaluate(
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
+    from base.files import new_folder
     from model.evaluation import Evaluation, vote
     from model.inference import Prediction, Predictor, Probabilities, load_model
     from model.report import choose, show, thumbnail, write_report
     from model.submission import SubmissionWriter, is_submission_file
     from xbd.dataset import Sample, Scenes
-    from xbd.folders import new_folder
     from xbd.scenes import describe
 
     scenes = Scenes(data, params.splits)

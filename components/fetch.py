@@ -49,7 +49,7 @@ def fetch(
 
 
 def _fetch(version: DataVersion, out: Path, cache: Path | None) -> None:
-    from xbd.folders import new_folder
+    from base.files import new_folder
     from xbd.staging import link_or_copy
 
     objects = cache or out.parent / f".{out.name}.cache"

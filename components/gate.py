@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from base.errors import InputError
 from components.params import PromoteParams
-from xbd.errors import InputError
 
 SCORES = "gate_scores"  # the tag of a version that holds what `scores_of` returns
 OVERALL, GRADE, DISASTER = "score", "damage_f1_", "disaster "

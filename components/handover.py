@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 if TYPE_CHECKING:
     from components.registry import ModelVersion

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 TIMEOUT = (10, 60)  # seconds: to connect, to answer
 SCHEDULES_LISTED = 100  # of one name: more than there ever are

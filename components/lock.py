@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = (ROOT / "requirements-image.txt", ROOT / "requirements.txt")  # the image has only the first

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from base.errors import InputError
 from components.cluster import ClusterParams
 from model.settings import TrainSettings
-from xbd.errors import InputError
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 INLINE = "--params"  # what errors call parameters that are given as JSON

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from base.errors import InputError
 from components.cli import errors_in_one_line
 from components.storage import LOCATIONS, Location, local_input, local_output
-from xbd.errors import InputError
 
 PRE, POST = "_pre_disaster.png", "_post_disaster.png"
 
@@ -27,9 +27,9 @@ def predict(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Locat
     import torch
     from tqdm import tqdm
 
+    from base.images import encode_png, read_image
     from model.inference import Predictor, load_model
     from model.picture import Picture, draw_predictions
-    from xbd.images import encode_png, read_image
 
     with local_output(out) as folder, local_input(find_model(model)) as directory:
         predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))

@@ -32,9 +32,9 @@ def prepare(raw: Location, out: Location, params: PrepareParams, source: str | N
 
 
 def _prepare(raw: Path, out: Path, params: PrepareParams, source: str | None) -> list[SceneRecord]:
+    from base.errors import errors_name
+    from base.files import new_folder
     from xbd.arrays import discard_others, prepare_arrays
-    from xbd.errors import errors_name
-    from xbd.folders import new_folder
     from xbd.scenes import find_raw_scenes, is_prepared_file, write_index
 
     scenes = find_raw_scenes(raw, SOURCES if source is None else (source,))

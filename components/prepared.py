@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from base.errors import InputError
 from components.storage import Location, local_input
-from xbd.errors import InputError
 
 
 @contextmanager

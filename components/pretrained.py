@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 FILE = "model.safetensors"
 FILE_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")

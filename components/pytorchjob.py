@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.cluster import Finished, JobError, PodReference, TrainJob
 from components.params import Params
@@ -23,7 +24,6 @@ from components.pytorchjob_api import JobApi, Patience
 from components.pytorchjob_manifest import CONTENT_ANNOTATION, manifest
 from components.pytorchjob_watch import LogStream, end_of, failure, wait
 from components.storage import LOCATIONS, Location
-from xbd.errors import Preempted
 
 __all__ = ["Finished", "JobError", "PodReference", "TrainJob", "delete_jobs", "launch", "manifest", "train_arguments"]
 

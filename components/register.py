@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.gate import SCORES, scores_of
 from components.handover import CHALLENGER
 from components.lock import pin, read_lock
 from components.params import Params
 from components.storage import LOCATIONS, Location, local_input, local_output
-from xbd.errors import InputError
 
 if TYPE_CHECKING:
     from components.registry import ModelPackage
@@ -127,9 +127,9 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
     """What the version consists of: weights, code, requirements, and a pair of images as input example."""
     import numpy as np
 
+    from base.images import encode_png
     from components.registry import ModelPackage
     from model.pyfunc import SIGNATURE
-    from xbd.images import encode_png
 
     rng = np.random.default_rng(0)
     pre, post = (encode_png(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(2))
@@ -140,7 +140,7 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
         yield ModelPackage(
             script=ROOT / "model" / "pyfunc.py",
             artifacts={"model": model},
-            code=[ROOT / "model", ROOT / "xbd"],
+            code=[ROOT / "base", ROOT / "model", ROOT / "xbd"],
             example={"pre": pre, "post": post},
             signature=SIGNATURE,
             # Named here, because MLflow otherwise guesses them by running the model in a second process. The

@@ -12,9 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from base.errors import InputError
 from components import sync
 from components.transfer import StorageError, Store
-from xbd.errors import InputError
 
 Location = str | Path
 LOCATIONS = "A LOCATION is a path, or s3://BUCKET/PREFIX."  # for --help
@@ -59,7 +59,7 @@ def local_output(
     block ends without an error. What says that files are whole (an index.csv, a config.json) comes after them.
 
     replaces: for a step that writes the folder anew as a whole; tells from a path relative to it whether an earlier
-    run wrote it, as in `xbd.folders.new_folder`. Objects of an earlier run are then deleted; a location that holds
+    run wrote it, as in `base.files.new_folder`. Objects of an earlier run are then deleted; a location that holds
     others is refused. A step without it adds to what is there.
     resume: for a step that goes on with what it finds in the folder: the location's content, or what an interrupted run
     left on this machine, if the location did not change since. What the step deletes is deleted at the location.

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from base.errors import errors_name
 from components.transfer import FILES_AT_ONCE, TEMPORARY, Object, OnBytes, StorageError, Store
-from xbd.errors import errors_name
 
 MARKERS = ("index.csv", "config.json", "checkpoint.json")  # of a prepared data set, a model directory, a checkpoint
 

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from base.errors import InputError, Preempted, errors_in_one_line
 from components.params import Params, load_params, validate
 from components.storage import Location, join, local_input
-from xbd.errors import InputError, Preempted, errors_in_one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")

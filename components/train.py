@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, recipe_of
 from components.prepared import local_scenes
 from components.storage import LOCATIONS, Location, join, local_output, upload_progress
 from model.one_voice import may_say, one_line_for_all_ranks
-from xbd.errors import Preempted
 
 if TYPE_CHECKING:
     from model.distributed import World

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 # A server that has answered before may be away for so many seconds (a restart, a moved pod) before a request is given
 # up. boto3's own attempts end after 2 to 4 seconds of refused connections (measured).

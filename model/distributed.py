@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 T = TypeVar("T")
 

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from base.errors import InputError
+from base.files import new_folder
 from model.dual_hrnet import DualHRNet, DualLogits, check_pair
 from model.folding import fold
 from model.hrnet import resize
 from model.settings import Architecture
-from xbd.errors import InputError
-from xbd.folders import new_folder
 
 # ImageNet statistics of RGB in [0, 1]: the published weights and every HRNet backbone were trained with them.
 MEAN = (0.485, 0.456, 0.406)

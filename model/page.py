@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from xbd.images import encode_png
+from base.images import encode_png
 from xbd.overview import COLOURS, Image, colour
 
 SHARED = Path(__file__).parent / "pages"

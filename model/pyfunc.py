@@ -15,11 +15,11 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Object, Property
 
+from base.errors import InputError
+from base.images import decode_image, encode_png
 from model.buildings import GradedBuilding, buildings_of, grade, separate
 from model.inference import Predictor, load_model
 from model.metric import GRADES
-from xbd.errors import InputError
-from xbd.images import decode_image, encode_png
 
 PNG = b"\x89PNG\r\n\x1a\n"  # of the formats that Pillow reads, some start other programs
 MAX_PIXELS = 2048**2  # of an image: the network takes about 0.8 GB for a million pixels

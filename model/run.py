@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from base.errors import InputError
 from model.checkpoints import Checkpoints
 from model.distributed import World
 from model.dual_hrnet import DualHRNet
@@ -23,7 +24,6 @@ from model.history import (
 )
 from model.inference import save_model
 from model.settings import TrainSettings
-from xbd.errors import InputError
 from xbd.scenes import data_version
 
 # Settings that may change between the parts of one run: none of them changes a weight.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from base.images import encode_png
 from model.inference import Prediction
-from xbd.images import encode_png
 from xbd.labels import UNCLASSIFIED
 from xbd.scenes import SceneRecord
 

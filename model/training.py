@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from base.errors import InputError, Preempted
 from model.allocator import keep_freed_memory
 from model.distributed import World, share_of_batch
 from model.dual_hrnet import DualHRNet
@@ -30,7 +31,6 @@ from model.sync_batch_norm import convert
 from model.validation import validate, validation_scenes
 from model.weights import load_imagenet
 from xbd.dataset import Sample, SceneCrops
-from xbd.errors import InputError, Preempted
 
 
 class TrainingError(InputError):

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from base.errors import InputError
 from model.distributed import World
 from model.dual_hrnet import DualHRNet
 from model.history import Record
@@ -12,7 +13,6 @@ from model.inference import Predictor
 from model.metric import XView2Score
 from model.pulse import Pulse
 from xbd.dataset import Scenes
-from xbd.errors import InputError
 from xbd.scenes import SceneError
 
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from base.errors import InputError
 from model.dual_hrnet import DualHRNet
 from model.settings import Architecture
-from xbd.errors import InputError
 
 STREAMS = ("loc_net", "cls_net")
 HEAD = "last_layer."

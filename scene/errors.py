@@ -1,6 +1,6 @@
 """The error of a raster, in a file of its own because all that reads rasters raises it."""
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 
 class RasterError(InputError):

@@ -12,6 +12,8 @@ import rasterio
 from pyproj import Transformer
 from rasterio.errors import RasterioError
 
+from base.errors import InputError
+from base.files import new_folder, refuse_to_replace_others
 from scene.buildings import find_buildings
 from scene.footprints import grade_footprints
 from scene.grid import WGS84
@@ -24,8 +26,6 @@ from scene.style import add_style, qgis_style
 from scene.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from scene.table import Table, tabulate
 from scene.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
-from xbd.errors import InputError
-from xbd.folders import new_folder, refuse_to_replace_others
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 ALIGNMENTS = ("off", "global", "local")  # of post with pre
 CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by default it is 5 % of the machine's memory

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xbd.errors import errors_name
+from base.errors import errors_name
 
 CHANNELS = 6  # logits of localization (2) and of damage (4)
 PLAN = "plan.json"

@@ -11,7 +11,7 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 LAYER = "buildings"
 WRITE_ERRORS = (DataLayerError, DataSourceError)  # of what cannot be written

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from base.errors import InputError, errors_in_one_line
 from model.distributed import join_world
-from xbd.errors import InputError, errors_in_one_line
 
 # Neither float32 nor float64 holds it: a sum that passes through either comes out wrong.
 LARGE = 2**53 + 1

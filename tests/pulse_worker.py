@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from worlds import fork_world
 
+from base.errors import errors_in_one_line
 from model.distributed import World, join_world
 from model.pulse import Pulse
-from xbd.errors import errors_in_one_line
 
 TIMEOUT = 3.0
 STUCK_AT = 5  # steps

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
-PACKAGES = ("xbd", "model", "scene", "components")
+PACKAGES = ("base", "xbd", "model", "scene", "components")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + [
     path for path in [ROOT / "pipeline.py"] if path.exists()
 ]
@@ -34,6 +34,7 @@ DOORS = {
     "pyogrio": {"scene/vectors.py"},
 }
 FORBIDDEN = {
+    "base": {"xbd", "model", "scene", "components", "pipeline"},
     "xbd": {"model", "scene", "components", "pipeline"},
     "model": {"scene", "components", "pipeline"},
     "scene": {"components", "pipeline"},

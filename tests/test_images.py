@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from xbd.images import ImageError, decode_image, encode_png, read_image
+from base.images import ImageError, decode_image, encode_png, read_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 

@@ -23,6 +23,7 @@ from model_registry import Registry, decisions
 from postgres_server import PostgresServer
 from s3_server import S3Server
 
+from base.images import read_image
 from components import predict, tracking
 from components.evaluate import evaluate
 from components.handover import HandoverError, hand_over
@@ -34,7 +35,6 @@ from components.registry import download_model
 from components.rescoring import Rescoring
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, save_model
-from xbd.images import read_image
 from xbd.scenes import data_version
 
 pytestmark = pytest.mark.slow

@@ -10,11 +10,11 @@ from affine import Affine
 from geotiff import moved, noise, write_tif
 from rasterio.windows import Window
 
+from base.images import read_image
 from scene.alignment import Alignment
 from scene.raster import ScenePair, Tile
 from scene.registration import register
 from scene.settings import Sources
-from xbd.images import read_image
 
 
 def town(height: int, width: int, seed: int = 0) -> Any:

@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(
     """No file may grow beyond a limit, as on a disk without space; the same command goes on when there is some."""
     save_model(network, tmp_path / "model")
     before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
-    quiet = "from xbd.errors import errors_in_one_line\nwith errors_in_one_line():\n  exec(sys.argv.pop())"
+    quiet = "from base.errors import errors_in_one_line\nwith errors_in_one_line():\n  exec(sys.argv.pop())"
     command = run_command(tmp_path / "model", sources, tmp_path / "work")
     command[2] = f"import sys\n{before}\n{quiet}"
     result = subprocess.run([*command, COMMAND], env=environment(), capture_output=True, text=True)

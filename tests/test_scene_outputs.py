@@ -18,9 +18,9 @@ from conftest import read_csv, tree
 from geotiff import ORIGIN, UTM
 from predicted import give_out, write_classes
 
+from base.errors import InputError
 from scene.outputs import FILES, OutputError
 from scene.vectors import VectorError
-from xbd.errors import InputError
 
 
 def blobs(height: int, width: int) -> Any:

@@ -11,8 +11,8 @@ from conftest import environment, exit_line, tree
 from limits import files_up_to
 from predicted import give_out, write_classes
 
+from base.errors import errors_in_one_line
 from scene.outputs import FILES, OutputError
-from xbd.errors import errors_in_one_line
 
 
 @pytest.fixture(scope="module")

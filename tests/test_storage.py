@@ -8,10 +8,10 @@ from conftest import tree
 from s3_objects import put, remote_tree, remove, use_server, write
 from s3_server import KEY, SECRET, S3Server
 
+from base.errors import InputError
 from components import transfer
 from components.storage import join, local_input, local_output
 from components.transfer import StorageError, Store
-from xbd.errors import InputError
 from xbd.scenes import is_prepared_file
 
 

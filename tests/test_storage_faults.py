@@ -253,7 +253,7 @@ def test_an_endpoint_with_a_password_is_refused_and_not_repeated(
 LIMITED = """
 import resource, sys
 from components.storage import local_input
-from xbd.errors import errors_in_one_line
+from base.errors import errors_in_one_line
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 with errors_in_one_line(), local_input(sys.argv[1]) as path:
     print(path)

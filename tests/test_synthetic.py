@@ -12,8 +12,8 @@ import shapely
 import shapely.wkt
 
 import xbd.synthetic
-from xbd.errors import InputError
-from xbd.images import read_image
+from base.errors import InputError
+from base.images import read_image
 from xbd.labels import GRADES, read_label
 from xbd.masks import rasterize
 from xbd.scenes import find_raw_scenes

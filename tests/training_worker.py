@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from worlds import fork_world
 
+from base.errors import Preempted
 from components.params import load_params
 from model import training, validation
 from model.distributed import join_world
@@ -28,7 +29,6 @@ from model.run import Run
 from model.settings import TrainSettings
 from model.validation import validate
 from xbd.dataset import Sample, SceneCrops, Scenes
-from xbd.errors import Preempted
 
 NAN_AT = 3  # calls of the loss: the first is that of a batch of zeros before training
 

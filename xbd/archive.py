@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xbd.errors import errors_in_one_line, errors_name
+from base.errors import errors_in_one_line, errors_name
 from xbd.extraction import ArchiveError, layout_path, read_members
 from xbd.scenes import SOURCES
 from xbd.staging import gather, holds, link_or_copy, only_run, state_folder, write_whole

@@ -20,7 +20,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from xbd.errors import InputError
+from base.errors import InputError
 from xbd.preparation import preparation_version, prepare_scene, read_sources
 from xbd.scenes import (
     CHANNELS,

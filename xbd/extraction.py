@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from xbd.errors import InputError, errors_name
+from base.errors import InputError, errors_name
 from xbd.scenes import SOURCES
 
 # The largest image of xBD has about 2 MB, the largest archive (tier3) 17.3 GB and some 25,000 files.

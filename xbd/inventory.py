@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from xbd.errors import InputError
+from base.errors import InputError
 from xbd.extraction import layout_path
 from xbd.labels import GRADES, read_buildings
 from xbd.scenes import SOURCES

@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 import shapely.wkt
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 UNCLASSIFIED = 255
 # Far beyond any image, and far below the 32-bit integers that polygons are drawn in; NaN is not below it either.

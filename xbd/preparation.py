@@ -15,8 +15,9 @@ import numpy.typing as npt
 import PIL
 import shapely
 
-from xbd import images, labels, masks
-from xbd.images import decode_image
+from base import images
+from base.images import decode_image
+from xbd import labels, masks
 from xbd.labels import GRADES, decode_label
 from xbd.masks import rasterize
 from xbd.scenes import RawScene, SceneError, SceneRecord

@@ -17,7 +17,7 @@ from tokenize import TokenError
 import numpy as np
 import numpy.typing as npt
 
-from xbd.errors import InputError, errors_in_one_line
+from base.errors import InputError, errors_in_one_line
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
 SPLITS = ("train", "validation", "out_of_event", "test", "hold")

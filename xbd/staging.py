@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xbd.errors import InputError, errors_name
+from base.errors import InputError, errors_name
 
 
 class StagingError(InputError):

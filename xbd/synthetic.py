@@ -16,10 +16,10 @@ import numpy.typing as npt
 import shapely
 from tqdm import tqdm
 
+from base.files import new_folder
+from base.images import encode_png
 from xbd.drawing.layout import METRES_PER_PIXEL
 from xbd.drawing.scene import SyntheticBuilding, SyntheticScene, View, draw_scene
-from xbd.folders import new_folder
-from xbd.images import encode_png
 
 __all__ = ["EVENTS", "Event", "SyntheticScene", "draw_scene", "write_sample"]
 

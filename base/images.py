@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")  # Pillow knows others for which it starts programs
 MAX_PIXELS = 16384**2  # a header that claims more is refused before any memory is taken

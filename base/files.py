@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from xbd.errors import InputError
+from base.errors import InputError
 
 
 @contextmanager
