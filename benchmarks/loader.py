@@ -29,8 +29,8 @@ from benchmarks.measure import Work, side_by_side, table
 from components.params import load_params
 from components.prepare import prepare
 from xbd.dataset import Sample, SceneCrops
+from xbd.sample.synthetic import write_sample
 from xbd.scenes import MASK, RawScene, open_scene, read_index
-from xbd.synthetic import write_sample
 
 SIZE, SCALE = 512, (0.8, 1.2)
 SCENES, SIDE = 12, 1024  # of the synthetic data

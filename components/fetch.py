@@ -50,7 +50,7 @@ def fetch(
 
 def _fetch(version: DataVersion, out: Path, cache: Path | None) -> None:
     from base.files import new_folder
-    from xbd.staging import link_or_copy
+    from xbd.importing.staging import link_or_copy
 
     objects = cache or out.parent / f".{out.name}.cache"
     wanted = _read_manifest(version, objects)

@@ -8,8 +8,8 @@ from components.storage import LOCATIONS, Location, local_output
 
 
 def sample(out: Location, params: SampleParams) -> None:
-    """Writes the sample of `params` in the raw xBD layout to `out`; see `xbd.synthetic.write_sample`."""
-    from xbd.synthetic import PREFIX, write_sample
+    """Writes the sample of `params` in the raw xBD layout to `out`; see `xbd.sample.synthetic.write_sample`."""
+    from xbd.sample.synthetic import PREFIX, write_sample
 
     with local_output(out, replaces=lambda path: path.name.startswith(PREFIX)) as folder:
         write_sample(folder, train=params.train, test=params.test, size=params.size, seed=params.seed)

@@ -239,7 +239,7 @@ def _key(*parts: Any) -> str:
 
 def _code_version() -> str:
     """Of the code that trains and scores: a new image does not go on with the work of an old one."""
-    files = sorted(path for package in ("model", "xbd") for path in (ROOT / package).rglob("*.py"))
+    files = sorted(path for package in ("base", "model", "xbd") for path in (ROOT / package).rglob("*.py"))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 

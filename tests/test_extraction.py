@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from xbd import extraction
-from xbd.extraction import ArchiveError, Member, layout_path, read_members
+from xbd.importing import extraction
+from xbd.importing.extraction import ArchiveError, Member, layout_path, read_members
 
 IMAGE = "train/images/palu-tsunami_00000012_pre_disaster.png"
 LABEL = "tier3/labels/joplin-tornado_00000000_post_disaster.json"

@@ -200,7 +200,7 @@ def test_private_and_derived_files_stay_out(path: str) -> None:
     assert not is_in_context(path)
 
 
-@pytest.mark.parametrize("path", ["components/train.py", "xbd/drawing/scene.py", "recipes/paper.yaml", "params.yaml"])
+@pytest.mark.parametrize("path", ["components/train.py", "xbd/sample/drawing.py", "recipes/paper.yaml", "params.yaml"])
 def test_the_code_goes_in(path: str) -> None:
     assert is_in_context(path)
 

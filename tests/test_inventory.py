@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import GRADE_NAMES, Rectangle, feature, write_label, write_scene
 
-from xbd import inventory
-from xbd.inventory import describe_inventory, table, take_inventory
+from xbd.importing import inventory
+from xbd.importing.inventory import describe_inventory, table, take_inventory
 from xbd.scenes import SOURCES
 
 FLOOD = "tiny-flood_00000001"

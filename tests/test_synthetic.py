@@ -11,13 +11,13 @@ import pytest
 import shapely
 import shapely.wkt
 
-import xbd.synthetic
+import xbd.sample.synthetic
 from base.errors import InputError
 from base.images import read_image
 from xbd.labels import GRADES, read_label
 from xbd.masks import rasterize
+from xbd.sample.synthetic import write_sample
 from xbd.scenes import find_raw_scenes
-from xbd.synthetic import write_sample
 
 SIZE = 160
 TRAIN, TEST = 12, 4
@@ -160,9 +160,9 @@ def test_buildings_stand_out_from_what_surrounds_them_in_no_single_brightness(sa
 def test_an_interrupted_write_leaves_nothing_and_spares_the_earlier_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, draw = [], xbd.synthetic.draw_scene
+    drawn, draw = [], xbd.sample.synthetic.draw_scene
 
-    def fail_at_the_third(*arguments: Any) -> xbd.synthetic.SyntheticScene:
+    def fail_at_the_third(*arguments: Any) -> xbd.sample.synthetic.SyntheticScene:
         drawn.append(1)
         if len(drawn) == 3:
             raise KeyboardInterrupt
@@ -170,7 +170,7 @@ def test_an_interrupted_write_leaves_nothing_and_spares_the_earlier_sample(
 
     write_sample(tmp_path / "earlier", train=1, test=1, size=64, seed=1)
     earlier = contents(tmp_path / "earlier")
-    monkeypatch.setattr(xbd.synthetic, "draw_scene", fail_at_the_third)
+    monkeypatch.setattr(xbd.sample.synthetic, "draw_scene", fail_at_the_third)
     for name in ("fresh", "earlier"):
         drawn.clear()
         with pytest.raises(KeyboardInterrupt):

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from xbd.drawing.canvas import Canvas, FloatField, Picture, noise
-from xbd.drawing.damage import damage_ground, damage_roof, roof_height
-from xbd.drawing.layout import (
+from xbd.sample.canvas import Canvas, FloatField, Picture, noise
+from xbd.sample.damage import damage_ground, damage_roof, roof_height
+from xbd.sample.layout import (
     CAR_COLOURS,
     METRES_PER_PIXEL,
     Colour,
@@ -24,7 +24,7 @@ from xbd.drawing.layout import (
     Points,
     rectangle,
 )
-from xbd.drawing.plan import plan_scene
+from xbd.sample.plan import plan_scene
 
 VERGE: Colour = (106, 106, 94)
 FACADE: Colour = (104, 100, 94)

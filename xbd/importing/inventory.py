@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from base.errors import InputError
-from xbd.extraction import layout_path
+from xbd.importing.extraction import layout_path
 from xbd.labels import GRADES, read_buildings
 from xbd.scenes import SOURCES
 

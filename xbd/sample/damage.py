@@ -10,8 +10,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from xbd.drawing.canvas import SCALE, Canvas, FloatField, noise
-from xbd.drawing.layout import Colour, House, Layout, Points
+from xbd.sample.canvas import SCALE, Canvas, FloatField, noise
+from xbd.sample.layout import Colour, House, Layout, Points
 
 MINOR_SHARE = (0.2, 0.35)  # of the roof
 MAJOR_SHARE = (0.5, 0.65)

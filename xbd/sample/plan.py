@@ -8,7 +8,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from xbd.drawing.layout import (
+from xbd.sample.layout import (
     CAR_COLOURS,
     SUBTYPES,
     Colour,

@@ -18,9 +18,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from base.errors import errors_in_one_line, errors_name
-from xbd.extraction import ArchiveError, layout_path, read_members
+from xbd.importing.extraction import ArchiveError, layout_path, read_members
+from xbd.importing.staging import gather, holds, link_or_copy, only_run, state_folder, write_whole
 from xbd.scenes import SOURCES
-from xbd.staging import gather, holds, link_or_copy, only_run, state_folder, write_whole
 
 # Source: the download page of xview2.org.
 OFFICIAL_SHA1 = {
@@ -84,7 +84,7 @@ def import_archives(sources: Sequence[Path], out: Path, *, verify: bool, tell: C
 
 def describe_imported(imported: Sequence[Imported]) -> str:
     """A table of the sources: how far they were verified, files of the layout, files that were skipped."""
-    from xbd.inventory import table
+    from xbd.importing.inventory import table
 
     rows = [[one.name, one.check, str(len(one.files)), str(one.skipped)] for one in imported]
     return table([["source", "SHA-1", "files", "skipped"], *rows])
@@ -92,14 +92,14 @@ def describe_imported(imported: Sequence[Imported]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the import."""
-    parser = argparse.ArgumentParser(prog="python -m xbd.archive", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m xbd.importing.archive", description=__doc__)
     meaning = "archives, a folder with archives, or a folder with train/, tier3/, test/ or hold/ in it"
     parser.add_argument("--archives", type=Path, nargs="+", required=True, metavar="PATH", help=meaning)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw data, such as data/xbd")
     parser.add_argument("--no-verify", action="store_true", help="accept archives that are not the published ones")
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
-        from xbd.inventory import describe_inventory, take_inventory
+        from xbd.importing.inventory import describe_inventory, take_inventory
 
         imported = import_archives(
             arguments.archives,

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from base.files import new_folder
 from base.images import encode_png
-from xbd.drawing.layout import METRES_PER_PIXEL
-from xbd.drawing.scene import SyntheticBuilding, SyntheticScene, View, draw_scene
+from xbd.sample.drawing import SyntheticBuilding, SyntheticScene, View, draw_scene
+from xbd.sample.layout import METRES_PER_PIXEL
 
 __all__ = ["EVENTS", "Event", "SyntheticScene", "draw_scene", "write_sample"]
 

@@ -1,0 +1,1 @@
+"""From the official archives, or folders of them, to a checked raw data set."""

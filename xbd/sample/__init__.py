@@ -1,0 +1,1 @@
+"""The synthetic sample: a small data set in xBD's layout, and how its scenes are drawn."""
