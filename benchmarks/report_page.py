@@ -23,10 +23,10 @@ from affine import Affine
 from playwright.sync_api import Browser, sync_playwright
 
 from base.images import read_image
-from model.evaluation import Evaluation, vote
 from model.inference import Prediction, Probabilities
-from model.page import photo
-from model.report import choose, show, thumbnail, write_report
+from model.judge.evaluation import Evaluation, vote
+from model.judge.page import photo
+from model.judge.report import choose, show, thumbnail, write_report
 from scene.blending import BANDS
 from scene.look import LARGEST, Look
 from scene.outputs import write_outputs

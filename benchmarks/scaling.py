@@ -19,9 +19,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.distributed import World, join_world
 from model.dual_hrnet import DualHRNet
-from model.sync_batch_norm import convert
+from model.train.distributed import World, join_world
+from model.train.sync_batch_norm import convert
 
 WORLDS = (1, 2, 4, 8, 16)
 BATCH, SIDE, WIDTH = 16, 64, 8

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.measure import Work, side_by_side, table
 from components.params import load_params
-from model.allocator import keep_freed_memory
 from model.dual_hrnet import DualHRNet, DualLogits
+from model.fast.allocator import keep_freed_memory
 from model.hrnet import Head, resize
 from model.inference import normalize
 from model.losses import dual_loss

@@ -15,7 +15,7 @@ from components.storage import LOCATIONS, Location, local_input, local_output
 
 if TYPE_CHECKING:
     from components.tracking import Run
-    from model.evaluation import Evaluation, SceneResult
+    from model.judge.evaluation import Evaluation, SceneResult
 
 
 def evaluate(
@@ -36,7 +36,7 @@ def evaluate(
     history: history.csv of the training, for the report's curves.
     Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError.
     """
-    from model.submission import is_submission_file
+    from model.judge.submission import is_submission_file
 
     unclassified_as = _unclassified_class(params.evaluate, submission)
     with ExitStack() as stack:
@@ -67,10 +67,10 @@ def _evaluate(
     from tqdm import tqdm
 
     from base.files import new_folder
-    from model.evaluation import Evaluation, vote
     from model.inference import Prediction, Predictor, Probabilities, load_model
-    from model.report import choose, show, thumbnail, write_report
-    from model.submission import SubmissionWriter, is_submission_file
+    from model.judge.evaluation import Evaluation, vote
+    from model.judge.report import choose, show, thumbnail, write_report
+    from model.judge.submission import SubmissionWriter, is_submission_file
     from xbd.dataset import Sample, Scenes
     from xbd.scenes import describe
 
@@ -140,7 +140,7 @@ def _write_confusion(path: Path, evaluation: "Evaluation") -> None:
 
 def _write_scenes(path: Path, scenes: Sequence["SceneResult"]) -> None:
     """A line for each scene: its own scores, and its pixels of each target class (t) by predicted class (p)."""
-    from model.evaluation import GROUPS
+    from model.judge.evaluation import GROUPS
 
     scores = ("score", "localization_f1", "damage_f1")
     with path.open("w", newline="", encoding="utf-8") as file:

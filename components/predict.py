@@ -29,7 +29,7 @@ def predict(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Locat
 
     from base.images import encode_png, read_image
     from model.inference import Predictor, load_model
-    from model.picture import Picture, draw_predictions
+    from model.judge.picture import Picture, draw_predictions
 
     with local_output(out) as folder, local_input(find_model(model)) as directory:
         predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))

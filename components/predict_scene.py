@@ -46,7 +46,7 @@ def run(a: argparse.Namespace) -> str:
     import torch
 
     from components.predict import find_model
-    from model.allocator import give_back_freed_memory, share_one_heap
+    from model.fast.allocator import give_back_freed_memory, share_one_heap
     from model.inference import Predictor, load_model
     from scene.footprints import onto_scene
     from scene.inference import identity_of, predict_scene

@@ -93,7 +93,7 @@ def train(
     is not 0, on this machine in so many.
     """
     from components.prepare import SPLIT_SOURCES
-    from model.run import identity_of
+    from model.train.run import identity_of
 
     params = params_of(sections)
     used = _of_sources(parts, SPLIT_SOURCES)

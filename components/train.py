@@ -16,10 +16,10 @@ from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, recipe_of
 from components.prepared import local_scenes
 from components.storage import LOCATIONS, Location, join, local_output, upload_progress
-from model.one_voice import may_say, one_line_for_all_ranks
+from model.train.one_voice import may_say, one_line_for_all_ranks
 
 if TYPE_CHECKING:
-    from model.distributed import World
+    from model.train.distributed import World
 
 
 def train(data: Location | Sequence[Location], out: Location, params: Params) -> None:
@@ -27,11 +27,11 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
 
     Writes `out`/model, history.csv, run.json and checkpoints/.
     Under torchrun all processes train together, and the main one writes. A run that was interrupted goes on where its
-    last checkpoint stands; see `model.training.train`. SIGTERM makes it write one and raise Preempted.
+    last checkpoint stands; see `model.train.training.train`. SIGTERM makes it write one and raise Preempted.
     Raises SceneError, TrainingError, StorageError, WorldError.
     """
     from components.pretrained import find_pretrained
-    from model.distributed import join_world
+    from model.train.distributed import join_world
     from xbd.scenes import describe, read_index
 
     stop = threading.Event()
@@ -68,7 +68,7 @@ def _train_tracked(
     stop: threading.Event,
 ) -> None:
     from components import tracking
-    from model.run import identity_of
+    from model.train.run import identity_of
     from xbd.scenes import data_version
 
     settings = json.dumps(identity_of(params.train), sort_keys=True)
@@ -112,7 +112,7 @@ def _train(
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
 ) -> None:
-    from model import training
+    from model.train import training
 
     training.train(
         scenes,

@@ -105,7 +105,7 @@ class Head(nn.Sequential):
         hidden, norm, relu, last = self
         # A sum over the branches that commutes with upsampling: 30 GFLOP become 4 on 1024 x 1024 at C = 32. In eval
         # mode the concatenation stays, with which published weights give the published logits bit for bit; inference
-        # that has to be fast goes through model/folding.py.
+        # that has to be fast goes through model/fast/folding.py.
         y = self._by_branch(xs) if self.training else hidden(_concatenate(xs))
         return cast(Tensor, last(relu(norm(y))))
 

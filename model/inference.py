@@ -15,7 +15,7 @@ from torch import Tensor
 from base.errors import InputError
 from base.files import new_folder
 from model.dual_hrnet import DualHRNet, DualLogits, check_pair
-from model.folding import fold
+from model.fast.folding import fold
 from model.hrnet import resize
 from model.settings import Architecture
 

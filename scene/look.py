@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from model.page import photo
+from model.judge.page import photo
 from scene.buildings import SIDE, blocks
 from scene.raster import ScenePair
 from xbd.overview import Image

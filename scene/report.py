@@ -8,7 +8,7 @@ import numpy as np
 import rasterio
 import shapely
 
-from model.page import MARKS, Outlined, path_of, render
+from model.judge.page import MARKS, Outlined, path_of, render
 from scene.ground import Geometries, from_degrees, place
 from scene.look import Look
 from scene.summary import Summary

@@ -22,9 +22,9 @@ from s3_server import S3Server
 from torch import Tensor
 
 from components.params import PrepareParams
-from model.distributed import World
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
+from model.train.distributed import World
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"

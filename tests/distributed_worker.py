@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from base.errors import InputError, errors_in_one_line
-from model.distributed import join_world
+from model.train.distributed import join_world
 
 # Neither float32 nor float64 holds it: a sum that passes through either comes out wrong.
 LARGE = 2**53 + 1

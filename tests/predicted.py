@@ -11,7 +11,7 @@ from affine import Affine
 from geotiff import ORIGIN, UTM, write_tif
 from rasterio.features import rasterize
 
-from model.page import photo
+from model.judge.page import photo
 from scene.look import Look
 from scene.outputs import write_outputs
 from scene.summary import Summary

@@ -17,8 +17,8 @@ import torch
 from worlds import fork_world
 
 from base.errors import errors_in_one_line
-from model.distributed import World, join_world
-from model.pulse import Pulse
+from model.train.distributed import World, join_world
+from model.train.pulse import Pulse
 
 TIMEOUT = 3.0
 STUCK_AT = 5  # steps

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from worlds import fork_world
 
-from model.distributed import World, join_world
 from model.dual_hrnet import DualHRNet
-from model.sync_batch_norm import SyncBatchNorm2d, convert
+from model.train.distributed import World, join_world
+from model.train.sync_batch_norm import SyncBatchNorm2d, convert
 
 SIZES = (2, 4)
 CHANNELS = 5

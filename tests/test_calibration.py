@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.calibration import Calibration
+from model.judge.calibration import Calibration
 
 
 def error_by_loop(confidence: list[float], right: list[bool]) -> float:

@@ -21,10 +21,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import model.checkpoint_folder
-import model.checkpoints
-from model.checkpoint_folder import describe_difference, write_checkpoint
-from model.checkpoints import Checkpoints
+import model.train.checkpoint_folder
+import model.train.checkpoints
+from model.train.checkpoint_folder import describe_difference, write_checkpoint
+from model.train.checkpoints import Checkpoints
 
 IDENTITY: dict[str, Any] = {
     "train": {"learning_rate": 0.02, "network": {"width": 4, "modules": (1, 4, 3)}},
@@ -177,7 +177,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         event.wait()
         write_checkpoint(*arguments, **named)
 
-    monkeypatch.setattr(model.checkpoints, "write_checkpoint", write_when_open)
+    monkeypatch.setattr(model.train.checkpoints, "write_checkpoint", write_when_open)
     yield event
     event.set()
 
@@ -215,7 +215,7 @@ def test_one_checkpoint_is_through_before_the_next_begins(folder: Path, monkeypa
         assert threading.current_thread() is not threading.main_thread()
         events.append(f"through {path.name}")
 
-    monkeypatch.setattr(model.checkpoints, "write_checkpoint", write_and_note)
+    monkeypatch.setattr(model.train.checkpoints, "write_checkpoint", write_and_note)
     with Checkpoints(folder, IDENTITY, 2, note) as checkpoints:
         for step in (1, 2, 3):
             assert checkpoints.save(step, 1, state(step)) > 0
@@ -330,7 +330,7 @@ def test_a_process_killed_in_mid_write_leaves_the_one_before(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
     write(folder, 1, 2, keep=1)
-    file_class = model.checkpoint_folder._HashedFile
+    file_class = model.train.checkpoint_folder._HashedFile
     original = file_class.write
 
     def write_slowly(file: Any, data: Any) -> int:
@@ -492,7 +492,7 @@ class Trap:
 def test_a_pickled_call_is_not_made_though_the_sha256_is_right(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
-    monkeypatch.setattr(model.checkpoints, "copy_state", lambda value: value)
+    monkeypatch.setattr(model.train.checkpoints, "copy_state", lambda value: value)
     checkpoints = Checkpoints(folder, IDENTITY, keep=1)
     checkpoints.save(1, 1, {"model": Trap(str(tmp_path / "trapped"))})
     assert checkpoints.load() is None
@@ -597,7 +597,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(
     written: list[Path] = []
     checkpoints = Checkpoints(folder, IDENTITY, 1, written.append)
     with monkeypatch.context() as patch:
-        patch.setattr(model.checkpoint_folder, file, "/dev/full")
+        patch.setattr(model.train.checkpoint_folder, file, "/dev/full")
         checkpoints.save(1, 1, state(1, size))
         checkpoints.wait()
     assert one_line(capsys) == (
@@ -637,7 +637,7 @@ def test_a_folder_that_vanishes_in_mid_write_costs_one_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said
 ) -> None:
     checkpoints = write(folder, 1)
-    original = model.checkpoint_folder._write_state
+    original = model.train.checkpoint_folder._write_state
 
     def write_and_vanish(path: Path, state: Mapping[str, Any]) -> tuple[int, str]:
         result = original(path, state)
@@ -645,7 +645,7 @@ def test_a_folder_that_vanishes_in_mid_write_costs_one_checkpoint(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(model.checkpoint_folder, "_write_state", write_and_vanish)
+        patch.setattr(model.train.checkpoint_folder, "_write_state", write_and_vanish)
         checkpoints.save(2, 1, state(2))
         checkpoints.wait()
     line = one_line(capsys)

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import free_port, members, torchrun
 
-from model import distributed
-from model.distributed import WorldError, join_world, share_of_batch
+from model.train import distributed
+from model.train.distributed import WorldError, join_world, share_of_batch
 
 WORKER = ROOT / "tests" / "distributed_worker.py"
 SIZES = st.integers(1, 40)

@@ -63,7 +63,7 @@ def whole_batches(steps: Steps) -> list[list[int]]:
 
 
 class Plain:
-    """The recipe in one process, without anything of model/training.py: torch's own batch norm over each pass."""
+    """The recipe in one process, without anything of model/train/training.py: torch's own batch norm over each pass."""
 
     def __init__(self, results: Results, settings: TrainSettings, kind: torch.dtype = torch.float64) -> None:
         torch.manual_seed(settings.seed)

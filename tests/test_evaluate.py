@@ -19,7 +19,7 @@ from components import evaluate
 from components.params import load_params
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, normalize, save_model
-from model.matching import building_scores
+from model.judge.matching import building_scores
 from xbd.dataset import Scenes
 
 MODES = ("off", "vote")

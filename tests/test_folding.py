@@ -8,7 +8,7 @@ from conftest import SMALL, assert_close
 from torch import nn
 
 from model.dual_hrnet import DualHRNet
-from model.folding import fold
+from model.fast.folding import fold
 from model.inference import Predictor, classify, normalize
 
 

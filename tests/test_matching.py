@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_buildings import flood
 
 from model.buildings import Labels, Mask
-from model.matching import Counts, building_scores, labelled_buildings, match_buildings
+from model.judge.matching import Counts, building_scores, labelled_buildings, match_buildings
 from model.metric import GRADES
 
 Pixels = frozenset[tuple[int, int]]

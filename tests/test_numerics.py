@@ -15,7 +15,7 @@ from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import dual_loss
 from model.settings import TrainSettings
-from model.training import _accumulate_gradients, train
+from model.train.training import _accumulate_gradients, train
 from xbd.dataset import Sample
 
 

@@ -15,10 +15,10 @@ from conftest import ROOT, SMALL, environment
 from pulse_worker import SCENES, STUCK_AT, TIMEOUT
 from worlds import torchrun_command
 
-from model.distributed import World
 from model.dual_hrnet import DualHRNet
-from model.folding import fold
-from model.pulse import Pulse, diagnose
+from model.fast.folding import fold
+from model.train.distributed import World
+from model.train.pulse import Pulse, diagnose
 
 WORKER = ROOT / "tests" / "pulse_worker.py"
 HOSTS = ["a", "a", "b", "b"]

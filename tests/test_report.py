@@ -11,9 +11,9 @@ import torch
 from browser import Opened, open_page
 from PIL import Image
 
-from model.evaluation import Evaluation, SceneResult, vote
 from model.inference import Prediction, Probabilities
-from model.report import PAPER, Shown, choose, show, thumbnail, write_report
+from model.judge.evaluation import Evaluation, SceneResult, vote
+from model.judge.report import PAPER, Shown, choose, show, thumbnail, write_report
 from xbd.scenes import SceneRecord
 
 SIDE = 64

@@ -16,7 +16,7 @@ from geotiff import ORIGIN, UTM, noise, write_tif
 from PIL import Image
 from predicted import FACTS, give_out, write_classes
 
-from model.page import photo
+from model.judge.page import photo
 from scene.look import Look, look_at
 from scene.outputs import write_outputs
 from scene.raster import ScenePair

@@ -13,8 +13,8 @@ from s3_server import S3Server
 
 from components import sync, transfer
 from components.transfer import StorageError, Store
-from model.checkpoint_folder import DESCRIPTION
 from model.inference import CONFIG
+from model.train.checkpoint_folder import DESCRIPTION
 from xbd.scenes import INDEX, is_prepared_file
 
 FILES = {

@@ -10,10 +10,10 @@ from conftest import ROOT, SMALL, assert_close, environment
 from sync_batch_norm_worker import CASES, SIZES, Case, network, network_batch, network_step, train_steps
 from torch import Tensor, nn
 
-from model.distributed import World
 from model.dual_hrnet import DualHRNet
-from model.folding import fold
-from model.sync_batch_norm import SyncBatchNorm2d, convert
+from model.fast.folding import fold
+from model.train.distributed import World
+from model.train.sync_batch_norm import SyncBatchNorm2d, convert
 
 CPU = torch.device("cpu")
 Results = dict[int, list[dict[str, dict[str, Tensor]]]]

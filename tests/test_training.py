@@ -21,7 +21,7 @@ from components.params import load_params
 from model.dual_hrnet import DualHRNet
 from model.inference import load_model
 from model.settings import TrainSettings
-from model.training import TrainingError, poly_learning_rate, train
+from model.train.training import TrainingError, poly_learning_rate, train
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from s3_server import S3Server
 from test_distributed_training import launch, log_of, trainers, wait_for
 
 from components.params import load_params
-from model.distributed import World
 from model.inference import load_model
-from model.run import RunError
 from model.settings import TrainSettings
-from model.training import _batches, train
+from model.train.distributed import World
+from model.train.run import RunError
+from model.train.training import _batches, train
 from xbd.dataset import SceneCrops
 from xbd.scenes import scene_path
 

@@ -13,10 +13,10 @@ import torch
 from conftest import ALONE, read_csv
 
 from components.params import load_params
-from model import history, training
 from model.inference import load_model
 from model.settings import TrainSettings
-from model.training import train
+from model.train import history, training
+from model.train.training import train
 from xbd.dataset import Sample, SceneCrops
 
 

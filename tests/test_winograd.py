@@ -7,8 +7,8 @@ from conftest import assert_close
 from torch import Tensor
 
 from model.dual_hrnet import DualHRNet
-from model.folding import fold
-from model.winograd import WinogradConv
+from model.fast.folding import fold
+from model.fast.winograd import WinogradConv
 
 INPUT, OUTPUT = 24, 40
 # Of the largest number: twenty times the plain convolution's, because the method adds and subtracts multiples of its

@@ -18,16 +18,16 @@ from worlds import fork_world
 
 from base.errors import Preempted
 from components.params import load_params
-from model import training, validation
-from model.distributed import join_world
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
 from model.metric import XView2Score
-from model.pulse import Pulse
-from model.run import Run
 from model.settings import TrainSettings
-from model.validation import validate
+from model.train import training, validation
+from model.train.distributed import join_world
+from model.train.pulse import Pulse
+from model.train.run import Run
+from model.train.validation import validate
 from xbd.dataset import Sample, SceneCrops, Scenes
 
 NAN_AT = 3  # calls of the loss: the first is that of a batch of zeros before training

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.buildings import Grading, buildings_of
-from model.evaluation import Evaluation, SceneResult
 from model.inference import Prediction
+from model.judge.evaluation import Evaluation, SceneResult
+from model.judge.page import MARKS, SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
 from model.metric import GRADES
-from model.page import MARKS, SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
 from xbd.overview import COLOURS, Image
 
 # Paper, table 3: xView2's 5th place, scored by the challenge.

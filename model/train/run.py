@@ -11,10 +11,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from base.errors import InputError
-from model.checkpoints import Checkpoints
-from model.distributed import World
 from model.dual_hrnet import DualHRNet
-from model.history import (
+from model.inference import save_model
+from model.settings import TrainSettings
+from model.train.checkpoints import Checkpoints
+from model.train.distributed import World
+from model.train.history import (
     Meter,
     Record,
     best_record,
@@ -22,8 +24,6 @@ from model.history import (
     validations_without_progress,
     write_history,
 )
-from model.inference import save_model
-from model.settings import TrainSettings
 from xbd.scenes import data_version
 
 # Settings that may change between the parts of one run: none of them changes a weight.

@@ -6,12 +6,12 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from base.errors import InputError
-from model.distributed import World
 from model.dual_hrnet import DualHRNet
-from model.history import Record
 from model.inference import Predictor
 from model.metric import XView2Score
-from model.pulse import Pulse
+from model.train.distributed import World
+from model.train.history import Record
+from model.train.pulse import Pulse
 from xbd.dataset import Scenes
 from xbd.scenes import SceneError
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch.profiler import profile, schedule
 
-from model.distributed import World
 from model.settings import TrainSettings
+from model.train.distributed import World
 
 WAIT, WARM_UP, TRACED = 2, 1, 3  # steps
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from model.distributed import World
+from model.train.distributed import World
 
 
 def convert(model: nn.Module, world: World) -> nn.Module:

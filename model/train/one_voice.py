@@ -24,6 +24,6 @@ def may_say(line: str) -> bool:
     """Whether no other rank has asked this about the line."""
     if "RANK" not in os.environ:
         return True  # without torch, whose import would take longer than it takes to find most errors
-    from model.distributed import is_first_to_say
+    from model.train.distributed import is_first_to_say
 
     return is_first_to_say(line)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from model.buildings import Grading, grade, separate
-from model.calibration import Calibration
 from model.inference import Prediction, Probabilities
-from model.matching import building_scores, match_buildings
+from model.judge.calibration import Calibration
+from model.judge.matching import building_scores, match_buildings
 from model.metric import confusion, joint_counts, precision_recall, scene_score, xview2_score
 from xbd.labels import UNCLASSIFIED
 from xbd.scenes import SceneRecord

@@ -17,18 +17,18 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
-from model.allocator import keep_freed_memory
-from model.distributed import World, share_of_batch
 from model.dual_hrnet import DualHRNet
-from model.history import Record
+from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
 from model.losses import dual_loss
-from model.profiling import profiler
-from model.pulse import Pulse
-from model.run import Run
 from model.settings import TrainSettings
-from model.sync_batch_norm import convert
-from model.validation import validate, validation_scenes
+from model.train.distributed import World, share_of_batch
+from model.train.history import Record
+from model.train.profiling import profiler
+from model.train.pulse import Pulse
+from model.train.run import Run
+from model.train.sync_batch_norm import convert
+from model.train.validation import validate, validation_scenes
 from model.weights import load_imagenet
 from xbd.dataset import Sample, SceneCrops
 

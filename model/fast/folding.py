@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm  # also the base of batch norm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from model.dual_hrnet import DualHRNet
+from model.fast.winograd import WinogradConv
 from model.hrnet import BasicBlock, Bottleneck, Head, HRNet, resize
-from model.winograd import WinogradConv
 
 STEM_ROWS = 128  # rows of the image: 9 MB between the stem's convolutions instead of 67 MB (1024 pixels wide)
 STAGE1_ROWS = 32  # rows of stage 1's feature map: 8 MB instead of 67 MB

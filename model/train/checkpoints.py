@@ -14,7 +14,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from model.checkpoint_folder import (
+from model.train.checkpoint_folder import (
     Description,
     UnusableError,
     check_checkpoint,

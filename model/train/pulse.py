@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
-from model.distributed import World
+from model.train.distributed import World
 
 
 class _Report(NamedTuple):

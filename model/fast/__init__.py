@@ -1,0 +1,1 @@
+"""The network made fast for inference, with the same results."""
