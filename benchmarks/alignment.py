@@ -15,13 +15,13 @@ import torch
 from affine import Affine
 
 from benchmarks.demonstration import write_tile
+from imagery.predict.blending import NODATA
+from imagery.predict.inference import predict_scene
+from imagery.read.raster import ScenePair
+from imagery.read.registration import register
+from imagery.settings import ALIGNMENTS, Sources, Windows
 from model.inference import Predictor, load_model
 from model.metric import joint_counts, xview2_score
-from scene.blending import NODATA
-from scene.inference import predict_scene
-from scene.raster import ScenePair
-from scene.registration import register
-from scene.settings import ALIGNMENTS, Sources, Windows
 from xbd.dataset import Scenes
 
 PLACE = "EPSG:32633", Affine(0.5, 0, 5e5, 0, -0.5, 4e6)  # as good as any other

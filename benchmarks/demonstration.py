@@ -21,7 +21,7 @@ from pyproj import Transformer
 from rasterio.merge import merge
 
 from base.images import read_image
-from scene.ground import metric_crs
+from imagery.find.ground import metric_crs
 from xbd.overview import Image
 
 

@@ -23,14 +23,14 @@ from affine import Affine
 from playwright.sync_api import Browser, sync_playwright
 
 from base.images import read_image
+from imagery.give.look import LARGEST, Look
+from imagery.give.outputs import write_outputs
+from imagery.give.report import REPORT
+from imagery.predict.blending import BANDS
 from model.inference import Prediction, Probabilities
 from model.judge.evaluation import Evaluation, vote
 from model.judge.page import photo
 from model.judge.report import choose, show, thumbnail, write_report
-from scene.blending import BANDS
-from scene.look import LARGEST, Look
-from scene.outputs import write_outputs
-from scene.report import REPORT
 from xbd.overview import Image
 from xbd.scenes import SceneRecord
 

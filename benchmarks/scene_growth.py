@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from base.images import read_image
 from benchmarks.growth import run
-from scene.windows import plan
+from imagery.predict.windows import plan
 
 GSD, TILE, OVERLAP = 0.5, 1024, 256
 CORNER = Affine(GSD, 0, 500_000, 0, -GSD, 4_000_000)

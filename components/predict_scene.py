@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from components.storage import Location, local_input, local_output, scratch_for
-from scene.settings import ALIGNMENTS, CACHE, Sources, Windows
+from imagery.settings import ALIGNMENTS, CACHE, Sources, Windows
 
 ENDINGS = (".tif", ".tiff", ".vrt")
 
@@ -46,15 +46,15 @@ def run(a: argparse.Namespace) -> str:
     import torch
 
     from components.predict import find_model
+    from imagery.find.footprints import onto_scene
+    from imagery.give.look import look_at
+    from imagery.give.outputs import check_outputs, write_outputs
+    from imagery.predict.inference import identity_of, predict_scene
+    from imagery.read.raster import ScenePair, warn_of_resolution
+    from imagery.read.registration import register
+    from imagery.read.vectors import read_polygons
     from model.fast.allocator import give_back_freed_memory, share_one_heap
     from model.inference import Predictor, load_model
-    from scene.footprints import onto_scene
-    from scene.inference import identity_of, predict_scene
-    from scene.look import look_at
-    from scene.outputs import check_outputs, write_outputs
-    from scene.raster import ScenePair, warn_of_resolution
-    from scene.registration import register
-    from scene.vectors import read_polygons
 
     share_one_heap()
     files = {name: path for name, path in (("footprints", a.footprints), ("areas", a.areas)) if path is not None}

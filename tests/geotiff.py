@@ -11,8 +11,8 @@ from affine import Affine
 from pyproj import Transformer
 from rasterio.windows import Window
 
-from scene.raster import ScenePair, Tile
-from scene.settings import Sources
+from imagery.read.raster import ScenePair, Tile
+from imagery.settings import Sources
 
 UTM = "EPSG:32633"
 ORIGIN = Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)  # half a metre a pixel

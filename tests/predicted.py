@@ -1,4 +1,4 @@
-"""Predicted scenes made by the tests, as `scene.inference.predict_scene` writes them."""
+"""Predicted scenes made by the tests, as `imagery.predict.inference.predict_scene` writes them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +11,11 @@ from affine import Affine
 from geotiff import ORIGIN, UTM, write_tif
 from rasterio.features import rasterize
 
+from imagery.give.look import Look
+from imagery.give.outputs import write_outputs
+from imagery.give.summary import Summary
+from imagery.read.vectors import read_polygons
 from model.judge.page import photo
-from scene.look import Look
-from scene.outputs import write_outputs
-from scene.summary import Summary
-from scene.vectors import read_polygons
 
 SURE = 153  # 255 x 0.6
 GREY = photo(np.full((8, 8, 3), 128, np.uint8), 8)

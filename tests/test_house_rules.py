@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, environment
 
-PACKAGES = ("base", "xbd", "model", "scene", "components")
+PACKAGES = ("base", "xbd", "model", "imagery", "components")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + [
     path for path in [ROOT / "pipeline.py"] if path.exists()
 ]
@@ -31,13 +31,13 @@ DOORS = {
     "huggingface_hub": {"components/pretrained.py"},
     "dvc": {"components/data_version.py"},
     "dvc_objects": {"components/data_version.py"},
-    "pyogrio": {"scene/vectors.py"},
+    "pyogrio": {"imagery/read/vectors.py"},
 }
 FORBIDDEN = {
-    "base": {"xbd", "model", "scene", "components", "pipeline"},
-    "xbd": {"model", "scene", "components", "pipeline"},
-    "model": {"scene", "components", "pipeline"},
-    "scene": {"components", "pipeline"},
+    "base": {"xbd", "model", "imagery", "components", "pipeline"},
+    "xbd": {"model", "imagery", "components", "pipeline"},
+    "model": {"imagery", "components", "pipeline"},
+    "imagery": {"components", "pipeline"},
     "components": {"pipeline"},
 }
 STEPS = (

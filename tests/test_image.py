@@ -14,12 +14,13 @@ from conftest import ROOT
 LIMIT = 5_000_000  # bytes of the build context
 NAMES = (
     "LICENSE",
+    "base",
     "components",
+    "imagery",
     "model",
     "params.yaml",
     "pipeline.py",
     "recipes",
-    "scene",
     "requirements-image.txt",
     "xbd",
 )

@@ -18,9 +18,9 @@ from s3_objects import put, remote_tree, use_server, write
 from s3_server import S3Server
 
 from components import predict
+from imagery.give.outputs import FILES
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
-from scene.outputs import FILES
 
 
 @pytest.fixture(scope="module")

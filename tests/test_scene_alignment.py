@@ -11,10 +11,10 @@ from geotiff import moved, noise, write_tif
 from rasterio.windows import Window
 
 from base.images import read_image
-from scene.alignment import Alignment
-from scene.raster import ScenePair, Tile
-from scene.registration import register
-from scene.settings import Sources
+from imagery.read.alignment import Alignment
+from imagery.read.raster import ScenePair, Tile
+from imagery.read.registration import register
+from imagery.settings import Sources
 
 
 def town(height: int, width: int, seed: int = 0) -> Any:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from predicted import write_classes
 
+from imagery.find.buildings import Buildings, find_buildings
+from imagery.find.outlines import straighten
+from imagery.find.votes import decide
 from model.buildings import buildings_of, grade, separate
-from scene.buildings import Buildings, find_buildings
-from scene.outlines import straighten
-from scene.votes import decide
 
 
 def assert_equal(one: Buildings, other: Buildings) -> None:

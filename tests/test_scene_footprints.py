@@ -13,9 +13,9 @@ from affine import Affine
 from geotiff import UTM
 from predicted import give_out, write_classes
 
-from scene.footprints import grade_footprints
-from scene.vectors import VectorError, read_polygons
-from scene.votes import decide
+from imagery.find.footprints import grade_footprints
+from imagery.find.votes import decide
+from imagery.read.vectors import VectorError, read_polygons
 
 
 @pytest.fixture

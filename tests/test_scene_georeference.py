@@ -12,7 +12,7 @@ from affine import Affine
 from predicted import draw, give_out, write_classes
 from pyproj import Geod, Transformer
 
-from scene.ground import from_degrees, metric_crs, to_degrees
+from imagery.find.ground import from_degrees, metric_crs, to_degrees
 
 GRADES = ("no-damage", "minor-damage", "major-damage", "destroyed")
 ELLIPSOID = Geod(ellps="WGS84")

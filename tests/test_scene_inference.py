@@ -13,13 +13,13 @@ import torch
 from conftest import SMALL, environment
 from geotiff import moved, noise, values, write_tif
 
+from imagery.errors import RasterError
+from imagery.predict.inference import identity_of, predict_scene
+from imagery.predict.windows import plan, weights
+from imagery.read.raster import ScenePair
+from imagery.settings import Sources, Windows
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import Predictor, load_model, normalize, save_model
-from scene.errors import RasterError
-from scene.inference import identity_of, predict_scene
-from scene.raster import ScenePair
-from scene.settings import Sources, Windows
-from scene.windows import plan, weights
 
 SIZE = (200, 264)
 ASKED = {"tile": 128, "overlap": 64}
@@ -116,7 +116,7 @@ def test_blended_tiles_are_the_weighted_mean_of_their_logits(
     full = torch.nn.functional.interpolate(total / weight, SIZE, mode="bilinear", align_corners=False)[0].numpy()
     expected = np.where(full[1] > full[0], full[2:].argmax(0) + 1, 0)
     for block in (1024, 100, 64):
-        monkeypatch.setattr("scene.blending.BLOCK", block)
+        monkeypatch.setattr("imagery.predict.blending.BLOCK", block)
         bands = predicted(predictor, sources, tmp_path / f"work{block}")
         np.testing.assert_array_equal(bands[0], expected)
 
@@ -206,9 +206,9 @@ COMMAND = """
 import sys, torch
 from pathlib import Path
 from model.inference import Predictor, load_model
-from scene.inference import identity_of, predict_scene
-from scene.raster import ScenePair
-from scene.settings import Sources, Windows
+from imagery.predict.inference import identity_of, predict_scene
+from imagery.read.raster import ScenePair
+from imagery.settings import Sources, Windows
 torch.set_num_threads(1)
 model, pre, post, work = map(Path, sys.argv[1:])
 with ScenePair(Sources((pre,), (post,))) as pair:

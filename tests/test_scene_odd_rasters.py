@@ -11,8 +11,8 @@ from pyproj import Transformer
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.shutil import copy
 
-from scene.errors import RasterError
-from scene.raster import warn_of_resolution
+from imagery.errors import RasterError
+from imagery.read.raster import warn_of_resolution
 
 
 def degrees_around(longitude: float, latitude: float, pixel: float, size: int) -> Affine:

@@ -19,8 +19,8 @@ from geotiff import ORIGIN, UTM
 from predicted import give_out, write_classes
 
 from base.errors import InputError
-from scene.outputs import FILES, OutputError
-from scene.vectors import VectorError
+from imagery.give.outputs import FILES, OutputError
+from imagery.read.vectors import VectorError
 
 
 def blobs(height: int, width: int) -> Any:

@@ -12,7 +12,7 @@ from limits import files_up_to
 from predicted import give_out, write_classes
 
 from base.errors import errors_in_one_line
-from scene.outputs import FILES, OutputError
+from imagery.give.outputs import FILES, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,10 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.append(sys.argv[3])
-import predicted, scene.outputs
+import predicted, imagery.give.outputs
 
-scene.outputs.add_style = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # when the rasters and a vector are there
+# When the rasters and a vector are there.
+imagery.give.outputs.add_style = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 predicted.give_out(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

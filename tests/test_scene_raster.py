@@ -13,9 +13,9 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from scene.errors import RasterError
-from scene.grid import Grid
-from scene.mosaic import MosaicError
+from imagery.errors import RasterError
+from imagery.read.grid import Grid
+from imagery.read.mosaic import MosaicError
 
 
 def test_a_pair_on_one_grid_is_read_as_it_is(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from geotiff import ORIGIN, UTM, noise, write_tif
 from PIL import Image
 from predicted import FACTS, give_out, write_classes
 
+from imagery.give.look import Look, look_at
+from imagery.give.outputs import write_outputs
+from imagery.read.raster import ScenePair
+from imagery.settings import Sources
 from model.judge.page import photo
-from scene.look import Look, look_at
-from scene.outputs import write_outputs
-from scene.raster import ScenePair
-from scene.settings import Sources
 
 WIDTH, HEIGHT = 400, 300
 BLUE, GREEN = np.array([[20, 40, 200], [30, 160, 30]], np.uint8)

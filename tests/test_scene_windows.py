@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.windows import Window
 
+from imagery.predict.windows import plan, weights
+from imagery.settings import STRIDE, SettingsError, Sources, Windows
 from model import dual_hrnet
-from scene.settings import STRIDE, SettingsError, Sources, Windows
-from scene.windows import plan, weights
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(2, 8), st.integers(0, 4), st.data())

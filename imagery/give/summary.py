@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
+from imagery.find.ground import from_degrees, metric_crs, to_degrees
+from imagery.find.votes import DAMAGE, NOT_VISIBLE
+from imagery.give.table import Table
+from imagery.read.vectors import Polygons
 from model.metric import GRADES
-from scene.ground import from_degrees, metric_crs, to_degrees
-from scene.table import Table
-from scene.vectors import Polygons
-from scene.votes import DAMAGE, NOT_VISIBLE
 
 CLASSES = dict(zip((*DAMAGE, NOT_VISIBLE), (*GRADES, "not_visible"), strict=True))
 SUMMARY_FILES = ("summary.csv", "summary.json")
@@ -28,7 +28,7 @@ class Summary:
     """total, parts: buildings and area_m2, and both for each grade and for what was not visible; a part has its name
     as `area` besides, a square its corners in degrees, an area its attributes. by: what the parts are. cell: metres of
     a square's side, None for areas. crs: of the squares. notes: what was left out or mended of the files given.
-    scene: what is known of the images, see `scene.look.Look`.
+    scene: what is known of the images, see `imagery.give.look.Look`.
     """
 
     total: dict[str, Any]

@@ -14,12 +14,12 @@ from rasterio.windows import Window
 from torch import Tensor
 from tqdm import tqdm
 
+from imagery.errors import RasterError
+from imagery.predict.tile_store import CHANNELS, TileStore
+from imagery.predict.windows import weights
+from imagery.read.grid import Grid
 from model.dual_hrnet import DualLogits
 from model.inference import estimate
-from scene.errors import RasterError
-from scene.grid import Grid
-from scene.tile_store import CHANNELS, TileStore
-from scene.windows import weights
 
 NODATA = 255
 PIXELS = 4  # of a logit

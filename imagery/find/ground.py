@@ -12,7 +12,7 @@ import shapely
 from affine import Affine
 from pyproj import CRS, Geod, Transformer
 
-from scene.grid import WGS84
+from imagery.read.grid import WGS84
 
 Geometries = npt.NDArray[np.object_]
 

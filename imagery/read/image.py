@@ -18,9 +18,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from scene.errors import RasterError
-from scene.grid import HALF_EQUATOR, WEB_MERCATOR, Grid, meet, turns
-from scene.mosaic import mosaic
+from imagery.errors import RasterError
+from imagery.read.grid import HALF_EQUATOR, WEB_MERCATOR, Grid, meet, turns
+from imagery.read.mosaic import mosaic
 
 TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)

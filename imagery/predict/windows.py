@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.windows import Window
 
-from scene.settings import STRIDE
+from imagery.settings import STRIDE
 
 
 def plan(width: int, height: int, tile: int, overlap: int) -> list[Window]:

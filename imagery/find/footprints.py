@@ -8,12 +8,12 @@ import numpy.typing as npt
 import rasterio
 import shapely
 
-from scene.blending import NODATA
-from scene.buildings import DAMAGE_BAND, GRADE_BANDS, SIDE, blocks
-from scene.grid import Grid
-from scene.ground import Geometries, from_degrees, place, to_degrees
-from scene.vectors import Polygons, VectorError
-from scene.votes import Votes, count_votes
+from imagery.find.buildings import DAMAGE_BAND, GRADE_BANDS, SIDE, blocks
+from imagery.find.ground import Geometries, from_degrees, place, to_degrees
+from imagery.find.votes import Votes, count_votes
+from imagery.predict.blending import NODATA
+from imagery.read.grid import Grid
+from imagery.read.vectors import Polygons, VectorError
 
 _Flags = npt.NDArray[np.bool_]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from imagery.find.buildings import SIDE, blocks
+from imagery.read.raster import ScenePair
 from model.judge.page import photo
-from scene.buildings import SIDE, blocks
-from scene.raster import ScenePair
 from xbd.overview import Image
 
 LARGEST = 4096  # pixels of a side of what a page shows

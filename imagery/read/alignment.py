@@ -11,10 +11,10 @@ Floats = npt.NDArray[np.float32]
 
 
 class Alignment(NamedTuple):
-    """What is known of how post lies. mode: one of `scene.settings.ALIGNMENTS`. x, y: pixels that what pre shows lies
+    """What is known of how post lies. mode: one of `imagery.settings.ALIGNMENTS`. x, y: pixels that what pre shows lies
     further right and down in post, 0 where none was found. certainty: how far that stands out, see
-    `scene.registration`. found: whether it is enough. places: for mode local, what is added to x and y at `rows` x
-    `columns` pixels of the grid, float32 [2, len(rows), len(columns)].
+    `imagery.read.registration`. found: whether it is enough. places: for mode local, what is added to x and y at
+    `rows` x `columns` pixels of the grid, float32 [2, len(rows), len(columns)].
     """
 
     mode: str = "off"

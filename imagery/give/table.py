@@ -6,16 +6,16 @@ import geopandas
 import numpy as np
 import pandas as pd
 
-from scene.grid import WGS84
-from scene.ground import Geometries, square_metres
-from scene.votes import Votes, decide
+from imagery.find.ground import Geometries, square_metres
+from imagery.find.votes import Votes, decide
+from imagery.read.grid import WGS84
 
 PREFIX = "damage_"  # of our columns, where the given ones have the same names
 
 
 class Table(NamedTuple):
     """frame: a GeoDataFrame in degrees; columns: how each of our columns is called in it: grade, damage, confidence,
-    area_m2 and the shares, see `scene.votes.decide`.
+    area_m2 and the shares, see `imagery.find.votes.decide`.
     """
 
     frame: Any

@@ -17,9 +17,9 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
-from scene.alignment import Alignment, Floats
-from scene.grid import Grid
-from scene.raster import ScenePair, Tile
+from imagery.read.alignment import Alignment, Floats
+from imagery.read.grid import Grid
+from imagery.read.raster import ScenePair, Tile
 
 PART, SPACING = 512, 256  # pixels of a side of what is compared at once, and between the middles of two of them
 LEAST = 64  # pixels of a side of a scene, below which nothing is compared
@@ -39,7 +39,7 @@ class _Peak(NamedTuple):
 
 
 def register(pair: ScenePair, mode: str) -> Alignment:
-    """The alignment of the pair, which is read as it lies. mode: see `scene.settings.ALIGNMENTS`.
+    """The alignment of the pair, which is read as it lies. mode: see `imagery.settings.ALIGNMENTS`.
 
     No shift is found where nothing stands out, or where a side of the scene is shorter than 64 pixels.
     Raises RasterError.

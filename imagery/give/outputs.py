@@ -14,18 +14,18 @@ from rasterio.errors import RasterioError
 
 from base.errors import InputError
 from base.files import new_folder, refuse_to_replace_others
-from scene.buildings import find_buildings
-from scene.footprints import grade_footprints
-from scene.grid import WGS84
-from scene.ground import place, to_degrees
-from scene.look import Look
-from scene.outlines import straighten
-from scene.rasters import CONFIDENCE, DAMAGE, write_rasters
-from scene.report import REPORT, write_report
-from scene.style import add_style, qgis_style
-from scene.summary import SUMMARY_FILES, Summary, by_areas, by_cells
-from scene.table import Table, tabulate
-from scene.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
+from imagery.find.buildings import find_buildings
+from imagery.find.footprints import grade_footprints
+from imagery.find.ground import place, to_degrees
+from imagery.find.outlines import straighten
+from imagery.give.look import Look
+from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
+from imagery.give.report import REPORT, write_report
+from imagery.give.style import add_style, qgis_style
+from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
+from imagery.give.table import Table, tabulate
+from imagery.read.grid import WGS84
+from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
@@ -42,9 +42,9 @@ def write_outputs(
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
 
-    classes: see `scene.inference.predict_scene`. look: of the same pair, for the report. footprints: buildings
-    to grade, with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of
-    squares of `cell` metres. Both may be in any CRS. Raises VectorError where no footprint lies in the scene, and what
+    classes: see `imagery.predict.inference`. look: of the same pair, for the report. footprints: buildings to grade,
+    with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of squares of
+    `cell` metres. Both may be in any CRS. Raises VectorError where no footprint lies in the scene, and what
     `check_outputs` does.
     """
     check_outputs(out, cell)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from scene.vectors import LAYER
-from scene.votes import DAMAGE, NOT_VISIBLE
+from imagery.find.votes import DAMAGE, NOT_VISIBLE
+from imagery.read.vectors import LAYER
 from xbd.overview import COLOURS
 
 

@@ -15,9 +15,9 @@ import shapely
 from rasterio.features import shapes
 from rasterio.windows import Window
 
+from imagery.find.votes import Votes, count_votes
+from imagery.predict.blending import NODATA
 from model.buildings import separate
-from scene.blending import NODATA
-from scene.votes import Votes, count_votes
 
 DAMAGE_BAND, GRADE_BANDS = 1, [3, 4, 5, 6]  # of classes.tif
 SIDE = 1024  # pixels of a side of what is looked at together
@@ -26,7 +26,7 @@ _Numbers = npt.NDArray[np.int64]
 
 
 class Buildings(NamedTuple):
-    """Buildings in the order of their first pixels, row by row. votes: [N, 2, 4], see `scene.votes.count_votes`.
+    """Buildings in the order of their first pixels, row by row. votes: [N, 2, 4], see `imagery.find.votes.count_votes`.
 
     outlines: [N] polygons along the borders of their pixels, with holes; x to the right and y down, in pixels.
     """
@@ -48,7 +48,7 @@ class _Parts(NamedTuple):
 
 
 def find_buildings(classes: Path, side: int = SIDE) -> Buildings:
-    """The buildings of classes.tif (see `scene.inference.predict_scene`), looked at in blocks of `side` pixels."""
+    """The buildings of classes.tif, which `imagery.predict.inference` writes, looked at in blocks of `side` pixels."""
     votes, outlines, first = [np.zeros((0, 2, 4), np.int64)], list[shapely.Geometry](), [np.zeros(0, np.int64)]
     pairs = [np.zeros((0, 2), np.int64)]
     with rasterio.open(classes) as dataset:

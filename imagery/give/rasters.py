@@ -13,8 +13,8 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 
-from scene.blending import NODATA
-from scene.buildings import DAMAGE_BAND, SIDE, blocks
+from imagery.find.buildings import DAMAGE_BAND, SIDE, blocks
+from imagery.predict.blending import NODATA
 from xbd.overview import COLOURS
 
 CONFIDENCE_BAND = 2  # of classes.tif

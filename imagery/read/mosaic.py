@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from scene.errors import RasterError
+from imagery.errors import RasterError
 
 _TYPES = {
     "uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32", "float32": "Float32",

@@ -8,12 +8,12 @@ import numpy as np
 import rasterio
 import shapely
 
+from imagery.find.ground import Geometries, from_degrees, place
+from imagery.find.votes import DAMAGE, NOT_VISIBLE
+from imagery.give.look import Look
+from imagery.give.summary import Summary
+from imagery.give.table import Table
 from model.judge.page import MARKS, Outlined, path_of, render
-from scene.ground import Geometries, from_degrees, place
-from scene.look import Look
-from scene.summary import Summary
-from scene.table import Table
-from scene.votes import DAMAGE, NOT_VISIBLE
 
 REPORT = "report.html"
 _TEMPLATE = Path(__file__).parent / "pages" / "scene.html"

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.windows import Window
 
-from scene.alignment import Alignment
-from scene.errors import RasterError
-from scene.grid import meet
-from scene.image import Image, Range
-from scene.settings import Sources
+from imagery.errors import RasterError
+from imagery.read.alignment import Alignment
+from imagery.read.grid import meet
+from imagery.read.image import Image, Range
+from imagery.settings import Sources
 
 # Metres of a pixel of the images of xBD, https://arxiv.org/abs/1911.09296
 FINEST, COARSEST = 0.3, 0.8

@@ -17,13 +17,13 @@ import torch
 from rasterio.windows import Window
 from tqdm import tqdm
 
+from imagery.errors import RasterError
+from imagery.predict.blending import compose
+from imagery.predict.tile_store import TileStore
+from imagery.predict.windows import plan
+from imagery.read.raster import ScenePair, Tile
+from imagery.settings import Windows
 from model.inference import Predictor
-from scene.blending import compose
-from scene.errors import RasterError
-from scene.raster import ScenePair, Tile
-from scene.settings import Windows
-from scene.tile_store import TileStore
-from scene.windows import plan
 
 
 def predict_scene(

@@ -1,0 +1,1 @@
+"""What is given to people: rasters, vector files, a summary, a page."""

@@ -1,0 +1,1 @@
+"""The network over imagery of any size, window by window."""

@@ -1,0 +1,1 @@
+"""Two images of any files on one grid, and the shift between them."""
