@@ -17,12 +17,12 @@ from typing import Any
 import yaml
 
 from base.errors import InputError, errors_in_one_line
-from components.data_version import MD5, version_here
-from components.kubeflow_client import Kubeflow, s3_location
-from components.kubeflow_cron import with_seconds
-from components.kubeflow_watch import wait
+from components.kubeflow.client import Kubeflow, s3_location
+from components.kubeflow.cron import with_seconds
+from components.kubeflow.watch import wait
 from components.params import Params, load_params
-from components.storage import LOCATIONS
+from components.storage.dvc import MD5, version_here
+from components.storage.locations import LOCATIONS
 
 ROOT = Path(__file__).resolve().parent
 IMAGE = "dual-hrnet:0.1.0"
@@ -38,9 +38,9 @@ def define(params: Params, image: str) -> Any:
     """The graph, its defaults taken from `params`; a parameter of the graph for each section of params.yaml."""
     from kfp import dsl
 
-    from components import kubeflow as steps
-    from components.kubeflow import configure
-    from components.tasks import sections_of
+    from components.kubeflow import steps
+    from components.kubeflow.steps import configure
+    from components.kubeflow.tasks import sections_of
 
     sections = sections_of(params, SECTIONS)
     device = params.cluster.device_resource if params.cluster.devices_per_node else None
@@ -271,7 +271,7 @@ def _submit(params: Params, arguments: argparse.Namespace) -> None:
     run = kubeflow.run(name, experiment, version, values)
     print(f"run: {kubeflow.run_link(run)}\nid: {run}", flush=True)
     if arguments.wait:
-        from components.kubeflow import NEEDS
+        from components.kubeflow.steps import NEEDS
 
         wait(kubeflow, run, NEEDS)
 

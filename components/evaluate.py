@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
-from components.prepared import local_scenes
-from components.storage import LOCATIONS, Location, local_input, local_output
+from components.storage.locations import LOCATIONS, Location, local_input, local_output
+from components.storage.prepared import local_scenes
 
 if TYPE_CHECKING:
-    from components.tracking import Run
+    from components.tracking.runs import Run
     from model.judge.evaluation import Evaluation, SceneResult
 
 
@@ -153,22 +153,22 @@ def _write_scenes(path: Path, scenes: Sequence["SceneResult"]) -> None:
 
 
 def _find_run(run_file: Path) -> "Run":
-    from components import tracking
+    from components.tracking import runs
 
-    return tracking.read_run(run_file)
+    return runs.read_run(run_file)
 
 
 def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: EvaluateParams) -> None:
-    from components import tracking
+    from components.tracking import runs
     from xbd.scenes import data_version
 
-    tracking.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
+    runs.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
     for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.html"):
-        tracking.log_file(run, out / name)
+        runs.log_file(run, out / name)
     # Scores compare only where both are equal. How many pictures are drawn changes no score.
     settings = params.model_dump(mode="json", exclude={"pictures"})
     tags = {"evaluated_data_version": data_version(data), "evaluate_settings": json.dumps(settings, sort_keys=True)}
-    tracking.tag_run(run, tags)
+    runs.tag_run(run, tags)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 
 from components.cli import errors_in_one_line
-from components.data_version import (
+from components.storage.dvc import (
     DataVersion,
     DvcFile,
     FetchError,
@@ -19,7 +19,7 @@ from components.data_version import (
     find_version,
     first_line,
 )
-from components.storage import LOCATIONS, Location, local_output
+from components.storage.locations import LOCATIONS, Location, local_output
 
 NAMED = 3  # files that an error names; it counts the others
 

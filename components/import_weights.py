@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from components.cli import errors_in_one_line
-from components.storage import LOCATIONS, Location, local_input, local_output
+from components.storage.locations import LOCATIONS, Location, local_input, local_output
 
 
 def import_weights(checkpoint: Location, out: Location) -> None:

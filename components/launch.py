@@ -1,30 +1,8 @@
-"""torchrun with exit codes that an orchestrator understands: `python -m components.launch [TORCHRUN ARGUMENTS] -m
-components.train ...` takes what torchrun takes, and torchrun's environment.
+"""`python -m components.launch`, which the pods of training jobs run: torchrun, see `components.cluster.torchrun`."""
 
-torchrun itself ends with 1 and a traceback when it is asked to stop, and Kubeflow's `restartPolicy: ExitCode` starts a
-pod again from code 128 on only: a preempted training would count as failed.
-"""
+from components.cluster.torchrun import main
 
-import sys
-from collections.abc import Sequence
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the processes; ends with 128 + the signal that ended it, or with the code of the process that failed."""
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-    arguments = run.parse_args(list(sys.argv[1:] if argv is None else argv))  # type: ignore[no-untyped-call]
-    try:
-        run.run(arguments)  # type: ignore[no-untyped-call]
-    except SignalException as error:
-        sys.exit(128 + error.sigval)
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        # A process that a signal ended has the negative of its number.
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

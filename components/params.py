@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from base.errors import InputError
-from components.cluster import ClusterParams
+from components.cluster.job import ClusterParams
 from model.settings import TrainSettings
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from base.errors import InputError
 from components.cli import errors_in_one_line
-from components.storage import LOCATIONS, Location, local_input, local_output
+from components.storage.locations import LOCATIONS, Location, local_input, local_output
 
 PRE, POST = "_pre_disaster.png", "_post_disaster.png"
 
@@ -70,7 +70,7 @@ def find_model(model: Location) -> Location:
     """The location of a model directory, where `model` may be a registered one; raises TrackingError."""
     if not str(model).startswith("models:/"):
         return model
-    from components import registry
+    from components.tracking import registry
 
     return registry.download_model(str(model))
 

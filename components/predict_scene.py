@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from components.storage import Location, local_input, local_output, scratch_for
+from components.storage.locations import Location, local_input, local_output, scratch_for
 from imagery.settings import ALIGNMENTS, CACHE, Sources, Windows
 
 ENDINGS = (".tif", ".tiff", ".vrt")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import PrepareParams
-from components.storage import LOCATIONS, Location, local_input, local_output, local_part
+from components.storage.locations import LOCATIONS, Location, local_input, local_output, local_part
 from xbd.scenes import NONE, SKIPPED, SOURCES, RawScene, SceneError, SceneRecord
 
 SPLIT_SOURCES = ("train", "tier3")  # what validation and held-out scenes are taken from

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from components.approval import Approval, wait_for_approval
 from components.cli import errors_in_one_line, read_params, step_parser
-from components.decision import Decision
-from components.gate import GateError, Scored, compare, decide, scored, table
-from components.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
 from components.params import PromoteParams
-from components.rescoring import Rescoring, keep_scores, known_scores, rescore
-from components.storage import LOCATIONS
+from components.promotion.approval import Approval, wait_for_approval
+from components.promotion.decision import Decision
+from components.promotion.gate import GateError, Scored, compare, decide, scored, table
+from components.promotion.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
+from components.promotion.rescoring import Rescoring, keep_scores, known_scores, rescore
+from components.storage.locations import LOCATIONS
 
 if TYPE_CHECKING:
-    from components.registry import ModelVersion
+    from components.tracking.registry import ModelVersion
 
 
 def promote(
@@ -36,7 +36,7 @@ def promote(
     Raises TrackingError where there is no such version, GateError where the gate refuses, HandoverError where another
     promotion came between, and what evaluate raises.
     """
-    from components import registry
+    from components.tracking import registry
 
     candidate = _find(name, alias=alias, version=version)
     production = registry.find_version(name, alias=to)
@@ -73,7 +73,7 @@ def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
     Raises TrackingError where there is no such version, HandoverError where none is recorded or a promotion came
     between.
     """
-    from components import registry
+    from components.tracking import registry
 
     current = _find(name, alias=to)
     target = _find(name, version=previous(name, to, current))
@@ -87,8 +87,8 @@ def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
 
 
 def _find(name: str, *, alias: str | None = None, version: int | None = None) -> "ModelVersion":
-    from components import registry
-    from components.connection import TrackingError
+    from components.tracking import registry
+    from components.tracking.connection import TrackingError
 
     found = registry.find_version(name, alias=alias, version=version)
     if found is None:

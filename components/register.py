@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
-from components.gate import SCORES, scores_of
-from components.handover import CHALLENGER
-from components.lock import pin, read_lock
 from components.params import Params
-from components.storage import LOCATIONS, Location, local_input, local_output
+from components.promotion.gate import SCORES, scores_of
+from components.promotion.handover import CHALLENGER
+from components.storage.locations import LOCATIONS, Location, local_input, local_output
+from components.tracking.lock import pin, read_lock
 
 if TYPE_CHECKING:
-    from components.registry import ModelPackage
-    from components.tracking import Run
+    from components.tracking.registry import ModelPackage
+    from components.tracking.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 # What model/pyfunc.py and what it imports need; and torch, which has no lock.
@@ -41,7 +41,7 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
     Writes `out`/version.json. Returns the model's URI, `models:/NAME/VERSION`.
     Raises ModelError, RegisterError, LockError, TrackingError, StorageError.
     """
-    from components import registry, tracking
+    from components.tracking import registry, runs
     from model.inference import load_model
 
     name = params.register_.name
@@ -52,7 +52,7 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         )
         load_model(directory)  # a damaged directory must not become a version
         metrics = read_metrics(metrics_path)
-        run = tracking.read_run(run_path)
+        run = runs.read_run(run_path)
         tags = _tags(run, metrics, directory)
         version = registry.find_content(name, tags[registry.CONTENT_HASH])
         if version is None:
@@ -63,7 +63,7 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
             package = stack.enter_context(_package(directory))
             version = registry.register_model(run, name, package, tags, _numbers(metrics), data)
             if LOCK.exists():
-                tracking.log_file(run, LOCK)
+                runs.log_file(run, LOCK)
         registry.set_alias(version, CHALLENGER)
         uri = f"models:/{version.name}/{version.version}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +91,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]:
     """What a version says of itself: its scores, what they were measured on, and where it comes from."""
-    from components import registry, tracking
-    from components.connection import circumstances
+    from components.tracking import registry, runs
+    from components.tracking.connection import circumstances
 
     known = registry.run_tags(run)
     measure = {
@@ -105,7 +105,7 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
         **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
         SCORES: json.dumps(scores_of(metrics)),
         **measure,
-        **tracking.source_tags(),
+        **runs.source_tags(),
         **circumstances(),
         "data_version": run.data_version,
         "settings_hash": run.settings_hash,
@@ -128,7 +128,7 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
     import numpy as np
 
     from base.images import encode_png
-    from components.registry import ModelPackage
+    from components.tracking.registry import ModelPackage
     from model.pyfunc import SIGNATURE
 
     rng = np.random.default_rng(0)

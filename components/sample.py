@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import SampleParams
-from components.storage import LOCATIONS, Location, local_output
+from components.storage.locations import LOCATIONS, Location, local_output
 
 
 def sample(out: Location, params: SampleParams) -> None:

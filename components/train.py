@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, recipe_of
-from components.prepared import local_scenes
-from components.storage import LOCATIONS, Location, join, local_output, upload_progress
+from components.storage.locations import LOCATIONS, Location, join, local_output, upload_progress
+from components.storage.prepared import local_scenes
 from model.train.one_voice import may_say, one_line_for_all_ranks
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
     last checkpoint stands; see `model.train.training.train`. SIGTERM makes it write one and raise Preempted.
     Raises SceneError, TrainingError, StorageError, WorldError.
     """
-    from components.pretrained import find_pretrained
+    from components.storage.hub import find_pretrained
     from model.train.distributed import join_world
     from xbd.scenes import describe, read_index
 
@@ -44,7 +44,7 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
         # Before the data is fetched: a location that cannot be written to ends the step at once.
         folder = stack.enter_context(local_output(out, resume=True)) if world.is_main else Path(os.devnull)
         if world.is_main:
-            from components import connection
+            from components.tracking import connection
 
             connection.reach()  # before the data is fetched, too
         scenes = stack.enter_context(local_scenes(data))
@@ -67,22 +67,22 @@ def _train_tracked(
     pretrained: Path | None,
     stop: threading.Event,
 ) -> None:
-    from components import tracking
+    from components.tracking import runs
     from model.train.run import identity_of
     from xbd.scenes import data_version
 
     settings = json.dumps(identity_of(params.train), sort_keys=True)
-    run = tracking.open_run(
+    run = runs.open_run(
         folder / "run.json",
         params.tracking.experiment,
         data_version(scenes),
         hashlib.sha256(settings.encode()).hexdigest(),
     )
     resolved = params.model_dump(mode="json", by_alias=True)
-    tracking.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
-    tracking.log_dict(run, resolved, "params.yaml")
+    runs.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
+    runs.log_dict(run, resolved, "params.yaml")
     content = json.dumps(resolved, sort_keys=True).encode()
-    tracking.tag_run(run, {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)})
+    runs.tag_run(run, {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)})
     try:
         _train(
             scenes,
@@ -91,15 +91,15 @@ def _train_tracked(
             world,
             pretrained,
             stop,
-            on_epoch=lambda record: tracking.log_metrics(run, record, int(record["epoch"])),
+            on_epoch=lambda record: runs.log_metrics(run, record, int(record["epoch"])),
             on_checkpoint=lambda path: upload_progress(folder, out),
         )
     except BaseException:
         # A preempted pod has 30 s for all that it has to do.
-        tracking.finish_run(run, failed=True, patience=10)
+        runs.finish_run(run, failed=True, patience=10)
         raise
-    tracking.log_file(run, folder / "history.csv")
-    tracking.finish_run(run)
+    runs.log_file(run, folder / "history.csv")
+    runs.finish_run(run)
 
 
 def _train(

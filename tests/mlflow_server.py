@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-from components import connection
+from components.tracking import connection
 
 
 class MlflowServer:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
-from components.transfer import Store
+from components.storage.s3 import Store
 
 
 def use_server(server: S3Server, cache: Path, patch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ class S3Server:
         ports += [f"-{name}.port.grpc={grpc}" for name, (_, grpc) in self.ports.items()]
         command = [str(WEED), "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports]
         command += [f"-bucket={','.join(BUCKETS)}", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
+        command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # not used, and on the same ports for every server
         credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -10,8 +10,8 @@ from conftest import assert_one_line, run_step
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow_server import free_port, using
 
-from components import connection, registry, tracking
-from components.connection import AwayError, TrackingError
+from components.tracking import connection, registry, runs
+from components.tracking.connection import AwayError, TrackingError
 
 
 @pytest.mark.slow
@@ -28,7 +28,7 @@ def test_a_server_that_is_away_at_the_start_ends_train_with_one_line(
 
 def test_a_host_that_is_not_there_is_away(tmp_path: Path) -> None:
     with using("http://mlflow.invalid:5000"), pytest.raises(AwayError) as caught:
-        tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     assert str(caught.value).startswith("http://mlflow.invalid:5000: MLflow does not answer there (")
     assert "HTTPConnectionPool" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -40,7 +40,7 @@ def test_a_server_that_takes_requests_and_never_answers_is_away(
     monkeypatch.setattr(connection, "TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent, using(f"http://127.0.0.1:{silent.getsockname()[1]}"):
         with pytest.raises(AwayError, match="no answer in time"):
-            tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+            runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     assert not list(tmp_path.iterdir())
 
 
@@ -54,7 +54,7 @@ def test_a_server_that_takes_requests_and_never_answers_is_away(
 )
 def test_an_address_that_is_none_of_mlflow_is_one_line(tmp_path: Path, uri: str, finding: str) -> None:
     with using(uri), pytest.raises(TrackingError) as caught:
-        tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).startswith(uri)
     assert finding in str(caught.value)
@@ -64,7 +64,7 @@ def test_an_address_that_is_none_of_mlflow_is_one_line(tmp_path: Path, uri: str,
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("This is no database, but quite a long text.\n" * 100, encoding="utf-8")
     with using(f"sqlite:///{tmp_path / 'mlflow.db'}"), pytest.raises(AwayError, match="file is not a database"):
-        tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
 
 
 @pytest.mark.parametrize("question", ["run", "version", "model"])
@@ -73,7 +73,7 @@ def test_nothing_is_called_unknown_by_a_server_that_is_away(tmp_path: Path, ques
     (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
     with using(f"http://127.0.0.1:{free_port()}"), pytest.raises(AwayError, match="Connection refused"):
         if question == "run":
-            tracking.read_run(tmp_path / "run.json")
+            runs.read_run(tmp_path / "run.json")
         elif question == "version":
             registry.find_version("tiny", alias="production")
         else:
@@ -83,7 +83,7 @@ def test_nothing_is_called_unknown_by_a_server_that_is_away(tmp_path: Path, ques
 def test_errors_do_not_print_a_password(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with using(f"http://user:secret@{address}"), pytest.raises(AwayError) as caught:
-        tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     assert f"http://{address}: " in str(caught.value)
     assert "secret" not in str(caught.value)
 

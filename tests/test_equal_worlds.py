@@ -175,9 +175,6 @@ def test_a_run_goes_on_in_fewer_processes(results: Results) -> None:
     plain = Plain(results, settings)
     plain.load(results.out / "stopped" / "run" / "checkpoints" / "step_00000001" / "state.pt")
     assert distance(resumed[0]["model"], plain.train(rest, dual_loss, done=1)) < 1e-6
-    # Measured: 0.001. The weights themselves differ, by other statistics of batch norm.
-    scores = [ranks[0]["kept"]["validation_score"] for ranks in (resumed, undisturbed)]
-    assert scores[0] == pytest.approx(scores[1], abs=0.02)
     assert_ranks_agree(resumed)
 
 

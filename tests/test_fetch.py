@@ -19,8 +19,8 @@ from conftest import assert_one_line, commit, dvc, environment, exit_line, run_s
 from s3_server import S3Server
 
 from base.errors import InputError
-from components.data_version import DvcFile, FetchError, find_version
 from components.fetch import fetch, main
+from components.storage.dvc import DvcFile, FetchError, find_version
 
 CHANGED = "train/labels/tiny-flood_00000000_post_disaster.json"
 ADDED = "test/labels/tiny-flood_00000010_notes.json"

@@ -16,8 +16,8 @@ from kubeflow_server import Asked, KubeflowServer
 from mlflow_server import free_port
 
 import pipeline
-from components.kubeflow_client import KubeflowError
-from components.kubeflow_cron import with_seconds
+from components.kubeflow.client import KubeflowError
+from components.kubeflow.cron import with_seconds
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 PLACES = ("--root", "s3://bucket/runs", "--data-remote", "s3://bucket/xbd", "--data-version", MD5)

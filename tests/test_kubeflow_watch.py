@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT, environment
 from kubeflow_server import KubeflowServer, frame, task
 
-from components.kubeflow_client import Kubeflow, KubeflowError
-from components.kubeflow_watch import Patience, wait
+from components.kubeflow.client import Kubeflow, KubeflowError
+from components.kubeflow.watch import Patience, wait
 
 STEPS = ("fetch", "prepare", "train", "finish")
 QUICK = Patience(poll=0.02, away=60)

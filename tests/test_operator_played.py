@@ -15,10 +15,10 @@ from conftest import environment, succeed, tree, write_params
 from s3_server import S3Server
 from worlds import free_port
 
-from components.cluster import TrainJob
+from components.cluster.job import TrainJob
+from components.cluster.pytorchjob.launcher import manifest, train_arguments
 from components.params import load_params
-from components.pytorchjob import manifest, train_arguments
-from components.storage import local_input
+from components.storage.locations import local_input
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ class Played:
     def __init__(self, s3: S3Server, prepared: Path, folder: Path) -> None:
         self.s3, self.folder, self.root = s3, folder, f"s3://data/{folder.name}"
         params = load_params(write_params(folder / "params.yaml", {"train": SETTINGS, "cluster": CLUSTER}))
-        from components.storage import local_output
+        from components.storage.locations import local_output
 
         with local_output(f"{self.root}/prepared") as data:
             data.mkdir(parents=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.outbox import Outbox, Refusal
+from components.tracking.outbox import Outbox, Refusal
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=20))

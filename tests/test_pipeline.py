@@ -8,8 +8,8 @@ import yaml
 from conftest import ROOT, exit_line
 
 import pipeline
-from components import tasks
-from components.kubeflow import NEEDS, SCRATCH
+from components.kubeflow import tasks
+from components.kubeflow.steps import NEEDS, SCRATCH
 from components.params import load_params
 
 STEPS = ("fetch", "prepare", "train", "evaluate", "register", "promote", "finish")

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 from conftest import assert_one_line, environment
 
-from components.pretrained import PretrainedError, find_pretrained
+from components.storage.hub import PretrainedError, find_pretrained
 
 CONTENT = b"weights" * 1000
 COMMIT = "0123456789" * 4
@@ -20,7 +20,7 @@ URL = "https://huggingface.co/owner/name/resolve/main/model.safetensors"
 FIND = """
 import sys
 from components.cli import errors_in_one_line
-from components.pretrained import find_pretrained
+from components.storage.hub import find_pretrained
 with errors_in_one_line():
     print(find_pretrained(sys.argv[1]))
 """

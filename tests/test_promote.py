@@ -12,11 +12,11 @@ from conftest import assert_one_line, exit_line, run_step, write_params
 from mlflow_server import using
 from model_registry import Registry
 
-from components import handover
-from components.gate import GateError
-from components.handover import HandoverError, hand_over
 from components.params import PromoteParams
 from components.promote import main, promote, rollback
+from components.promotion import handover
+from components.promotion.gate import GateError
+from components.promotion.handover import HandoverError, hand_over
 
 GATE = PromoteParams(minimum_score=0.3, tolerance=0.0)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.gate import GateError, Scored, compare, decide, scored, scores_of, table
 from components.params import PromoteParams
+from components.promotion.gate import GateError, Scored, compare, decide, scored, scores_of, table
 
 LIMITS = PromoteParams(minimum_score=0.3, tolerance=0.01, grade_tolerance=0.1, disaster_tolerance=0.2)
 PRODUCTION = {"score": 0.6, "damage_f1_destroyed": 0.5, "disaster flood": 0.4, "disaster fire": 0.8}

@@ -9,9 +9,9 @@ from kube_api import KubeApi, eventually, running
 from kube_proxy import Act, KubeProxy, Request, cut_line, expire, hang_up, lines, lose_answer, refuse, stale
 from training_operator import QUICK, Operator, ended, job_in, launch, report_when_there
 
-from components.cluster import JobError
-from components.pytorchjob import run
-from components.pytorchjob_api import JobApi
+from components.cluster.job import JobError
+from components.cluster.pytorchjob.api import JobApi
+from components.cluster.pytorchjob.launcher import run
 
 JOBS, LOGS, WATCH = "/pytorchjobs", "/pods/train-1-master-0/log", "watch=True"
 

@@ -13,9 +13,9 @@ from conftest import ROOT, assert_one_line, environment, run_step
 from kube_api import KubeApi, running
 from training_operator import NOW, QUICK, Operator, ended, is_deleted, job_in, launch, report_when_there
 
-from components.cluster import Finished, JobError, PodReference
-from components.pytorchjob import _delete_jobs, manifest
-from components.pytorchjob_api import JobApi
+from components.cluster.job import Finished, JobError, PodReference
+from components.cluster.pytorchjob.api import JobApi
+from components.cluster.pytorchjob.launcher import _delete_jobs, manifest
 
 # All that a launcher needs.
 RULES = [

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from conftest import ROOT, assert_one_line, exit_line, run_step, succeed, write_params
 
-from components.cluster import ClusterParams, JobError, PodReference, TrainJob
+from components.cluster.job import ClusterParams, JobError, PodReference, TrainJob
+from components.cluster.pytorchjob.launcher import main, manifest, train_arguments
 from components.params import load_params
-from components.pytorchjob import main, manifest, train_arguments
 
 CRD = ROOT / "tests" / "crd" / "kubeflow.org_pytorchjobs_v1.9.4.yaml"
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}

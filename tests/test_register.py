@@ -11,10 +11,10 @@ from conftest import exit_line, write_params
 from mlflow.tracking import MlflowClient
 from mlflow_server import using
 
-from components import lock, tracking
-from components.lock import LockError, pin, read_lock
 from components.params import load_params
 from components.register import main, register
+from components.tracking import lock, runs
+from components.tracking.lock import LockError, pin, read_lock
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def work(
     with using(mlflow_store):
         client = MlflowClient(mlflow_store)
         client.create_experiment(name, (tmp_path / "files").as_uri())
-        tracking.finish_run(tracking.open_run(tmp_path / "run.json", name, "d1", "s1"))
+        runs.finish_run(runs.open_run(tmp_path / "run.json", name, "d1", "s1"))
         yield Work(tmp_path, client, name)
 
 
@@ -70,9 +70,9 @@ def test_one_result_is_one_version_and_other_scores_are_another(work: Work) -> N
 @pytest.mark.slow
 def test_scores_on_other_data_are_another_version(work: Work) -> None:
     work.register()
-    run = tracking.read_run(work.folder / "run.json")
+    run = runs.read_run(work.folder / "run.json")
     settings = '{"splits": ["test"]}'
-    tracking.tag_run(run, {"evaluated_data_version": "d2", "evaluate_settings": settings})
+    runs.tag_run(run, {"evaluated_data_version": "d2", "evaluate_settings": settings})
     assert work.register() == f"models:/{work.name}/2"
     first, second = (work.client.get_model_version(work.name, number).tags for number in ("1", "2"))
     assert (first["data_version"], first["scored_data_version"]) == ("d1", "d1")

@@ -24,15 +24,16 @@ from postgres_server import PostgresServer
 from s3_server import S3Server
 
 from base.images import read_image
-from components import predict, tracking
+from components import predict
 from components.evaluate import evaluate
-from components.handover import HandoverError, hand_over
 from components.params import Params, load_params
 from components.prepare import prepare
 from components.promote import main, promote, rollback
+from components.promotion.handover import HandoverError, hand_over
+from components.promotion.rescoring import Rescoring
 from components.register import register
-from components.registry import download_model
-from components.rescoring import Rescoring
+from components.tracking import runs
+from components.tracking.registry import download_model
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, save_model
 from xbd.scenes import data_version
@@ -57,8 +58,8 @@ class Work:
         folder = self.folder / f"{seed}"
         torch.manual_seed(seed)
         save_model(DualHRNet(**SMALL), folder / "model")
-        run = tracking.open_run(folder / "run.json", "server", data_version(self.first), f"settings-{seed}")
-        tracking.finish_run(run)
+        run = runs.open_run(folder / "run.json", "server", data_version(self.first), f"settings-{seed}")
+        runs.finish_run(run)
         evaluate(scenes, folder / "model", folder, self.params, run_file=folder / "run.json")
         return self.register(seed)
 
@@ -104,7 +105,7 @@ def work(s3: S3Server, raw: Path, prepared: Path, tmp_path_factory: pytest.TempP
 
 def test_a_version_carries_its_lineage(work: Work, s3: S3Server) -> None:
     version = work.version(1)
-    metrics, run = work.metrics(1), tracking.read_run(work.folder / "1" / "run.json")
+    metrics, run = work.metrics(1), runs.read_run(work.folder / "1" / "run.json")
     assert version.run_id == run.run_id
     tags = version.tags
     for key in ("score", "score_per_pixel", "score_per_building", "damage_f1_destroyed"):
@@ -196,12 +197,12 @@ def test_production_is_scored_anew_on_the_data_of_the_candidate(work: Work, tmp_
 
 
 def test_the_settings_of_the_candidate_go_for_production_too(work: Work) -> None:
-    run = tracking.read_run(work.folder / "1" / "run.json")
+    run = runs.read_run(work.folder / "1" / "run.json")
     torch.manual_seed(3)
     folder = work.folder / "3"
     save_model(DualHRNet(**SMALL), folder / "model")
     settings = {"splits": ["validation"], "unclassified_as": "ignore", "per_building": "vote"}
-    tracking.tag_run(run, {"evaluate_settings": json.dumps(settings)})
+    runs.tag_run(run, {"evaluate_settings": json.dumps(settings)})
     own = load_params(write_params(folder / "params.yaml", {"evaluate": settings, "register": {"name": "server"}}))
     evaluate(work.first, folder / "model", folder, own)
     (folder / "run.json").write_bytes((work.folder / "1" / "run.json").read_bytes())

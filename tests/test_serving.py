@@ -21,11 +21,11 @@ import yaml
 from conftest import ROOT, SMALL, environment, pair, read_png, succeed, write_params
 from worlds import free_port
 
-from components import tracking
 from components.evaluate import evaluate
 from components.params import load_params
 from components.promote import promote
 from components.register import register
+from components.tracking import runs
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
 from xbd.scenes import data_version
@@ -94,8 +94,8 @@ def served(prepared: Path, mlflow_store: str, tmp_path_factory: pytest.TempPathF
     params = load_params(write_params(folder / "params.yaml", {"register": {"name": "served"}}))
     torch.manual_seed(9)  # with which it sees some buildings, of three grades
     save_model(DualHRNet(**SMALL), folder / "model")
-    run = tracking.open_run(folder / "run.json", "served", data_version(prepared), "settings")
-    tracking.finish_run(run)
+    run = runs.open_run(folder / "run.json", "served", data_version(prepared), "settings")
+    runs.finish_run(run)
     evaluate(prepared, folder / "model", folder / "scores", params, run_file=folder / "run.json")
     register(folder / "model", folder / "scores/metrics.json", folder / "run.json", folder / "version", params)
     promote("served", params.promote, version=1)

@@ -247,8 +247,8 @@ def test_a_file_that_is_no_metrics_file_is_refused(tmp_path: Path, content: str)
 
 @pytest.mark.parametrize("content", ["", "{}", '{"run_id": "x"}', "[1]"])
 def test_a_file_that_is_no_run_file_is_refused(tmp_path: Path, content: str) -> None:
-    from components.connection import TrackingError
-    from components.tracking import read_run
+    from components.tracking.connection import TrackingError
+    from components.tracking.runs import read_run
 
     path = tmp_path / "run.json"
     path.write_text(content, encoding="utf-8")
@@ -259,7 +259,7 @@ def test_a_file_that_is_no_run_file_is_refused(tmp_path: Path, content: str) -> 
 def test_source_tags_name_the_commit_and_whether_it_has_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.tracking import source_tags
+    from components.tracking.runs import source_tags
 
     monkeypatch.chdir(tmp_path)
     assert source_tags() == {}

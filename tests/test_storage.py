@@ -9,9 +9,8 @@ from s3_objects import put, remote_tree, remove, use_server, write
 from s3_server import KEY, SECRET, S3Server
 
 from base.errors import InputError
-from components import transfer
-from components.storage import join, local_input, local_output
-from components.transfer import StorageError, Store
+from components.storage.locations import join, local_input, local_output
+from components.storage.s3 import StorageError, Store
 from xbd.scenes import is_prepared_file
 
 
@@ -217,7 +216,7 @@ def test_wrong_settings_are_one_line_that_names_location_and_remedy(
             monkeypatch.delenv(variable)
         else:
             monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
+    monkeypatch.setattr("components.storage.s3.ATTEMPTS", 1)
     with pytest.raises(StorageError, match=rf"^{uri}: .*{expected}") as caught, local_input(uri):
         pass
     assert "\n" not in str(caught.value)

@@ -15,8 +15,8 @@ from fault_proxy import Damage, FaultProxy, cut, flip, times
 from s3_objects import everything, put, remote_tree, requests_of, use_server, write
 from s3_server import S3Server
 
-from components import sync, transfer
-from components.transfer import StorageError, Store
+from components.storage import sync
+from components.storage.s3 import FILES_AT_ONCE, StorageError, Store
 
 COUNT = 90
 MANY = {"index.csv": b"scene\n", **{f"scenes/{number:03}.npy": bytes([number]) * 200_000 for number in range(COUNT)}}
@@ -25,8 +25,8 @@ MANY = {"index.csv": b"scene\n", **{f"scenes/{number:03}.npy": bytes([number]) *
 PROGRAM = """
 import sys
 from pathlib import Path
-from components import sync
-from components.transfer import Store
+from components.storage import sync
+from components.storage.s3 import Store
 direction, folder, uri = sys.argv[1:]
 store = Store(uri)
 store.client.meta.events.register(
@@ -72,7 +72,7 @@ def test_a_download_that_was_killed_goes_on_where_it_was(s3: S3Server, uri: str,
     assert tree(there) == MANY
     fetched = [operation for operation, _ in seen].count("GetObject")
     # A file that was moved but not yet recorded when the process was killed is moved again.
-    assert len(MANY) - len(killed) <= fetched <= len(MANY) - len(killed) + transfer.FILES_AT_ONCE
+    assert len(MANY) - len(killed) <= fetched <= len(MANY) - len(killed) + FILES_AT_ONCE
 
 
 def test_an_upload_that_was_killed_shows_no_whole_data_set_and_goes_on_where_it_was(
@@ -92,7 +92,7 @@ def test_an_upload_that_was_killed_shows_no_whole_data_set_and_goes_on_where_it_
     sync.upload(here, store, everything)
     assert remote_tree(s3, uri) == MANY
     stored = [operation for operation, _ in seen].count("PutObject")
-    assert len(MANY) - len(killed) <= stored <= len(MANY) - COUNT // 3 + transfer.FILES_AT_ONCE
+    assert len(MANY) - len(killed) <= stored <= len(MANY) - COUNT // 3 + FILES_AT_ONCE
 
 
 def test_of_two_processes_one_fetches_and_the_other_waits(s3: S3Server, uri: str, tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_transfers_outlast_ten_seconds_without_a_server(own_server: S3Server, ur
 def test_a_server_that_stays_away_ends_the_transfer_with_one_line(
     own_server: S3Server, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "PATIENCE", 1.0)
-    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
+    monkeypatch.setattr("components.storage.s3.PATIENCE", 1.0)
+    monkeypatch.setattr("components.storage.s3.ATTEMPTS", 1)
     put(own_server, f"{uri}/a", b"1")
     store = Store(uri)
     store.client.meta.events.register_first("before-call.s3.GetObject", lambda **_: own_server.stop())
@@ -223,7 +223,7 @@ def test_what_always_arrives_damaged_is_refused(
     through: Callable[[Damage], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transfer, "PATIENCE", 0.0)
+    monkeypatch.setattr("components.storage.s3.PATIENCE", 0.0)
     sync.upload(write(tmp_path / "here", {"a": os.urandom(size)}), Store(uri))
     through(flip(2**20))
     with pytest.raises(StorageError, match=rf"^{uri}/a: arrives damaged \("):
@@ -252,7 +252,7 @@ def test_an_endpoint_with_a_password_is_refused_and_not_repeated(
 
 LIMITED = """
 import resource, sys
-from components.storage import local_input
+from components.storage.locations import local_input
 from base.errors import errors_in_one_line
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 with errors_in_one_line(), local_input(sys.argv[1]) as path:

@@ -10,7 +10,7 @@ from s3_objects import put, remote_tree, use_server
 from s3_server import S3Server
 
 from components import evaluate, import_weights, predict, register, sample, train
-from components.transfer import Store
+from components.storage.s3 import Store
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from s3_objects import everything, put, remote_tree, requests_of, use_server, write
 from s3_server import S3Server
 
-from components import sync, transfer
-from components.transfer import StorageError, Store
+from components.storage import sync
+from components.storage.s3 import StorageError, Store
 from model.inference import CONFIG
 from model.train.checkpoint_folder import DESCRIPTION
 from xbd.scenes import INDEX, is_prepared_file
@@ -49,7 +49,7 @@ def test_what_goes_up_comes_down_byte_for_byte(server: S3Server, uri: str, tmp_p
 def test_a_large_file_goes_in_parts_both_ways_and_its_checksum_is_one_of_the_whole(
     server: S3Server, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "PART_SIZE", 5 * 2**20)  # the smallest that S3 allows
+    monkeypatch.setattr("components.storage.s3.PART_SIZE", 5 * 2**20)  # the smallest that S3 allows
     content = os.urandom(11 * 2**20)
     up, down = Store(uri), Store(uri)
     seen = requests_of(up)

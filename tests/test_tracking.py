@@ -17,8 +17,8 @@ from fault_proxy import FaultProxy
 from mlflow.tracking import MlflowClient
 from mlflow_server import MlflowServer, free_port, using
 
-from components import tracking
-from components.connection import TrackingError
+from components.tracking import runs
+from components.tracking.connection import TrackingError
 
 PARAMS = {"train": {"epochs": 5, "network": {"width": 4}}, "prepare": {"exclude": []}}
 SENT_PARAMS = {"train.epochs": "5", "train.network.width": "4", "prepare.exclude": "[]"}
@@ -28,15 +28,15 @@ EPOCHS = 20  # of the real training, half a second each: more than it trains unt
 TRAINING = """
 import sys
 from pathlib import Path
-from components import tracking
+from components.tracking import runs
 
-run = tracking.open_run(Path("run.json"), "outage", "data", "settings")
+run = runs.open_run(Path("run.json"), "outage", "data", "settings")
 print("opened", flush=True)
 for line in sys.stdin:
-    tracking.log_metrics(run, {"loss": 1 / int(line)}, int(line))
+    runs.log_metrics(run, {"loss": 1 / int(line)}, int(line))
     print("logged", flush=True)
-tracking.log_dict(run, {"a": 1}, "params.yaml")
-tracking.finish_run(run, patience=1)
+runs.log_dict(run, {"a": 1}, "params.yaml")
+runs.finish_run(run, patience=1)
 print("finished", flush=True)
 """
 
@@ -62,7 +62,7 @@ class Outage:
     server: MlflowServer
     client: MlflowClient
     folder: Path
-    run: tracking.Run
+    run: runs.Run
     was_down: bool
     err: str
     abandoned: Ended
@@ -94,8 +94,8 @@ def outage(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def live_through(server: MlflowServer, folder: Path, abandoned: "Process", train: "Process") -> Outage:
     client = MlflowClient(server.uri)
     with redirect_stderr(io.StringIO()) as err:
-        run = tracking.open_run(folder / "here" / "run.json", "outage", "data", "settings")
-        tracking.log_params(run, {"train": PARAMS["train"]})
+        run = runs.open_run(folder / "here" / "run.json", "outage", "data", "settings")
+        runs.log_params(run, {"train": PARAMS["train"]})
         log_epochs(run, 1, 2)
         assert run.outbox is not None
         assert run.outbox.drain(60)
@@ -110,18 +110,18 @@ def live_through(server: MlflowServer, folder: Path, abandoned: "Process", train
         log_epoch_in(abandoned, 2)
         abandoned_ended = wait(abandoned)
         log_epochs(run, 3, 4, 5)
-        tracking.log_params(run, PARAMS)
-        tracking.log_dict(run, PARAMS, "params.yaml")
+        runs.log_params(run, PARAMS)
+        runs.log_dict(run, PARAMS, "params.yaml")
         history = folder / "history.csv"
         history.write_text("epoch\n5\n", encoding="utf-8")
-        tracking.log_file(run, history)
+        runs.log_file(run, history)
         history.unlink()
-        tracking.tag_run(run, {"place": "here"})
+        runs.tag_run(run, {"place": "here"})
         was_down = server.process is None
 
         server.start()
         status = client.get_run(run_id(folder / "run.json")).info.status
-        tracking.finish_run(run)
+        runs.finish_run(run)
     return Outage(server, client, folder, run, was_down, err.getvalue(), abandoned_ended, status, wait(train))
 
 
@@ -157,9 +157,9 @@ def run_id(run_file: Path) -> str:
     return str(json.loads(run_file.read_text(encoding="utf-8"))["run_id"])
 
 
-def log_epochs(run: tracking.Run, *epochs: int) -> None:
+def log_epochs(run: runs.Run, *epochs: int) -> None:
     for epoch in epochs:
-        tracking.log_metrics(run, {"loss": 1 / epoch, "epoch": epoch}, epoch)
+        runs.log_metrics(run, {"loss": 1 / epoch, "epoch": epoch}, epoch)
 
 
 def losses(last: int) -> list[tuple[int, float]]:
@@ -246,16 +246,16 @@ def test_a_server_that_stays_away_costs_a_warning_and_nothing_else(outage: Outag
 def test_the_same_command_again_continues_the_run_and_repeats_nothing(outage: Outage) -> None:
     path = outage.folder / "run.json"
     before = run_id(path)
-    run = tracking.open_run(path, "outage", "data", "settings")
+    run = runs.open_run(path, "outage", "data", "settings")
     assert run.run_id == before
-    tracking.log_params(run, PARAMS)
+    runs.log_params(run, PARAMS)
     log_epochs(run, 1, 2, 3)  # as a resumed training does
-    tracking.finish_run(run)
+    runs.finish_run(run)
     assert points(outage.client, before, "loss") == losses(3)
     assert outage.client.get_run(before).info.status == "FINISHED"
 
-    again = tracking.open_run(path, "outage", "data", "settings")
-    tracking.finish_run(again)
+    again = runs.open_run(path, "outage", "data", "settings")
+    runs.finish_run(again)
     assert again.run_id != before  # a finished run stays as it is
 
 
@@ -265,11 +265,11 @@ def test_a_run_that_someone_began_for_this_process_is_continued(outage: Outage, 
     experiment = outage.client.create_experiment("of the plugin")
     given_id = outage.client.create_run(experiment).info.run_id
     with using(outage.server.uri, MLFLOW_RUN_ID=given_id):
-        run = tracking.open_run(tmp_path / "run.json", "ignored", "data", "settings")
+        run = runs.open_run(tmp_path / "run.json", "ignored", "data", "settings")
         log_epochs(run, 1)
-        tracking.finish_run(run)
+        runs.finish_run(run)
         assert (run.run_id, run.experiment) == (given_id, "of the plugin")
-        assert tracking.read_run(tmp_path / "run.json") == run
+        assert runs.read_run(tmp_path / "run.json") == run
         assert points(outage.client, given_id, "loss") == losses(1)
         assert outage.client.get_run(given_id).data.tags["data_version"] == "data"
     assert outage.client.get_experiment_by_name("ignored") is None
@@ -278,7 +278,7 @@ def test_a_run_that_someone_began_for_this_process_is_continued(outage: Outage, 
 @pytest.mark.slow
 def test_a_given_run_that_is_not_there_is_one_line(outage: Outage, tmp_path: Path) -> None:
     with using(outage.server.uri, MLFLOW_RUN_ID="0" * 32), pytest.raises(TrackingError) as caught:
-        tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     line = str(caught.value)
     assert outage.server.uri in line
     assert "0" * 32 in line
@@ -290,37 +290,37 @@ def test_a_given_run_that_is_not_there_is_one_line(outage: Outage, tmp_path: Pat
 def test_a_run_that_is_deleted_while_it_trains_ends_in_a_warning(
     outage: Outage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+    run = runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     outage.client.delete_run(run.run_id)
     log_epochs(run, 1, 2)
-    tracking.finish_run(run)
+    runs.finish_run(run)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" (")[0] for line in lines if "does not take" in line] == [
         f"warning: MLflow at {outage.server.uri} does not take {what}" for what in ("metrics", "status")
     ]
     assert "lacks 2 x metrics, status" in lines[-1]
 
-    following = tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
-    tracking.finish_run(following)
+    following = runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
+    runs.finish_run(following)
     assert following.run_id != run.run_id
 
 
 @pytest.mark.slow
 def test_a_continued_run_keeps_the_parameters_that_it_has(outage: Outage, tmp_path: Path) -> None:
-    run = tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
-    tracking.log_params(run, {"workers": 1})
-    tracking.log_params(run, {"workers": 2, **{f"p{number}": number for number in range(150)}})
-    tracking.finish_run(run)
+    run = runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
+    runs.log_params(run, {"workers": 1})
+    runs.log_params(run, {"workers": 2, **{f"p{number}": number for number in range(150)}})
+    runs.finish_run(run)
     params = outage.client.get_run(run.run_id).data.params
     assert params == {"workers": "1", **{f"p{number}": str(number) for number in range(150)}}
 
 
 @pytest.mark.slow
 def test_a_value_that_is_logged_again_is_one_point_and_another_value_a_second(outage: Outage, tmp_path: Path) -> None:
-    tracking.finish_run(tracking.open_run(tmp_path / "run.json", "outage", "data", "settings"))
-    run = tracking.read_run(tmp_path / "run.json")  # as evaluate does
+    runs.finish_run(runs.open_run(tmp_path / "run.json", "outage", "data", "settings"))
+    run = runs.read_run(tmp_path / "run.json")  # as evaluate does
     for value in (0.5, 0.5, 0.25, 0.5, float("nan"), float("nan")):
-        tracking.log_metrics(run, {"test_score": value})
+        runs.log_metrics(run, {"test_score": value})
         time.sleep(0.002)  # MLflow tells points of one step apart by their millisecond
     history = sorted(outage.client.get_metric_history(run.run_id, "test_score"), key=lambda point: point.timestamp)
     assert [str(point.value) for point in history] == ["0.5", "0.25", "0.5", "nan"]
@@ -341,13 +341,13 @@ def test_what_arrived_but_was_not_confirmed_is_there_once(
 
     proxy = FaultProxy(outage.server.port, hang_up)
     with using(proxy.endpoint):
-        run = tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        run = runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
         log_epochs(run, 1)
         assert run.outbox is not None
         assert run.outbox.drain(30)
         losing.set()
         log_epochs(run, 2)
-        tracking.finish_run(run)
+        runs.finish_run(run)
     proxy.close()
     assert [answer.split(b"\r\n")[0] for answer in lost] == 2 * [b"HTTP/1.1 200 OK"]
     assert "did not take metrics" in capsys.readouterr().err
@@ -362,9 +362,9 @@ def test_system_metrics_can_be_switched_off(outage: Outage, tmp_path: Path, enab
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.01",
     }
     with using(outage.server.uri, **settings):
-        run = tracking.open_run(tmp_path / "run.json", "outage", "data", "settings")
+        run = runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
         time.sleep(1)
-        tracking.finish_run(run)
+        runs.finish_run(run)
     keys = outage.client.get_run(run.run_id).data.metrics
     assert any(key.startswith("system/") for key in keys) == (enabled == "true")
 
@@ -375,11 +375,11 @@ def test_a_plain_sqlite_store_takes_what_the_thread_sends(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # it keeps files in the working directory
     with using(outage.server.database):
-        run = tracking.open_run(tmp_path / "run.json", "sqlite", "data", "settings")
-        tracking.log_params(run, PARAMS)
+        run = runs.open_run(tmp_path / "run.json", "sqlite", "data", "settings")
+        runs.log_params(run, PARAMS)
         log_epochs(run, *range(1, 21))
-        tracking.log_dict(run, PARAMS, "params.json")
-        tracking.finish_run(run)
+        runs.log_dict(run, PARAMS, "params.json")
+        runs.finish_run(run)
     assert points(outage.client, run.run_id, "loss") == losses(20)
     found = outage.client.get_run(run.run_id)
     assert (found.info.status, found.data.params) == ("FINISHED", SENT_PARAMS)
@@ -389,9 +389,9 @@ def test_a_plain_sqlite_store_takes_what_the_thread_sends(
 def test_a_later_step_waits_for_the_server_and_then_ends_with_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE", 0.2)
-    monkeypatch.setattr(tracking, "PAUSE", 0.1)
-    run = tracking.Run("0" * 32, "outage", "data", "settings")
+    monkeypatch.setattr(runs, "PATIENCE", 0.2)
+    monkeypatch.setattr(runs, "PAUSE", 0.1)
+    run = runs.Run("0" * 32, "outage", "data", "settings")
     with using(f"http://127.0.0.1:{free_port()}"), pytest.raises(TrackingError) as caught:
-        tracking.log_metrics(run, {"test_score": 0.5})
+        runs.log_metrics(run, {"test_score": 0.5})
     assert "could not be given its metrics (Connection refused)" in str(caught.value)

@@ -6,7 +6,7 @@ import pytest
 from conftest import TEST_SCENES, TRAIN_SCENES, exit_line, prepare_params, tree
 
 from components import evaluate, prepare
-from components.prepared import local_scenes
+from components.storage.prepared import local_scenes
 from xbd.scenes import SceneError, data_version, open_scene, read_index
 from xbd.union import unite
 

@@ -9,10 +9,10 @@ from conftest import ROOT
 from kube_api import PLACE, WAIT_SECONDS, KubeApi
 from kubernetes import client, watch
 
-from components.cluster import Finished, TrainJob
+from components.cluster.job import Finished, TrainJob
+from components.cluster.pytorchjob.api import JobApi, Patience
+from components.cluster.pytorchjob.launcher import run
 from components.params import load_params
-from components.pytorchjob import run
-from components.pytorchjob_api import JobApi, Patience
 
 NOW = "2026-01-02T03:04:05Z"
 CLUSTER = load_params(ROOT / "params.yaml").cluster.model_copy(update={"deadline_seconds": 20})

@@ -21,7 +21,7 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
-from components.connection import (
+from components.tracking.connection import (
     AwayError,
     TrackingError,
     asking,
@@ -32,8 +32,8 @@ from components.connection import (
     reason,
     store,
 )
-from components.outbox import PAUSE, Outbox, Refusal
-from components.system_metrics import SystemMetrics
+from components.tracking.outbox import PAUSE, Outbox, Refusal
+from components.tracking.system_metrics import SystemMetrics
 
 PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
 BATCH = 100  # parameters in a request, MLflow's limit

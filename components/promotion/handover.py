@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from base.errors import InputError
 
 if TYPE_CHECKING:
-    from components.registry import ModelVersion
+    from components.tracking.registry import ModelVersion
 
 CHALLENGER, PRODUCTION = "challenger", "production"
 MARK = "moving."  # of the tags of promotions under way, with the time of their beginning
@@ -44,7 +44,7 @@ def hand_over(
     back: whether `to` is what the history has before `expected`, so that the history gets shorter.
     Raises HandoverError where the alias was moved meanwhile, TrackingError.
     """
-    from components import registry
+    from components.tracking import registry
 
     with _turn(name) as check_time:
         _expect(name, alias, expected)
@@ -65,7 +65,7 @@ def hand_over(
 
 def history(name: str, alias: str) -> list[str]:
     """Version numbers that the alias pointed to, oldest first; raises TrackingError."""
-    from components import registry
+    from components.tracking import registry
 
     return registry.model_tags(name).get(f"history.{alias}", "").split()
 
@@ -88,13 +88,13 @@ def _last(known: list[str], number: str) -> int:
 
 
 def _write_history(name: str, alias: str, entries: list[str]) -> None:
-    from components import registry
+    from components.tracking import registry
 
     registry.tag_model(name, f"history.{alias}", " ".join(entries[-KEPT:]))
 
 
 def _expect(name: str, alias: str, expected: "ModelVersion | None") -> None:
-    from components import registry
+    from components.tracking import registry
 
     found = registry.find_version(name, alias=alias)
     numbers = [None if version is None else int(version.version) for version in (found, expected)]
@@ -113,7 +113,7 @@ def _turn(name: str) -> Iterator[Callable[[], None]]:
 
     Gives a function that raises HandoverError where the turn took too long to go on.
     """
-    from components import registry
+    from components.tracking import registry
 
     key = f"{MARK}{secrets.token_hex(8)}"
     deadline = time.monotonic() + 2 * LEASE

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.cluster import JobError
-from components.pytorchjob_manifest import API_VERSION, CONTAINER
+from components.cluster.job import JobError
+from components.cluster.pytorchjob.manifest import API_VERSION, CONTAINER
 
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "pytorchjobs"

@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from components.gate import GateError, Scored, scores_of
 from components.params import EvaluateParams, Params
-from components.prepared import local_scenes
-from components.storage import Location
+from components.promotion.gate import GateError, Scored, scores_of
+from components.storage.locations import Location
+from components.storage.prepared import local_scenes
 
 if TYPE_CHECKING:
-    from components.registry import ModelVersion
+    from components.tracking.registry import ModelVersion
 
 PREFIX = "rescored."  # of tags that keep scores by what they were measured on
 
@@ -38,8 +38,8 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
 
     Raises GateError where the data are of another version, and what evaluate raises.
     """
-    from components import registry
     from components.evaluate import evaluate
+    from components.tracking import registry
     from xbd.scenes import data_version
 
     settings = how.params.evaluate
@@ -61,7 +61,7 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
 
 def keep_scores(version: "ModelVersion", found: Scored) -> None:
     """Records them as a tag of the version; raises TrackingError."""
-    from components import registry
+    from components.tracking import registry
 
     registry.tag_version(version, {_tag(found): json.dumps(found.scores)})
 

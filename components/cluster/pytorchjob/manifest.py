@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from components.cluster import ClusterParams, TrainJob
+from components.cluster.job import ClusterParams, TrainJob
 
 API_VERSION, KIND = "kubeflow.org/v1", "PyTorchJob"
 CONTAINER = "pytorch"  # the operator looks for this name

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from components.gate import Row, Scored, table
-from components.provenance import who
+from components.promotion.gate import Row, Scored, table
+from components.tracking.lineage import who
 
 if TYPE_CHECKING:
-    from components.registry import ModelVersion
+    from components.tracking.registry import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Decision:
         """Keeps the decision: promotion/TIME/promotion.json and table.txt in the run, then the tags promotion,
         promotion_by and promotion_at. Raises TrackingError.
         """
-        from components import registry
+        from components.tracking import registry
 
         now = datetime.now(UTC)
         at = now.isoformat(timespec="seconds")

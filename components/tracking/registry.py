@@ -15,10 +15,10 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
-from components.connection import TrackingError, asking, client, impatience, reach, reason
+from components.tracking.connection import TrackingError, asking, client, impatience, reach, reason
 
 if TYPE_CHECKING:
-    from components.tracking import Run
+    from components.tracking.runs import Run
 
 __all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
 

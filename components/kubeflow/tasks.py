@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from base.errors import InputError, Preempted, errors_in_one_line
 from components.params import Params, load_params, validate
-from components.storage import Location, join, local_input
+from components.storage.locations import Location, join, local_input
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")
 RUN_LABEL = "dual-hrnet/pipeline-run"  # of the training jobs of a run
 NULL = "null"
@@ -55,9 +55,9 @@ def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
 
 def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
     """Brings a version of the raw data, DVC's hash, from the DVC remote to the root; returns its source folders."""
-    from components.data_version import Hash
     from components.fetch import fetch
-    from components.storage import folders_in
+    from components.storage.dvc import Hash
+    from components.storage.locations import folders_in
     from xbd.scenes import SOURCES
 
     location = join(root, f"raw/{version.removesuffix('.dir')}")
@@ -160,7 +160,7 @@ def promote(uri: str, data: Sequence[str], sections: Sections) -> str:
     data: the scenes that the version was scored on; production is scored on them too, where it was not.
     """
     from components.promote import promote
-    from components.rescoring import Rescoring
+    from components.promotion.rescoring import Rescoring
 
     params = params_of(sections)
     name, version = uri.removeprefix("models:/").rsplit("/", 1)
@@ -171,14 +171,14 @@ def finish(state: str, message: str, sections: Sections) -> None:
     """After a run of the graph, however it ended: deletes the jobs that it left, and records a failure in MLflow."""
     run = os.environ.get("RUN_ID", "")
     if run:
-        from components.pytorchjob import delete_jobs
+        from components.cluster.pytorchjob.launcher import delete_jobs
 
         delete_jobs(os.environ["POD_NAMESPACE"], {RUN_LABEL: run})
     if state != "SUCCEEDED":
-        from components import tracking
+        from components.tracking import runs
 
         name = params_of(sections).tracking.experiment
-        tracking.record_failure(name, {"pipeline_run": run, "pipeline_error": message})
+        runs.record_failure(name, {"pipeline_run": run, "pipeline_error": message})
 
 
 def params_of(sections: Sections) -> Params:
@@ -244,7 +244,7 @@ def _code_version() -> str:
 
 
 def _train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
-    from components.pytorchjob import train_arguments
+    from components.cluster.pytorchjob.launcher import train_arguments
 
     launch = ["-m", "components.launch", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *launch, "-m", "components.train", *train_arguments(params, data, out)]
@@ -255,7 +255,7 @@ def _train_here(params: Params, data: Sequence[str], out: Location, processes: i
 
 def _train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
     """The pods of the job see no folder of this one, and use the same servers."""
-    from components.pytorchjob import PodReference, TrainJob, launch, train_arguments
+    from components.cluster.pytorchjob.launcher import PodReference, TrainJob, launch, train_arguments
 
     environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
     job = TrainJob(

@@ -8,7 +8,7 @@ import subprocess
 
 def who() -> str:
     """user@host, with the identity that git knows here, and the pipeline run in a cluster."""
-    from components.connection import circumstances
+    from components.tracking.connection import circumstances
 
     try:
         user = getpass.getuser()

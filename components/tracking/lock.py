@@ -6,7 +6,7 @@ from pathlib import Path
 
 from base.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCKS = (ROOT / "requirements-image.txt", ROOT / "requirements.txt")  # the image has only the first
 PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)")
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Literal
 
-from components.cluster import JobError
-from components.pytorchjob_api import JobApi, LogError
-from components.pytorchjob_manifest import CONTAINER
+from components.cluster.job import JobError
+from components.cluster.pytorchjob.api import JobApi, LogError
+from components.cluster.pytorchjob.manifest import CONTAINER
 
 LAST_LINES = 10  # of a failing pod's logs, in the error
 # What a pod may be told to wait for that mends itself: starting takes a while.

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from base.errors import InputError
-from components.storage import Location, local_input
+from components.storage.locations import Location, local_input
 
 
 @contextmanager

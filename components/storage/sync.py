@@ -24,7 +24,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from base.errors import errors_name
-from components.transfer import FILES_AT_ONCE, TEMPORARY, Object, OnBytes, StorageError, Store
+from components.storage.s3 import FILES_AT_ONCE, TEMPORARY, Object, OnBytes, StorageError, Store
 
 MARKERS = ("index.csv", "config.json", "checkpoint.json")  # of a prepared data set, a model directory, a checkpoint
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from components.kubeflow_client import KubeflowError
+from components.kubeflow.client import KubeflowError
 
 FIELDS: tuple[tuple[str, int, int, str], ...] = (
     ("minute", 0, 59, ""),

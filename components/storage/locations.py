@@ -2,7 +2,7 @@
 
 Copies of S3 locations lie in the folder $DUAL_HRNET_CACHE, by default ~/.cache/dual-hrnet, which belongs on a disk of
 the machine itself; each can be deleted at any time when no step runs. How they are brought up to date is told in
-`components.sync`, what boto3 needs in `components.transfer`.
+`components.storage.sync`, what boto3 needs in `components.storage.s3`.
 """
 
 import os
@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from base.errors import InputError
-from components import sync
-from components.transfer import StorageError, Store
+from components.storage import sync
+from components.storage.s3 import StorageError, Store
 
 Location = str | Path
 LOCATIONS = "A LOCATION is a path, or s3://BUCKET/PREFIX."  # for --help

@@ -4,10 +4,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from components.gate import GateError
+from components.promotion.gate import GateError
 
 if TYPE_CHECKING:
-    from components.registry import ModelVersion
+    from components.tracking.registry import ModelVersion
 
 TAG = "approved_by"
 
@@ -22,8 +22,8 @@ class Approval:
 
 def wait_for_approval(version: "ModelVersion", approval: Approval) -> str:
     """Who approved the version; raises GateError where nobody did in time."""
-    from components import registry
-    from components.connection import AwayError, store
+    from components.tracking import registry
+    from components.tracking.connection import AwayError, store
 
     how = f"set the tag {TAG} to your name on version {version.version} of model {version.name} in MLflow at {store()}"
     deadline = time.monotonic() + approval.timeout

@@ -1,6 +1,6 @@
 """The steps declared to Kubeflow Pipelines: what goes in and out of each task, what it needs, and how it is retried.
 
-The bodies are two lines, because Kubeflow takes their source text out of this file; the work is in `components.tasks`.
+The bodies are two lines, because Kubeflow takes their source text out of this file; `components.kubeflow.tasks` works.
 """
 
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ NEEDS = {
 
 @component
 def fetch(data_version: str, data_remote: str, root: str, s3_endpoint: str, raw: Output[Dataset]) -> list[str]:
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(s3_endpoint=s3_endpoint):
         return tasks.fetch(data_version, data_remote, root, raw)
@@ -67,7 +67,7 @@ def fetch(data_version: str, data_remote: str, root: str, s3_endpoint: str, raw:
 def prepare(
     raw: Input[Dataset], source: str, root: str, prepare: dict[str, Any], s3_endpoint: str, prepared: Output[Dataset]
 ) -> None:
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(s3_endpoint=s3_endpoint):
         tasks.prepare(raw, source, root, {"prepare": prepare}, prepared)
@@ -87,7 +87,7 @@ def train(
     s3_endpoint: str,
     model: Output[Model],
 ) -> None:
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
         sections = {"prepare": prepare, "train": train, "tracking": tracking, "cluster": cluster}
@@ -106,7 +106,7 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     report: Output[HTML],
 ) -> NamedTuple("Scored", [("location", str), ("data", list[str])]):  # type: ignore[valid-type]
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
         return tasks.evaluate(parts, model, root, {"evaluate": evaluate}, metrics, confusion, report)
@@ -122,7 +122,7 @@ def register(
     mlflow_uri: str,
     s3_endpoint: str,
 ) -> str:
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
         return tasks.register(model, evaluation, root, image, {"register": register})
@@ -137,7 +137,7 @@ def promote(
     mlflow_uri: str,
     s3_endpoint: str,
 ) -> str:
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
         return tasks.promote(version, data, {"promote": promote, "evaluate": evaluate})
@@ -145,7 +145,7 @@ def promote(
 
 @component
 def finish(tracking: dict[str, Any], mlflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
-    from components import tasks
+    from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri):
         tasks.finish(status.state, str(status.error_message or ""), {"tracking": tracking})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from components.kubeflow_client import Kubeflow, KubeflowError, one_line
+from components.kubeflow.client import Kubeflow, KubeflowError, one_line
 
 ENDS = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 DRIVER = "-driver"  # Kubeflow's own part of a task, which comes before it and can fail, too

@@ -1,0 +1,1 @@
+"""Training as a PyTorchJob of Kubeflow's training operator."""

@@ -1,0 +1,1 @@
+"""Whether a registered version may become production, and how the alias moves."""
