@@ -46,7 +46,7 @@ test: install ## all tests
 OLD_CPU = ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 \
     NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4"
 AVX2_CPU = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4
-NUMERIC = $(shell grep -lE '^(from|import) (torch|numpy|model|scene)' tests/test_*.py)
+NUMERIC = tests/test_earlier.py tests/xbd tests/model tests/imagery tests/components/test_evaluate.py
 
 test-kernels: install ## the numeric tests as older CPUs compute, with one thread and with two; takes about an hour
 	$(OLD_CPU) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile $(NUMERIC)

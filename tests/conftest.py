@@ -18,13 +18,13 @@ import torch
 import yaml
 from hypothesis import settings
 from PIL import Image
-from s3_server import S3Server
 from torch import Tensor
 
 from components.params import PrepareParams
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
 from model.train.distributed import World
+from tests.servers.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "golden"

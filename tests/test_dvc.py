@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, commit, copy_repository, dvc, source_files, stages_run, tree, write_params
 
 from components.params import Params
+from tests.conftest import ROOT, commit, copy_repository, dvc, source_files, stages_run, tree, write_params
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import (
+from dvc.cli import main as run_dvc_here  # type: ignore[import-untyped]
+from dvc.config import Config  # type: ignore[import-untyped]
+
+from tests.conftest import (
     ROOT,
     assert_one_line,
     commit,
@@ -22,9 +25,7 @@ from conftest import (
     tree,
     write_params,
 )
-from dvc.cli import main as run_dvc_here  # type: ignore[import-untyped]
-from dvc.config import Config  # type: ignore[import-untyped]
-from s3_server import S3Server
+from tests.servers.s3_server import S3Server
 
 IMAGE = "train/images/tiny-flood_00000002_pre_disaster.png"
 EXAMPLE = "s3://my-bucket/xbd"

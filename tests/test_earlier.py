@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import GOLDEN, LOGITS, assert_close, read_csv, read_png, run_step, succeed
 
 from base.images import read_image
 from model.inference import Predictor, load_model
+from tests.conftest import GOLDEN, LOGITS, assert_close, read_csv, read_png, run_step, succeed
 from xbd.scenes import open_scene, read_index
 
 EARLIER = GOLDEN / "earlier"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+
+from tests.conftest import ROOT, environment
 
 PACKAGES = ("base", "xbd", "model", "imagery", "components")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + [

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, exit_line
 
 import pipeline
 from components.kubeflow import tasks
 from components.kubeflow.steps import NEEDS, SCRATCH
 from components.params import load_params
+from tests.conftest import ROOT, exit_line
 
 STEPS = ("fetch", "prepare", "train", "evaluate", "register", "promote", "finish")
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

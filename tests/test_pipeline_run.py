@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import (
+
+from tests.conftest import (
     commit,
     copy_repository,
     dvc,

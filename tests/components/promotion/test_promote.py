@@ -1,0 +1,253 @@
+"""Promotion on a local store: what moves, what is refused, and what stands in the registry and the run afterwards."""
+
+import getpass
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.params import PromoteParams
+from components.promote import main, promote, rollback
+from components.promotion import handover
+from components.promotion.gate import GateError
+from components.promotion.handover import HandoverError, hand_over
+from tests.components.tracking.model_registry import Registry
+from tests.conftest import assert_one_line, exit_line, run_step, write_params
+from tests.servers.mlflow_server import using
+
+GATE = PromoteParams(minimum_score=0.3, tolerance=0.0)
+
+
+@pytest.fixture
+def registry(mlflow_store: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Registry]:
+    with using(mlflow_store):
+        yield Registry(mlflow_store, request.node.name, tmp_path / "files")
+
+
+def promote_challenger(registry: Registry, **options: Any) -> str:
+    return promote(registry.name, GATE, alias="challenger", **options)
+
+
+def version_of(registry: Registry, number: int) -> Any:
+    return registry.client.get_model_version(registry.name, str(number))
+
+
+def test_the_first_version_that_reaches_the_minimum_becomes_production(registry: Registry) -> None:
+    version = registry.add(0.3)
+    line = promote_challenger(registry)
+    assert line.startswith(f"{registry.name} version {version} is production now: score 0.3000 reaches 0.3")
+    assert registry.production() == version
+    assert registry.promotion(version) == f"promoted: {line.split(': ', 1)[1]}"
+
+
+def test_a_version_worse_than_production_is_refused_and_production_stays(registry: Registry) -> None:
+    first = registry.add(0.6)
+    promote_challenger(registry)
+    second = registry.add(0.59)
+    with pytest.raises(GateError, match=r"worse than production's 0\.6000"):
+        promote_challenger(registry)
+    assert registry.production() == first
+    assert str(registry.promotion(second)).startswith("refused: score 0.5900")
+
+
+def test_a_better_version_becomes_production_and_an_equal_one_too(registry: Registry) -> None:
+    for score in (0.4, 0.5, 0.5):
+        version = registry.add(score)
+        promote_challenger(registry)
+        assert registry.production() == version
+
+
+def test_promoting_production_again_changes_nothing(registry: Registry) -> None:
+    version = registry.add(0.5)
+    promote_challenger(registry)
+    strict = PromoteParams(minimum_score=0.9, tolerance=0.0)
+    line = promote(registry.name, strict, alias="challenger")
+    assert line.endswith(f"version {version} is production already")
+    assert registry.production() == version
+
+
+def test_a_version_can_be_chosen_by_number_and_another_alias_moved(registry: Registry) -> None:
+    first, _ = registry.add(0.5), registry.add(0.6)
+    promote(registry.name, GATE, version=first)
+    promote(registry.name, GATE, version=2, to="staging")
+    assert registry.production() == first
+    assert int(registry.client.get_model_version_by_alias(registry.name, "staging").version) == 2
+
+
+def test_scores_of_two_data_versions_are_not_compared(registry: Registry) -> None:
+    registry.add(0.5, "d1")
+    promote_challenger(registry)
+    second = registry.add(0.6, "d2")
+    with pytest.raises(
+        GateError, match=r"scored on data version d1, this one on data version d2.*Give --data LOCATION"
+    ):
+        promote_challenger(registry)
+    assert registry.production() == 1
+    assert str(registry.promotion(second)).startswith("refused:")
+
+
+def test_a_decision_stands_in_the_run_of_the_version_with_its_reasons_and_who_took_it(registry: Registry) -> None:
+    registry.add(0.5, damage_f1_destroyed=0.5)
+    promote_challenger(registry)
+    second = registry.add(0.6, damage_f1_destroyed=0.4)
+    with pytest.raises(GateError):
+        promote_challenger(registry)
+    loose = PromoteParams(minimum_score=0.3, tolerance=0.0, grade_tolerance=0.2)
+    promote(registry.name, loose, alias="challenger")
+
+    refused, moved = registry.decisions(second)
+    assert (refused["verdict"], moved["verdict"]) == ("refused", "moving")
+    assert "damage_f1_destroyed 0.4000 is worse than production's 0.5000" in refused["reason"]
+    assert [(row["name"], row["candidate"], row["production"], row["passes"]) for row in refused["rows"]] == [
+        ("minimum", 0.6, None, True),
+        ("score", 0.6, 0.5, True),
+        ("damage_f1_destroyed", 0.4, 0.5, False),
+    ]
+    assert (moved["version"], moved["previous"], moved["alias"], moved["data_version"]) == (2, 1, "production", "d1")
+    assert moved["by"].startswith(f"{getpass.getuser()}@{socket.gethostname()}")
+    tags = registry.tags(second)
+    assert (tags["promotion_by"], tags["promotion_at"]) == (moved["by"], moved["at"])
+    assert tags["promotion"].startswith("promoted:")
+
+
+def test_a_decision_names_the_pipeline_run_that_took_it(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUN_ID", "run-17")
+    version = registry.add(0.5)
+    promote_challenger(registry)
+    assert registry.tags(version)["promotion_by"].endswith("pipeline run run-17")
+
+
+def test_a_dry_run_prints_the_comparison_and_changes_nothing(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry.add(0.5)
+    promote_challenger(registry)
+    better, worse = registry.add(0.6), registry.add(0.4)
+    before = registry.model_tags(), registry.tags(better), registry.tags(worse)
+    capsys.readouterr()
+    assert f"version {better} would become production" in promote(registry.name, GATE, version=better, dry_run=True)
+    with pytest.raises(GateError):
+        promote(registry.name, GATE, version=worse, dry_run=True)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["score", "0.6000", "0.5000", "+0.1000", "0.5000", "passes"] in lines
+    assert ["score", "0.4000", "0.5000", "-0.1000", "0.5000", "refused"] in lines
+    assert rollback_is_refused(registry)
+    assert registry.production() == 1
+    assert (registry.model_tags(), registry.tags(better), registry.tags(worse)) == before
+    assert registry.decisions(better) == registry.decisions(worse) == []
+
+
+def rollback_is_refused(registry: Registry) -> bool:
+    with pytest.raises(HandoverError, match="no version before version 1 is recorded for production"):
+        rollback(registry.name, dry_run=True)
+    return True
+
+
+def test_rollback_goes_back_step_by_step_also_to_a_version_that_was_production_twice(registry: Registry) -> None:
+    for _ in range(2):
+        registry.add(0.5)
+    for version in (1, 2, 1):
+        promote(registry.name, GATE, version=version)
+    assert "version 2 would become production again" in rollback(registry.name, dry_run=True)
+    assert registry.production() == 1
+    line = rollback(registry.name)
+    assert line == f"{registry.name} version 2 is production again, instead of version 1"
+    assert registry.production() == 2
+    assert str(registry.promotion(1)).startswith("rolled back: to version 2")
+    assert registry.decisions(1)[-1]["verdict"] == "rolled back"
+    assert registry.promotion(2) == "restored: by the rollback of version 1"
+    rollback(registry.name)
+    assert rollback_is_refused(registry)
+    assert registry.production() == 1
+
+
+def test_rollback_finds_a_production_that_was_set_by_hand_before_the_promotion(registry: Registry) -> None:
+    registry.add(0.1), registry.add(0.5)
+    registry.client.set_registered_model_alias(registry.name, "production", "1")
+    promote_challenger(registry)
+    rollback(registry.name)
+    assert registry.production() == 1
+
+
+def test_an_alias_that_was_moved_after_the_decision_is_not_moved_again(registry: Registry) -> None:
+    for _ in range(3):
+        registry.add(0.5)
+    promote(registry.name, GATE, version=1)
+    first, second, third = (version_of(registry, number) for number in (1, 2, 3))
+    promote(registry.name, GATE, version=2)
+    recorded: list[int] = []
+    with pytest.raises(HandoverError, match=r"production is version 2, expected version 1: .* by \S+@"):
+        hand_over(registry.name, "production", first, third, lambda: recorded.append(3))
+    assert (registry.production(), recorded) == (2, [])
+    assert registry.model_tags() == {"history.production": "1 2"}
+    hand_over(registry.name, "production", second, third, lambda: recorded.append(3))
+    assert (registry.production(), recorded) == (3, [3])
+
+
+def test_the_mark_of_a_process_that_died_holds_a_promotion_up_for_a_while(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "LEASE", 1.0)
+    registry.add(0.5)
+    began = time.time()
+    registry.client.set_registered_model_tag(registry.name, "moving.dead", str(began))
+    promote_challenger(registry)
+    assert time.time() - began >= 1.0
+    assert registry.production() == 1
+    assert registry.model_tags() == {"history.production": "1"}
+
+
+def test_a_promotion_that_took_too_long_does_not_move_the_alias(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "HOLD", 0.0)
+    version = registry.add(0.5)
+    with pytest.raises(HandoverError, match="Promote again"):
+        promote_challenger(registry)
+    assert registry.production() is None
+    assert str(registry.promotion(version)).startswith("refused:")
+    assert registry.model_tags() == {}
+
+
+@pytest.mark.parametrize("which", [["--alias", "nobody"], ["--version", "7"], ["--model", "no-such-model"]], ids=str)
+def test_a_version_that_is_not_there_is_one_line(registry: Registry, params_file: Path, which: list[str]) -> None:
+    registry.add(0.5)
+    line = exit_line(main, "--params", params_file, "--model", registry.name, *which)
+    assert line.startswith("TrackingError: model ")
+
+
+def test_an_approval_that_nobody_gives_is_one_line_that_says_how(registry: Registry, params_file: Path) -> None:
+    version = registry.add(0.5)
+    approval = ["--require-approval", "--approval-timeout", "0.2", "--approval-interval", "0.05"]
+    line = exit_line(main, "--params", params_file, "--model", registry.name, *approval)
+    assert "nobody approved it within 0.2 s: set the tag approved_by to your name on version 1" in line
+    assert registry.production() is None
+    assert "nobody approved it" in str(registry.promotion(version))
+
+
+def test_an_approved_version_becomes_production_and_says_who_approved_it(
+    registry: Registry, params_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = registry.add(0.5)
+    registry.client.set_model_version_tag(registry.name, str(version), "approved_by", "Ada")
+    main(["--params", str(params_file), "--model", registry.name, "--require-approval"])
+    assert "approved by Ada" in capsys.readouterr().out
+    assert registry.production() == version
+    assert registry.decisions(version)[0]["approved_by"] == "Ada"
+
+
+@pytest.mark.slow
+def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_1(
+    registry: Registry, mlflow_store: str, tmp_path: Path
+) -> None:
+    registry.add(0.1)
+    params = write_params(
+        tmp_path / "params.yaml", {"promote": {"minimum_score": 0.75}, "register": {"name": registry.name}}
+    )
+    result = run_step("promote", "--params", params, cwd=tmp_path, MLFLOW_TRACKING_URI=mlflow_store)
+    assert_one_line(result, "GateError", registry.name, "promote.minimum_score 0.75")
+    assert registry.production() is None
+    assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "files"}

@@ -1,0 +1,220 @@
+"""params.yaml and its recipes: what loads, what the paper's recipe says, and what is refused under which name."""
+
+import dataclasses
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.params import Params, ParamsError, load_params, main, overrides, recipe_of
+from tests.conftest import ROOT, run_step, write_params
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def test_the_defaults_load() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.data.root == "data/sample"
+    assert params.evaluate.unclassified_as == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_every_recipe_loads_over_the_defaults(recipe: Path) -> None:
+    load_params(ROOT / "params.yaml", recipe)
+
+
+def test_the_recipe_of_the_paper_holds_its_numbers() -> None:
+    params = load_params(ROOT / "params.yaml", ROOT / "recipes" / "paper.yaml")
+    train, network = params.train, params.train.network
+    assert (network.width, network.stem_width, network.stage1_width) == (32, 64, 64)
+    assert (network.stage1_blocks, list(network.modules), network.blocks) == (4, [1, 4, 3], 4)
+    assert network.batch_norm_momentum == 0.01
+    assert (train.epochs, train.global_batch_size, train.crop_size) == (250, 32, 512)
+    assert (train.learning_rate, train.momentum, train.weight_decay) == (0.01, 0.9, 0.0005)
+    assert (train.poly_power, list(train.scale)) == (0.9, [0.8, 1.2])
+    assert (train.damage_weight, train.class_weights) == (1.0, None)
+    assert (train.optimizer, train.damage_cross_entropy) == ("sgd", 0)
+    assert (train.damage_focus, train.misalignment) == (0, 0)
+
+
+def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("train: {network: {width: 5}, seed: 7}\npromote: {tolerance: 0.5}\n", encoding="utf-8")
+    base = load_params(ROOT / "params.yaml").model_dump(by_alias=True)
+    merged = load_params(ROOT / "params.yaml", recipe).model_dump(by_alias=True)
+    base["train"]["network"]["width"] = 5
+    base["train"]["seed"] = 7
+    base["promote"]["tolerance"] = 0.5
+    assert merged == base
+
+
+def test_a_list_in_a_recipe_replaces_the_list(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("evaluate: {splits: [hold]}\n", encoding="utf-8")
+    assert load_params(ROOT / "params.yaml", recipe).evaluate.splits == ["hold"]
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown section": ({"servings": {}}, "servings: is not a parameter"),
+    "unknown in data": ({"data": {"rot": 1}}, "data.rot: is not a parameter"),
+    "unknown in sample": ({"sample": {"sizes": 1}}, "sample.sizes: is not a parameter"),
+    "unknown in prepare": ({"prepare": {"share": 0.1}}, "prepare.share: is not a parameter"),
+    "unknown in train": ({"train": {"learning_rat": 0.1}}, "train.learning_rat: is not a parameter"),
+    "unknown in network": ({"train": {"network": {"widht": 8}}}, "train.network.widht: is not a parameter"),
+    "unknown in evaluate": ({"evaluate": {"split": "test"}}, "evaluate.split: is not a parameter"),
+    "unknown in register": ({"register": {"names": "a"}}, "register.names: is not a parameter"),
+    "unknown in promote": ({"promote": {"minimum": 0.1}}, "promote.minimum: is not a parameter"),
+    "unknown in tracking": ({"tracking": {"uri": "a"}}, "tracking.uri: is not a parameter"),
+    "text for a number": ({"train": {"epochs": "12"}}, "train.epochs: found '12'"),
+    "fraction for a count": ({"train": {"epochs": 1.5}}, "train.epochs: found 1.5"),
+    "truth for a count": ({"train": {"epochs": True}}, "train.epochs: found True"),
+    "null for a number": ({"train": {"learning_rate": None}}, "train.learning_rate: found None"),
+    "number for a name": ({"register": {"name": 3}}, "register.name: found 3"),
+    "number for a section": ({"train": 3}, "train: found 3"),
+    "text for a list": ({"prepare": {"exclude": "a"}}, "prepare.exclude: found 'a'"),
+    "text in a list of numbers": ({"train": {"scale": [0.8, "x"]}}, "train.scale.1: found 'x'"),
+    "no epoch": ({"train": {"epochs": 0}}, "train.epochs: found 0"),
+    "rate of zero": ({"train": {"learning_rate": 0.0}}, "train.learning_rate: found 0.0"),
+    "rate that is no number": ({"train": {"learning_rate": float("nan")}}, "train.learning_rate"),
+    "momentum of one": ({"train": {"momentum": 1.0}}, "train.momentum: found 1.0"),
+    "three scales": ({"train": {"scale": [0.8, 1.0, 1.2]}}, "train.scale: found"),
+    "scale of zero": ({"train": {"scale": [0, 1.2]}}, "train.scale.0: found 0"),
+    "focus above one": ({"train": {"damage_focus": 1.1}}, "train.damage_focus: found 1.1"),
+    "negative focus": ({"train": {"damage_focus": -0.1}}, "train.damage_focus: found -0.1"),
+    "negative misalignment": ({"train": {"misalignment": -1}}, "train.misalignment: found -1"),
+    "half a pixel": ({"train": {"misalignment": 0.5}}, "train.misalignment: found 0.5"),
+    "crop below the network's stride": ({"train": {"crop_size": 16}}, "train.crop_size: found 16"),
+    "crop that is no multiple of 32": ({"train": {"crop_size": 100}}, "train.crop_size: found 100"),
+    "three weights": ({"train": {"class_weights": [1, 1, 1]}}, "train.class_weights: found"),
+    "width of zero": ({"train": {"network": {"width": 0}}}, "train.network.width: found 0"),
+    "two stages": ({"train": {"network": {"modules": [1, 1]}}}, "train.network.modules: found"),
+    "unknown stem": ({"train": {"network": {"stem_order": "x"}}}, "train.network.stem_order: found 'x'"),
+    "share of one": ({"prepare": {"validation_share": 1}}, "prepare.validation_share: found 1"),
+    "unknown split": ({"evaluate": {"splits": ["tier3"]}}, "evaluate.splits.0: found 'tier3'"),
+    "no split": ({"evaluate": {"splits": []}}, "evaluate.splits: found []"),
+    "un-classified as 5": ({"evaluate": {"unclassified_as": 5}}, "evaluate.unclassified_as"),
+    "un-classified as text": ({"evaluate": {"unclassified_as": "skip"}}, "evaluate.unclassified_as"),
+    "score above one": ({"promote": {"minimum_score": 1.1}}, "promote.minimum_score: found 1.1"),
+    "negative tolerance": ({"promote": {"tolerance": -0.1}}, "promote.tolerance: found -0.1"),
+    "empty name": ({"register": {"name": ""}}, "register.name: found ''"),
+    "sample too small": ({"sample": {"size": 8}}, "sample.size: found 8"),
+}
+
+
+@pytest.mark.parametrize(("override", "finding"), BAD.values(), ids=BAD)
+def test_a_bad_parameter_is_named_with_its_sections(tmp_path: Path, override: dict[str, Any], finding: str) -> None:
+    path = write_params(tmp_path / "params.yaml", override)
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    # A name stands alone: "train.scale" must not be found in "train.scale.0" by chance, nor in another's message.
+    assert f": {finding}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train", "train.epochs", "promote.tolerance", "train.network", "register"])
+def test_a_missing_parameter_is_named(tmp_path: Path, name: str) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    *sections, last = name.split(".")
+    parent = content
+    for section in sections:
+        parent = parent[section]
+    del parent[last]
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert f": {name}: is missing" in str(caught.value)
+
+
+def test_all_problems_are_named_at_once_and_the_recipe_with_them(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train: {epochs: 0, seeds: 1}\npromote: {tolerance: 2}\n", encoding="utf-8")
+    with pytest.raises(ParamsError) as caught:
+        load_params(ROOT / "params.yaml", recipe)
+    for part in (str(recipe), "train.epochs", "train.seeds", "promote.tolerance"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        (b"train: [1, 2", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"- a\n- b\n", "holds list"),
+        (b"", "holds NoneType"),
+        (b"just text", "holds str"),
+        (b"train: 2020-01-01\n", "train: found"),
+    ],
+    ids=str,
+)
+def test_a_file_that_is_no_parameter_file_is_named(tmp_path: Path, content: bytes, finding: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert finding in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["params", "recipe"])
+def test_a_missing_file_is_named(tmp_path: Path, which: str) -> None:
+    missing = tmp_path / "missing.yaml"
+    with pytest.raises(ParamsError, match="cannot be read") as caught:
+        load_params(*((missing,) if which == "params" else (ROOT / "params.yaml", missing)))
+    assert str(missing) in str(caught.value)
+
+
+def test_every_section_and_parameter_of_the_schema_stands_in_params_yaml() -> None:
+    """No default is written twice: what the file leaves out would come from the code."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    assert load_params(ROOT / "params.yaml").model_dump(mode="json", by_alias=True) == content
+    assert set(content) == {field.alias or name for name, field in Params.model_fields.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_a_recipe_is_known_by_its_training(recipe: Path) -> None:
+    params = load_params(ROOT / "params.yaml", recipe)
+    assert recipe_of(params) == recipe.stem
+    other = params.evaluate.model_copy(update={"pictures": 17})  # training stays the same
+    assert recipe_of(params.model_copy(update={"evaluate": other})) == recipe.stem
+    changed = dataclasses.replace(params.train, seed=17, epochs=3)
+    assert recipe_of(params.model_copy(update={"train": changed})) == "none"
+    assert recipe_of(load_params(ROOT / "params.yaml")) == "none"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_overrides_of_a_recipe_spell_it_for_dvc(recipe: Path) -> None:
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    rebuilt: dict[str, Any] = {}
+    for line in overrides(content):
+        name, value = line.split("=", 1)
+        *sections, last = name.split(".")
+        place = rebuilt
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = yaml.safe_load(value)
+    assert rebuilt == content
+
+
+def test_the_command_prints_arguments_that_a_shell_splits_into_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ROOT / "recipes" / "paper.yaml"
+    main(["--params", str(ROOT / "params.yaml"), "--recipe", str(recipe)])
+    printed = capsys.readouterr().out.strip()
+    command = f'printf "%s\\n" {printed}'
+    words = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    expected = overrides(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    assert words[::2] == ["--set-param"] * len(expected)
+    assert words[1::2] == expected
+
+
+def test_a_bad_recipe_on_the_command_line_is_one_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train: {seeds: 1}\n", encoding="utf-8")
+    result = run_step("params", "--params", ROOT / "params.yaml", "--recipe", recipe, cwd=tmp_path)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "train.seeds" in result.stderr

@@ -1,0 +1,116 @@
+"""Registration on a local store: one version for one result, requirements by the lock, what is left out if unknown."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from components.params import load_params
+from components.register import main, register
+from components.tracking import lock, runs
+from components.tracking.lock import LockError, pin, read_lock
+from tests.conftest import exit_line, write_params
+from tests.servers.mlflow_server import using
+
+
+@dataclass(frozen=True)
+class Work:
+    """A trained model with its metrics, to be registered under the name of the test."""
+
+    folder: Path
+    client: MlflowClient
+    name: str
+
+    @property
+    def arguments(self) -> list[str]:
+        places = {"params": "params.yaml", "model": "model", "metrics": "metrics.json", "run": "run.json", "out": "out"}
+        return [word for option, name in places.items() for word in (f"--{option}", str(self.folder / name))]
+
+    def register(self, **metrics: Any) -> str:
+        (self.folder / "metrics.json").write_text(json.dumps({"score": 0.5, **metrics}), encoding="utf-8")
+        model, metrics_file, run, out = (self.folder / name for name in ("model", "metrics.json", "run.json", "out"))
+        return register(model, metrics_file, run, out, load_params(self.folder / "params.yaml"))
+
+    def versions(self) -> int:
+        return len(self.client.search_model_versions(f"name = '{self.name}'"))
+
+    def challenger(self) -> int:
+        return int(self.client.get_model_version_by_alias(self.name, "challenger").version)
+
+
+@pytest.fixture
+def work(
+    mlflow_store: str, model: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Work]:
+    monkeypatch.chdir(tmp_path)
+    name = request.node.name
+    write_params(tmp_path / "params.yaml", {"register": {"name": name}})
+    with using(mlflow_store):
+        client = MlflowClient(mlflow_store)
+        client.create_experiment(name, (tmp_path / "files").as_uri())
+        runs.finish_run(runs.open_run(tmp_path / "run.json", name, "d1", "s1"))
+        yield Work(tmp_path, client, name)
+
+
+@pytest.mark.slow
+def test_one_result_is_one_version_and_other_scores_are_another(work: Work) -> None:
+    assert work.register() == f"models:/{work.name}/1"
+    assert work.register() == f"models:/{work.name}/1"
+    assert work.register(damage_f1=0.25) == f"models:/{work.name}/2"
+    assert work.challenger() == 2
+    assert work.register() == f"models:/{work.name}/1"
+    assert work.challenger() == 1  # what was registered last
+    assert work.versions() == 2
+
+
+@pytest.mark.slow
+def test_scores_on_other_data_are_another_version(work: Work) -> None:
+    work.register()
+    run = runs.read_run(work.folder / "run.json")
+    settings = '{"splits": ["test"]}'
+    runs.tag_run(run, {"evaluated_data_version": "d2", "evaluate_settings": settings})
+    assert work.register() == f"models:/{work.name}/2"
+    first, second = (work.client.get_model_version(work.name, number).tags for number in ("1", "2"))
+    assert (first["data_version"], first["scored_data_version"]) == ("d1", "d1")
+    assert (second["data_version"], second["scored_data_version"]) == ("d1", "d2")
+    assert second["evaluate_settings"] == settings
+    assert not {"evaluate_settings", "image", "pipeline_run", "git_commit"} & set(first)
+    found = work.client.get_run(run.run_id).inputs
+    uses = {(used.dataset.digest, tag.value) for used in (found.dataset_inputs if found else []) for tag in used.tags}
+    assert uses == {("d1", "training"), ("d2", "evaluation")}
+
+
+@pytest.mark.slow
+def test_a_registration_that_was_interrupted_before_the_alias_is_completed(work: Work) -> None:
+    work.register()
+    work.client.delete_registered_model_alias(work.name, "challenger")
+    assert work.register() == f"models:/{work.name}/1"
+    assert work.challenger() == 1
+
+
+def test_without_a_lock_nothing_is_registered(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    (work.folder / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
+    monkeypatch.setattr(lock, "LOCKS", (work.folder / "requirements-image.txt", work.folder / "requirements.txt"))
+    line = exit_line(main, *work.arguments)
+    assert line.startswith(f"LockError: {work.folder / 'requirements-image.txt'}: is missing")
+    assert work.versions() == 0
+    assert not (work.folder / "out").exists()
+
+
+def test_the_lock_of_the_image_goes_before_the_one_of_the_development(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, development = tmp_path / "requirements-image.txt", tmp_path / "requirements.txt"
+    monkeypatch.setattr(lock, "LOCKS", (image, development))
+    development.write_text("numpy==1.0\n", encoding="utf-8")
+    assert read_lock() == {"numpy": "1.0"}
+    lines = ["Pillow==12.1 \\", "    --hash=sha256:00", "    # via x==3", "psycopg[binary]==3.3.9 ; extra == 'a'", ""]
+    image.write_text("\n".join(lines), encoding="utf-8")
+    assert read_lock() == {"pillow": "12.1", "psycopg": "3.3.9"}
+    assert pin("pillow", read_lock()) == "pillow==12.1"
+    with pytest.raises(LockError, match="names no version of numpy"):
+        pin("numpy", read_lock())

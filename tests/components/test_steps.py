@@ -1,0 +1,350 @@
+"""The steps after prepare, through their command lines on the tiny data set: train, evaluate, register."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.evaluate import evaluate
+from components.params import ParamsError, load_params
+from model.inference import Predictor, load_model
+from tests.conftest import (
+    TEST_SCENES,
+    assert_one_line,
+    environment,
+    pair,
+    read_csv,
+    read_png,
+    run_step,
+    succeed,
+    tree,
+    write_params,
+)
+from tests.model.test_metric import KEYS, score_by_loops
+from xbd.dataset import Scenes
+
+
+@pytest.fixture(scope="session")
+def work(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory in which train, evaluate and register have run."""
+    folder = tmp_path_factory.mktemp("work")
+    params = write_params(folder / "params.yaml", {"train": {"epochs": 3, "crops_per_scene": 8, "validate_every": 3}})
+    succeed("train", "--params", params, "--data", prepared, "--out", "train", cwd=folder)
+    succeed(
+        "evaluate", "--params", params, "--data", prepared, "--model", "train/model", "--out", "evaluate",
+        "--run", "train/run.json", "--history", "train/history.csv", "--submission", "submission", cwd=folder,
+    )  # fmt: skip
+    succeed(
+        "register", "--params", params, "--model", "train/model", "--metrics", "evaluate/metrics.json",
+        "--run", "train/run.json", "--out", "register", cwd=folder,
+    )  # fmt: skip
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_metrics_start_with_the_official_keys(work: Path) -> None:
+    metrics = read_json(work / "evaluate" / "metrics.json")
+    assert list(metrics)[: len(KEYS)] == KEYS
+    assert set(metrics["per_disaster"]) == {"tiny-fire", "tiny-flood"}
+    assert set(metrics["per_split"]) == {"test"}
+    assert list(metrics["per_disaster"]["tiny-fire"]) == KEYS
+    assert metrics["per_split"]["test"] == {key: metrics[key] for key in KEYS}
+    assert metrics["localization_f1"] > 0.05  # a model that predicts nothing would make the tests below empty
+
+
+@pytest.mark.slow
+def test_the_submission_has_the_official_names_and_plain_loops_over_it_give_the_metrics(work: Path) -> None:
+    files = set(tree(work / "submission"))
+    assert files == {
+        f"{folder}/test_{kind}_{number:05}_{ending}.png"
+        for folder, ending in (("predictions", "prediction"), ("targets", "target"))
+        for kind in ("localization", "damage")
+        for number in range(3)
+    }
+    masks = {name: read_png(work / "submission" / name) for name in files}
+    assert {mask.dtype for mask in masks.values()} == {np.dtype(np.uint8)}
+    assert {mask.shape for mask in masks.values()} == {(64, 64)}
+
+    def stack(folder: str, kind: str, ending: str) -> Any:
+        return np.stack([masks[f"{folder}/test_{kind}_{number:05}_{ending}.png"] for number in range(3)])
+
+    target = stack("targets", "damage", "target")
+    np.testing.assert_array_equal(stack("targets", "localization", "target"), target > 0)
+    expected = score_by_loops(
+        stack("predictions", "localization", "prediction"), stack("predictions", "damage", "prediction"), target
+    )
+    metrics = read_json(work / "evaluate" / "metrics.json")
+    assert {key: metrics[key] for key in KEYS} == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_un_classified_buildings_are_no_damage_in_the_submission(work: Path, prepared: Path) -> None:
+    names = [line["scene"] for line in read_csv(prepared / "index.csv") if line["split"] == "test"]
+    for number, name in enumerate(names):
+        mask = np.load(prepared / "scenes" / f"{name}.npy")[..., 6]
+        assert (mask == 255).any()
+        target = read_png(work / "submission" / "targets" / f"test_damage_{number:05}_target.png")
+        np.testing.assert_array_equal(target, np.where(mask == 255, 1, mask))
+
+
+@pytest.mark.slow
+def test_the_confusion_matrix_counts_every_pixel_once(work: Path) -> None:
+    rows = read_csv(work / "evaluate" / "confusion.csv")
+    assert len(rows) == 25
+    assert sum(int(row["pixels"]) for row in rows) == 3 * 64 * 64
+    targets = [read_png(path) for path in sorted((work / "submission" / "targets").glob("*_damage_*"))]
+    names = ["background", "no damage", "minor damage", "major damage", "destroyed"]
+    for grade, name in enumerate(names):
+        mine = [row for row in rows if row["actual"] == name]
+        assert [row["predicted"] for row in mine] == names
+        assert sum(int(row["pixels"]) for row in mine) == sum(int((target == grade).sum()) for target in targets)
+        assert sum(float(row["share"]) for row in mine) == pytest.approx(1, abs=5e-4)
+
+
+@pytest.mark.slow
+def test_evaluation_predicts_as_inference_does(work: Path, prepared: Path) -> None:
+    predictor = Predictor(load_model(work / "train" / "model"))
+    for number, sample in enumerate(Scenes(prepared, ["test"])[i] for i in range(3)):
+        localization, damage = predictor(sample.pre[None], sample.post[None])
+        for name, mask in (("localization", localization), ("damage", damage)):
+            path = work / "submission" / "predictions" / f"test_{name}_{number:05}_prediction.png"
+            np.testing.assert_array_equal(read_png(path), mask[0])
+
+
+@pytest.mark.slow
+def test_the_report_tells_the_metrics_and_the_curves_of_the_run(work: Path) -> None:
+    page = (work / "evaluate" / "report.html").read_text(encoding="utf-8")
+    metrics = read_json(work / "evaluate" / "metrics.json")
+    for key in ("score", "localization_f1", "damage_f1"):
+        assert f"<td>{metrics[key]:.4f}</td>" in page
+    assert page.count('class="curve"') == 2
+
+
+def mlflow_client(folder: Path) -> Any:
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+
+
+@pytest.mark.slow
+def test_the_run_holds_parameters_metrics_and_files_of_all_steps(work: Path) -> None:
+    run_file = read_json(work / "train" / "run.json")
+    run = mlflow_client(work).get_run(run_file["run_id"])
+    metrics = read_json(work / "evaluate" / "metrics.json")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.network.width"] == "4"
+    assert run.data.params["prepare.validation_share"] == "0.25"
+    assert run.data.metrics["epoch"] == 3
+    assert {key: run.data.metrics[f"test_{key}"] for key in KEYS} == {key: metrics[key] for key in KEYS}
+    assert run.data.tags["data_version"] == run.data.tags["evaluated_data_version"] == run_file["data_version"]
+    files = {entry.path for entry in mlflow_client(work).list_artifacts(run.info.run_id)}
+    assert {"params.yaml", "history.csv", "metrics.json", "confusion.csv", "report.html"} <= files
+
+
+@pytest.mark.slow
+def test_the_registered_version_knows_its_score_data_and_run(work: Path) -> None:
+    written = read_json(work / "register" / "version.json")
+    run_file, metrics = read_json(work / "train" / "run.json"), read_json(work / "evaluate" / "metrics.json")
+    assert written == {
+        "uri": "models:/tiny/1",
+        "run_id": run_file["run_id"],
+        "score": metrics["score"],
+        "data_version": run_file["data_version"],
+    }
+    version = mlflow_client(work).get_model_version_by_alias("tiny", "challenger")
+    assert str(version.version) == "1"
+    assert version.run_id == run_file["run_id"]
+    assert {key: float(version.tags[key]) for key in KEYS} == pytest.approx(
+        {key: metrics[key] for key in KEYS}, rel=0, abs=5e-7
+    )
+    assert version.tags["data_version"] == run_file["data_version"]
+    assert version.tags["settings_hash"] == run_file["settings_hash"]
+    assert version.tags["recipe"] == "none"
+    run = mlflow_client(work).get_run(run_file["run_id"])
+    assert version.tags["params_hash"] == run.data.tags["params_hash"]
+    assert "git_commit" not in version.tags  # the working directory is no repository
+
+
+LOAD = """
+import json, pathlib, sys
+import mlflow, pandas as pd
+uri, pre, post, out = sys.argv[1:]
+loaded = mlflow.pyfunc.load_model(uri)
+images = [pathlib.Path(path).read_bytes() for path in (pre, post)]
+rows = loaded.predict(pd.DataFrame({"pre": images[:1], "post": images[1:]}))
+for name in ("localization", "damage"):
+    (pathlib.Path(out) / f"{name}.png").write_bytes(rows[name][0])
+signature = loaded.metadata.signature.to_dict()
+print(json.dumps({
+    "inputs": json.loads(signature["inputs"]), "outputs": json.loads(signature["outputs"]),
+    "example": loaded.metadata.saved_input_example_info is not None,
+}))
+"""
+
+
+@pytest.mark.slow
+def test_the_registered_model_works_without_the_repository_and_predicts_as_predict_does(
+    work: Path, raw: Path, tmp_path: Path
+) -> None:
+    images = [str(raw / "test" / "images" / f"{TEST_SCENES[0]}_{moment}_disaster.png") for moment in ("pre", "post")]
+    alone = environment(MLFLOW_TRACKING_URI=f"sqlite:///{work / 'mlflow.db'}")
+    del alone["PYTHONPATH"]
+    command = [sys.executable, "-c", LOAD, "models:/tiny/1", *images, str(tmp_path)]
+    loaded = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+    description = json.loads(loaded.stdout.splitlines()[-1])
+    assert [(column["name"], column["type"]) for column in description["inputs"]] == [
+        ("pre", "binary"),
+        ("post", "binary"),
+    ]
+    assert [(column["name"], column["type"]) for column in description["outputs"]] == [
+        ("localization", "binary"),
+        ("damage", "binary"),
+        ("buildings", "array"),
+    ]
+    assert description["example"]
+
+    succeed("predict", "--model", "models:/tiny@challenger", "--pre", images[0], "--post", images[1],
+            "--out", tmp_path / "predict", cwd=work)  # fmt: skip
+    for name in ("localization.png", "damage.png"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "predict" / name).read_bytes()
+    damage, localization = read_png(tmp_path / "damage.png"), read_png(tmp_path / "localization.png")
+    assert damage.shape == (64, 64)
+    np.testing.assert_array_equal(damage > 0, localization > 0)
+
+
+@pytest.mark.slow
+def test_a_damaged_model_directory_does_not_become_a_version(work: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(work / "train" / "model", tmp_path / "model")
+    (broken / "model.safetensors").write_bytes(b"")
+    result = run_step(
+        "register", "--params", work / "params.yaml", "--model", broken, "--metrics", "evaluate/metrics.json",
+        "--run", "train/run.json", "--out", tmp_path / "register", cwd=work,
+    )  # fmt: skip
+    assert_one_line(result, str(broken / "model.safetensors"))
+    assert len(mlflow_client(work).search_model_versions("name = 'tiny'")) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"score": "high"}', '{"score": null}'])
+def test_a_file_that_is_no_metrics_file_is_refused(tmp_path: Path, content: str) -> None:
+    from components.register import RegisterError, read_metrics
+
+    path = tmp_path / "metrics.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RegisterError, match=r"is not the metrics\.json of evaluate") as caught:
+        read_metrics(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"run_id": "x"}', "[1]"])
+def test_a_file_that_is_no_run_file_is_refused(tmp_path: Path, content: str) -> None:
+    from components.tracking.connection import TrackingError
+    from components.tracking.runs import read_run
+
+    path = tmp_path / "run.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TrackingError, match=r"is not the run\.json of train"):
+        read_run(path)
+
+
+def test_source_tags_name_the_commit_and_whether_it_has_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.tracking.runs import source_tags
+
+    monkeypatch.chdir(tmp_path)
+    assert source_tags() == {}
+    for revision, dirty in (("0123456789ab", "false"), ("0123456789ab-dirty", "true")):  # as `make image` names it
+        monkeypatch.setenv("DUAL_HRNET_REVISION", revision)
+        assert source_tags() == {"git_commit": "0123456789ab", "git_dirty": dirty}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init")
+    (tmp_path / "file").write_text("1", encoding="utf-8")
+    git("add", "file")
+    git("commit", "-m", "one")
+    assert source_tags() == {"git_commit": git("rev-parse", "HEAD"), "git_dirty": "false"}
+    (tmp_path / "file").write_text("2", encoding="utf-8")
+    assert source_tags()["git_dirty"] == "true"
+
+
+def test_the_official_files_cannot_say_ignore(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"unclassified_as": "ignore"}}))
+    with pytest.raises(ParamsError, match=r"evaluate\.unclassified_as: found 'ignore' with --submission"):
+        evaluate(prepared, model, tmp_path / "out", params, submission=tmp_path / "submission")
+    assert not (tmp_path / "submission").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_ignored_pixels_are_left_out_of_the_score(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"unclassified_as": "ignore"}}))
+    metrics = evaluate(prepared, model, tmp_path / "out", params)
+    masks: list[list[Any]] = [[], [], []]
+    predictor, scenes = Predictor(load_model(model)), Scenes(prepared, ["test"])
+    for sample in (scenes[i] for i in range(len(scenes))):
+        kept = sample.mask != 255
+        assert not kept.all()
+        prediction = predictor(sample.pre[None], sample.post[None])
+        for found, mask in zip(masks, (*prediction, sample.mask), strict=True):
+            found.append(mask.reshape(64, 64)[kept].numpy())
+    expected = score_by_loops(*(np.concatenate(part) for part in masks))
+    assert {key: metrics[key] for key in KEYS} == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_scores_of_the_parts_are_those_of_their_scenes(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"splits": ["test", "validation"]}}))
+    both = evaluate(prepared, model, tmp_path / "both", params)
+    for split in ("test", "validation"):
+        alone = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"splits": [split]}}))
+        metrics = evaluate(prepared, model, tmp_path / split, alone)
+        assert both["per_split"][split] == {key: metrics[key] for key in KEYS}
+
+
+def test_a_missing_split_is_an_error_that_names_it(prepared: Path, model: Path, tmp_path: Path) -> None:
+    from xbd.scenes import SceneError
+
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"splits": ["hold"]}}))
+    with pytest.raises(SceneError, match="no scene in hold; it has test, train, validation"):
+        evaluate(prepared, model, tmp_path / "out", params)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uri", ["models:/tiny@production", "models:/tiny/99", "models:/unknown@production"])
+def test_an_unknown_registered_model_is_one_line(work: Path, raw: Path, tmp_path: Path, uri: str) -> None:
+    result = run_step("predict", "--model", uri, *pair(raw), "--out", tmp_path / "out", cwd=work)
+    assert_one_line(result, uri)
+
+
+def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
+    prepared: Path, model: Path, tmp_path: Path
+) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    with pytest.raises(ValueError, match=r"no-run\.json: cannot be read"):
+        evaluate(prepared, model, tmp_path / "out", params, run_file=tmp_path / "no-run.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_the_store_does_not_know_is_one_line_that_names_the_store(model: Path, tmp_path: Path) -> None:
+    run = {"run_id": "0" * 32, "experiment": "tiny", "data_version": "a", "settings_hash": "b"}
+    (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    (tmp_path / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
+    params = write_params(tmp_path / "params.yaml")
+    result = run_step(
+        "register", "--params", params, "--model", model, "--metrics", tmp_path / "metrics.json",
+        "--run", tmp_path / "run.json", "--out", tmp_path / "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert_one_line(result, str(tmp_path / "run.json"))
+    assert "sqlite:///mlflow.db" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,172 @@
+"""A small server that plays the REST API of Kubeflow Pipelines (v2beta1) as far as the client uses it.
+
+It keeps what it is given over a stop and a start on the same port, as a cluster does. Its answers have the form of
+those of KFP 2.17: fields without a value are left out, and numbers of 64 bits are strings.
+"""
+
+import email
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from tests.servers.mlflow_server import free_port
+
+API = "/apis/v2beta1"
+
+
+class Asked(NamedTuple):
+    """A request: its query and its body, JSON or the uploaded file."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: Any
+    authorization: str | None
+
+
+class KubeflowServer:
+    """Its state is open to tests. kept: what was created, by kind. frames: what a run answers, one for each look at
+    it, the last one again and again; a callable acts first and answers with the next one. refusal: status and body
+    of all answers, instead.
+    """
+
+    def __init__(self, token: str | None = None, multi_user: bool = False) -> None:
+        self.port = free_port()
+        self.token, self.multi_user = token, multi_user
+        self.asked: list[Asked] = []
+        self.kept: dict[str, list[dict[str, Any]]] = {
+            kind: [] for kind in ("pipelines", "pipeline_versions", "experiments", "runs", "recurringRuns")
+        }
+        self.uploads: list[bytes] = []
+        self.frames: list[dict[str, Any] | Callable[[], None]] = [{"state": "SUCCEEDED"}]
+        self.refusal: tuple[int, bytes] | None = None
+        self.headers: dict[str, str] = {}  # of a refusal
+        self.server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts to answer."""
+        handler = type("Handler", (_Handler,), {"kubeflow": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Goes away; nothing listens on the port any more."""
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+
+    def bodies(self, method: str, path: str) -> list[Any]:
+        """Bodies of the requests of that method to that path below the API."""
+        return [asked.body for asked in self.asked if (asked.method, asked.path) == (method, API + path)]
+
+    def answer(self, asked: Asked) -> tuple[int, dict[str, Any]]:
+        """Status and content of the answer to a request."""
+        if self.token is not None and asked.authorization != f"Bearer {self.token}":
+            return 401, {"error": "Unauthenticated", "code": 16, "message": "Request header error: there is no user."}
+        method, path = asked.method, asked.path.removeprefix(API).strip("/").split("/")
+        match method, *path:
+            case "GET", "healthz":
+                return 200, {"multi_user": True} if self.multi_user else {}
+            case "GET", "runs", run:
+                return self._look(run)
+            case "POST", "pipelines", "upload_version":
+                self.uploads.append(asked.body)
+                query = {"pipeline_id": asked.query["pipelineid"], "display_name": asked.query["name"]}
+                return self._make("pipeline_versions", "pipeline_version_id", query)
+            case "GET", "pipelines", pipeline, "versions":
+                of_pipeline = [row for row in self.kept["pipeline_versions"] if row["pipeline_id"] == pipeline]
+                return 200, _listed("pipeline_versions", of_pipeline, asked)
+            case "GET", ("pipelines" | "experiments") as kind:
+                return 200, _listed(kind, self.kept[kind], asked)
+            case "GET", "recurringruns":
+                return 200, _listed("recurringRuns", self.kept["recurringRuns"], asked)
+            case "POST", "pipelines":
+                return self._make("pipelines", "pipeline_id", asked.body)
+            case "POST", "experiments":
+                return self._make("experiments", "experiment_id", asked.body)
+            case "POST", "runs":
+                return self._make("runs", "run_id", asked.body, unique=False)
+            case "POST", "recurringruns":
+                return self._make("recurringRuns", "recurring_run_id", asked.body, unique=False)
+            case "DELETE", "recurringruns", name:
+                kept = self.kept["recurringRuns"]
+                kept[:] = [row for row in kept if row["recurring_run_id"] != name]
+                return 200, {}
+        return 404, {"code": 5, "message": "Not Found"}
+
+    def _make(self, kind: str, key: str, body: dict[str, Any], unique: bool = True) -> tuple[int, dict[str, Any]]:
+        if unique and any(row["display_name"] == body["display_name"] for row in self.kept[kind]):
+            return 409, {"code": 6, "message": f"Already exist error: {body['display_name']} is there."}
+        made = {**body, key: f"{key}-{len(self.kept[kind]) + 1}-of-{len(self.asked)}"}
+        self.kept[kind].append(made)
+        return 200, made
+
+    def _look(self, run: str) -> tuple[int, dict[str, Any]]:
+        found = [row for row in self.kept["runs"] if row["run_id"] == run]
+        if not found:
+            return 404, {"code": 5, "message": f"Failed to get a run: Run {run} not found."}
+        frame = self.frames[0] if len(self.frames) == 1 else self.frames.pop(0)
+        if callable(frame):
+            frame()
+            return self._look(run)
+        return 200, {**found[0], **frame}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    kubeflow: KubeflowServer
+
+    def handle_any(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        form = self.headers.get("Content-Type", "")
+        body: Any = json.loads(content) if content and "json" in form else content
+        if form.startswith("multipart/form-data"):
+            whole = email.message_from_bytes(f"Content-Type: {form}\r\n\r\n".encode() + content)
+            body = next(part.get_payload(decode=True) for part in whole.walk() if part.get_filename())
+        place = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(place.query).items()}
+        asked = Asked(self.command, place.path, query, body, self.headers.get("authorization"))
+        self.kubeflow.asked.append(asked)
+        refusal = self.kubeflow.refusal
+        if refusal is None:
+            status, answer = self.kubeflow.answer(asked)
+            refusal = (status, json.dumps(answer).encode())
+        self.send_response(refusal[0])
+        for name, value in {"Content-Length": str(len(refusal[1])), **self.kubeflow.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(refusal[1])
+
+    do_GET = do_POST = do_DELETE = handle_any
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+def _listed(kind: str, rows: list[dict[str, Any]], asked: Asked) -> dict[str, Any]:
+    """The rows with the name and the namespace that were asked for; nothing at all where there are none."""
+    predicates = json.loads(asked.query["filter"])["predicates"]
+    assert [(row["operation"], row["key"]) for row in predicates] == [("EQUALS", "display_name")]
+    found = [row for row in rows if row["display_name"] == predicates[0]["stringValue"]]
+    if "namespace" in asked.query:
+        found = [row for row in found if row.get("namespace") == asked.query["namespace"]]
+    return {kind: found, "total_size": len(found)} if found else {}
+
+
+def task(name: str, state: str, error: str | None = None, number: int = 0) -> dict[str, Any]:
+    """A task of a run."""
+    known = {"task_id": f"{name}-{number}", "display_name": name, "state": state, "end_time": "0001-01-01T00:00:00Z"}
+    return known if error is None else {**known, "error": {"code": 13, "message": error}}
+
+
+def frame(state: str, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A run in that state."""
+    return {"state": state, "run_details": {"task_details": list(tasks)}, **more}

@@ -1,0 +1,136 @@
+"""What happens around a launcher of PyTorchJobs, played by the tests: operator, kubelet and garbage collector."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from kubernetes import client, watch
+
+from components.cluster.job import Finished, TrainJob
+from components.cluster.pytorchjob.api import JobApi, Patience
+from components.cluster.pytorchjob.launcher import run
+from components.params import load_params
+from tests.conftest import ROOT
+from tests.servers.kube_api import PLACE, WAIT_SECONDS, KubeApi
+
+NOW = "2026-01-02T03:04:05Z"
+CLUSTER = load_params(ROOT / "params.yaml").cluster.model_copy(update={"deadline_seconds": 20})
+QUICK = Patience(first_wait=0.05, longest_wait=0.1, away=1, watch=5, logs=0.05, unclaimed=60, overdue=0, drain=5)
+
+
+class Operator:
+    """The training operator, the kubelet and the garbage collector in one namespace, as far as a launcher sees them."""
+
+    def __init__(self, kube: KubeApi) -> None:
+        self.kube, self.namespace = kube, kube.new_namespace()
+        self.jobs = client.CustomObjectsApi(kube.client())
+        self.core = client.CoreV1Api(self.jobs.api_client)
+        self.place = {**PLACE, "namespace": self.namespace}
+
+    def wait(self, name: str, condition: Callable[[dict[str, Any]], object] = bool) -> dict[str, Any]:
+        """The job, as soon as it is there and the condition holds."""
+        for event in watch.Watch().stream(
+            self.jobs.list_namespaced_custom_object,
+            **self.place,
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=WAIT_SECONDS,
+        ):
+            if condition(event["object"]):
+                return dict(event["object"])
+        raise AssertionError(f"{self.namespace}/{name} never came to what the test waits for")
+
+    def get(self, name: str) -> dict[str, Any]:
+        return dict(self.jobs.get_namespaced_custom_object(**self.place, name=name))
+
+    def names(self) -> list[str]:
+        return [job["metadata"]["name"] for job in self.jobs.list_namespaced_custom_object(**self.place)["items"]]
+
+    def report(self, name: str, *conditions: str, message: str = "") -> None:
+        """Sets the status as the operator does: all conditions that came about, those that are over as False."""
+        over = {"Running"} if {"Succeeded", "Failed"} & set(conditions) else set()
+        listed = [
+            {
+                "type": kind,
+                "status": "False" if kind in over else "True",
+                "reason": f"PyTorchJob{kind}",
+                "message": message if message and kind == conditions[-1] else f"PyTorchJob {name} is {kind.lower()}.",
+                "lastTransitionTime": NOW,
+                "lastUpdateTime": NOW,
+            }
+            for kind in conditions
+        ]
+        status: dict[str, Any] = {"conditions": listed, "startTime": NOW, "replicaStatuses": {}}
+        if over:
+            status["completionTime"] = NOW
+        self.jobs.patch_namespaced_custom_object_status(**self.place, name=name, body={"status": status})
+
+    def start_pod(self, name: str, role: str = "master", index: int = 0, **status: Any) -> str:
+        """Creates a pod of the job with the operator's labels and a status; returns its name."""
+        job = self.get(name)
+        labels = {"job-name": name, "replica-type": role, "replica-index": str(index)}
+        template = job["spec"]["pytorchReplicaSpecs"][role.capitalize()]["template"]
+        owner = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "name": name, "uid": job["metadata"]["uid"]}
+        pod = {
+            "metadata": {
+                "name": f"{name}-{role}-{index}",
+                "labels": {f"training.kubeflow.org/{key}": value for key, value in labels.items()},
+                "ownerReferences": [owner],
+            },
+            # On a node that is not there: its logs cannot be read.
+            "spec": {**template["spec"], "restartPolicy": "Never", "nodeName": "node-1"},
+        }
+        self.core.create_namespaced_pod(self.namespace, pod)
+        self.core.patch_namespaced_pod_status(pod["metadata"]["name"], self.namespace, {"status": status})
+        return str(pod["metadata"]["name"])
+
+    def delete(self, name: str, how: str = "Foreground") -> None:
+        """Somebody deletes the job."""
+        self.jobs.delete_namespaced_custom_object(**self.place, name=name, body={"propagationPolicy": how})
+
+    def collect(self, name: str) -> None:
+        """The garbage collector has deleted all pods of a job that is being deleted."""
+        patch: dict[str, Any] = {"metadata": {"finalizers": []}}
+        self.jobs.patch_namespaced_custom_object(**self.place, name=name, body=patch)
+
+
+def ended(code: int, at: str = NOW, reason: str = "Error") -> dict[str, Any]:
+    """The status of a pod whose container ended."""
+    end = {"exitCode": code, "finishedAt": at, "reason": reason}
+    container = {"name": "pytorch", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    return {"phase": "Failed", "containerStatuses": [{**container, "state": {"terminated": end}}]}
+
+
+def job_in(operator: Operator, nodes: int = 1, **changes: Any) -> TrainJob:
+    cluster = CLUSTER.model_copy(update={"nodes": nodes, **changes.pop("cluster", {})})
+    usual = TrainJob("train-1", operator.namespace, "image@sha256:1", ["--out", "s3://b/o"], cluster)
+    return replace(usual, **changes)
+
+
+def launch(
+    job: TrainJob,
+    operator: Operator,
+    play: Callable[[], None],
+    patience: Patience = QUICK,
+    user: str = "admin",
+    url: str | None = None,
+) -> Finished:
+    """Runs the launcher here while the operator plays beside it; url: of a proxy."""
+    with ThreadPoolExecutor(1) as pool:
+        played = pool.submit(play)
+        try:
+            return run(job, JobApi(job.namespace, patience, operator.kube.kubeconfig(user, url)))
+        finally:
+            played.result()
+
+
+def report_when_there(operator: Operator, *conditions: str, name: str = "train-1") -> Callable[[], None]:
+    def play() -> None:
+        operator.wait(name)
+        operator.report(name, *conditions)
+
+    return play
+
+
+def is_deleted(job: Mapping[str, Any]) -> bool:
+    return "deletionTimestamp" in job["metadata"]
