@@ -1,4 +1,4 @@
-"""The Kubeflow graph: the steps of dvc.yaml, from a data version to a registered model, as a cluster runs them.
+"""The Kubeflow graph: the steps of dvc.yaml, from a raw version to a registered model, as a cluster runs them.
 
 python pipeline.py compile --out pipeline.yaml      the graph with the parameters of a recipe as its defaults
 python pipeline.py run                              the compiled graph on this machine
@@ -46,12 +46,13 @@ def define(params: Params, image: str) -> Any:
     device = params.cluster.device_resource if params.cluster.devices_per_node else None
 
     graph: Callable[[Callable[..., None]], Any] = dsl.pipeline(
-        name="dual-hrnet", description="Building damage from satellite images: a data version to a registered model."
+        name="dual-hrnet",
+        description="Building damage from satellite images: a version of the raw data to a registered model.",
     )
 
     @graph
     def dual_hrnet(
-        data_version: str,
+        raw_version: str,
         data_remote: str,
         root: str,
         image: str = image,
@@ -73,9 +74,7 @@ def define(params: Params, image: str) -> Any:
         at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri)
         configure(at_end, "finish", device, image, placement)
         with dsl.ExitHandler(at_end):
-            fetched = steps.fetch(
-                data_version=data_version, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint
-            )
+            fetched = steps.fetch(raw_version=raw_version, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint)
             configure(fetched, "fetch", device, image, placement)
             with dsl.ParallelFor(fetched.outputs["Output"]) as source:
                 prepared = steps.prepare(
@@ -197,7 +196,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "run the compiled graph on this machine"
     parser = commands.add_parser("run", parents=[usual], help=text, description=text, epilog=LOCATIONS)
     parser.add_argument("--root", default="output/pipeline", metavar="LOCATION", help="for data, models and scores")
-    parser.add_argument("--data-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
+    parser.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
     parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
     parser.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
@@ -209,7 +208,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     remote.add_argument("--namespace", metavar="NS", help="of the user's profile, where there are several users")
     remote.add_argument("--experiment", metavar="E", help="of Kubeflow, made if needed (default: tracking.experiment)")
     remote.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
-    remote.add_argument("--data-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
+    remote.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
     remote.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
     remote.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
     remote.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
@@ -229,9 +228,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(params: Params, arguments: argparse.Namespace) -> None:
-    version = arguments.data_version or version_here(params.data.root).md5
+    version = arguments.raw_version or version_here(params.data.root).md5
     values = {
-        "data_version": version,
+        "raw_version": version,
         "data_remote": arguments.data_remote,
         "root": arguments.root,
         "processes": arguments.processes,
@@ -245,13 +244,13 @@ def _run(params: Params, arguments: argparse.Namespace) -> None:
 
 
 def _submit(params: Params, arguments: argparse.Namespace) -> None:
-    if arguments.data_version and not MD5.fullmatch(arguments.data_version):
+    if arguments.raw_version and not MD5.fullmatch(arguments.raw_version):
         text = "is not an md5 of DVC. Give the one that a .dvc file names"
-        raise PipelineError(f"--data-version {arguments.data_version}: {text}.")
+        raise PipelineError(f"--raw-version {arguments.raw_version}: {text}.")
     values = {
         "root": s3_location("--root", arguments.root),
         "data_remote": s3_location("--data-remote", arguments.data_remote),
-        "data_version": arguments.data_version or version_here(params.data.root).md5,
+        "raw_version": arguments.raw_version or version_here(params.data.root).md5,
         "mlflow_uri": arguments.mlflow_uri,
         "s3_endpoint": arguments.s3_endpoint,
         "auto_promote": arguments.auto_promote,

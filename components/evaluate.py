@@ -160,14 +160,17 @@ def _find_run(run_file: Path) -> "Run":
 
 def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: EvaluateParams) -> None:
     from components.tracking import runs
-    from xbd.scenes import data_version
+    from xbd.scenes import prepared_version
 
     runs.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
     for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.html"):
         runs.log_file(run, out / name)
     # Scores compare only where both are equal. How many pictures are drawn changes no score.
     settings = params.model_dump(mode="json", exclude={"pictures"})
-    tags = {"evaluated_data_version": data_version(data), "evaluate_settings": json.dumps(settings, sort_keys=True)}
+    tags = {
+        "evaluated_prepared_version": prepared_version(data),
+        "evaluate_settings": json.dumps(settings, sort_keys=True),
+    }
     runs.tag_run(run, tags)
 
 

@@ -118,7 +118,7 @@ def _comparable(production: "ModelVersion", candidate: Scored, rescoring: Rescor
 
 
 def _measure(of: Scored) -> str:
-    data = f"data version {of.data_version}" if of.data_version else "unknown data"
+    data = f"prepared version {of.prepared_version}" if of.prepared_version else "unknown data"
     return data if of.settings is None else f"{data} with {of.settings}"
 
 

@@ -15,6 +15,7 @@ from components.params import Params
 from components.promotion.gate import SCORES, scores_of
 from components.promotion.handover import CHALLENGER
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
+from components.tracking.lineage import OLD_NAMES, in_todays_names
 from components.tracking.lock import pin, read_lock
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         version = registry.find_content(name, tags[registry.CONTENT_HASH])
         if version is None:
             data = [
-                registry.DataUse(run.data_version, "training"),
-                registry.DataUse(tags["scored_data_version"], "evaluation"),
+                registry.DataUse(run.prepared_version, "training"),
+                registry.DataUse(tags["scored_prepared_version"], "evaluation"),
             ]
             package = stack.enter_context(_package(directory))
             version = registry.register_model(run, name, package, tags, _numbers(metrics), data)
@@ -71,7 +72,7 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
             "uri": uri,
             "run_id": version.run_id,
             "score": metrics["score"],
-            "data_version": version.tags["data_version"],
+            "prepared_version": in_todays_names(version.tags)["prepared_version"],
         }
         (folder / "version.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return uri
@@ -96,10 +97,12 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
 
     known = registry.run_tags(run)
     measure = {
-        "scored_data_version": known.get("evaluated_data_version", run.data_version),
+        "scored_prepared_version": known.get("evaluated_prepared_version", run.prepared_version),
         **{key: known[key] for key in ("evaluate_settings",) if key in known},
     }
-    identity = [_hash_files(model), metrics, measure]
+    # Under the names that tags had at first, so that what was registered then is found again.
+    first = {name: measure[name_now] for name, name_now in OLD_NAMES.items() if name_now in measure}
+    identity = [_hash_files(model), metrics, first | {k: v for k, v in measure.items() if k not in OLD_NAMES.values()}]
     return {
         **{key: known[key] for key in ("params_hash", "recipe") if key in known},
         **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
@@ -107,7 +110,7 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
         **measure,
         **runs.source_tags(),
         **circumstances(),
-        "data_version": run.data_version,
+        "prepared_version": run.prepared_version,
         "settings_hash": run.settings_hash,
         registry.CONTENT_HASH: hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     }

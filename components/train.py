@@ -69,13 +69,13 @@ def _train_tracked(
 ) -> None:
     from components.tracking import runs
     from model.train.run import identity_of
-    from xbd.scenes import data_version
+    from xbd.scenes import prepared_version
 
     settings = json.dumps(identity_of(params.train), sort_keys=True)
     run = runs.open_run(
         folder / "run.json",
         params.tracking.experiment,
-        data_version(scenes),
+        prepared_version(scenes),
         hashlib.sha256(settings.encode()).hexdigest(),
     )
     resolved = params.model_dump(mode="json", by_alias=True)

@@ -175,7 +175,7 @@ def is_prepared_file(path: Path) -> bool:
     return path in (Path(INDEX), Path(VERSION)) or (path.parent == Path(SCENES) and path.suffix == ".npy")
 
 
-def data_version(root: Path) -> str:
+def prepared_version(root: Path) -> str:
     """Identity of a prepared data set: the sha256 of its index, which holds that of every source and array."""
     read_index(root)
     return hashlib.sha256((root / INDEX).read_bytes()).hexdigest()

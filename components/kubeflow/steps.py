@@ -56,11 +56,11 @@ NEEDS = {
 
 
 @component
-def fetch(data_version: str, data_remote: str, root: str, s3_endpoint: str, raw: Output[Dataset]) -> list[str]:
+def fetch(raw_version: str, data_remote: str, root: str, s3_endpoint: str, raw: Output[Dataset]) -> list[str]:
     from components.kubeflow import tasks
 
     with tasks.task(s3_endpoint=s3_endpoint):
-        return tasks.fetch(data_version, data_remote, root, raw)
+        return tasks.fetch(raw_version, data_remote, root, raw)
 
 
 @component

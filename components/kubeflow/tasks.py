@@ -67,7 +67,7 @@ def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
     sources = [source for source in SOURCES if source in found]
     if not sources:
         raise TaskError(
-            f"data version {version}: has the folders {', '.join(sorted(found)) or 'none'}, expected one of "
+            f"raw version {version}: has the folders {', '.join(sorted(found)) or 'none'}, expected one of "
             f"{', '.join(SOURCES)}. Give the version of raw scenes in the xBD layout."
         )
     return sources
@@ -227,9 +227,7 @@ def _of_sources(parts: Sequence[Artifact], sources: Collection[str]) -> list[Art
     used = sorted((part for part in parts if part.metadata["source"] in sources), key=_location)
     if not used:
         found = ", ".join(sorted(part.metadata["source"] for part in parts))
-        raise TaskError(
-            f"the data version has {found}, expected one of {', '.join(sorted(sources))}. Add their scenes."
-        )
+        raise TaskError(f"the raw version has {found}, expected one of {', '.join(sorted(sources))}. Add their scenes.")
     return used
 
 

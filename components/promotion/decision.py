@@ -46,7 +46,7 @@ class Decision:
             "by": self.by,
             "at": at,
             "approved_by": self.approved_by,
-            "data_version": None if self.scored is None else self.scored.data_version,
+            "prepared_version": None if self.scored is None else self.scored.prepared_version,
             "evaluate_settings": None if self.scored is None else self.scored.settings,
             "rows": [asdict(row) | {"passes": row.passes} for row in self.rows],
         }

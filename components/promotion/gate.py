@@ -7,6 +7,7 @@ from typing import Any
 
 from base.errors import InputError
 from components.params import PromoteParams
+from components.tracking.lineage import in_todays_names
 
 SCORES = "gate_scores"  # the tag of a version that holds what `scores_of` returns
 OVERALL, GRADE, DISASTER = "score", "damage_f1_", "disaster "
@@ -21,17 +22,17 @@ class GateError(InputError):
 class Scored:
     """The scores of a version by row, and what they were measured on.
 
-    data_version: of the prepared scenes. settings: those of evaluate, as JSON. Each is None where nobody recorded it.
+    settings: those of evaluate, as JSON. Each is None where nobody recorded it.
     """
 
     scores: Mapping[str, float]
-    data_version: str | None
+    prepared_version: str | None
     settings: str | None
 
     @property
     def measure(self) -> tuple[str | None, str | None]:
         """Scores compare only where this is equal."""
-        return self.data_version, self.settings
+        return self.prepared_version, self.settings
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def scored(number: int | str, tags: Mapping[str, str]) -> Scored:
 
     A version that was registered before the gate had rows has a tag for each score, and the version of its data.
     """
+    tags = in_todays_names(tags)
     try:
         if SCORES in tags:
             scores = {name: float(value) for name, value in json.loads(tags[SCORES]).items()}
@@ -75,7 +77,9 @@ def scored(number: int | str, tags: Mapping[str, str]) -> Scored:
         raise GateError(f"version {number} has no usable tag score. Register it with its metrics.") from None
     if found != found:  # NaN
         raise GateError(f"version {number} has the score NaN. Evaluate and register it again.")
-    return Scored(scores, tags.get("scored_data_version", tags.get("data_version")), tags.get("evaluate_settings"))
+    return Scored(
+        scores, tags.get("scored_prepared_version", tags.get("prepared_version")), tags.get("evaluate_settings")
+    )
 
 
 def compare(candidate: Scored, production: Scored | None, params: PromoteParams) -> list[Row]:

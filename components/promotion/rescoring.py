@@ -40,7 +40,7 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
     """
     from components.evaluate import evaluate
     from components.tracking import registry
-    from xbd.scenes import data_version
+    from xbd.scenes import prepared_version
 
     settings = how.params.evaluate
     if like.settings is not None:
@@ -48,11 +48,11 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
             json.dumps({**settings.model_dump(), **json.loads(like.settings)})
         )
     with local_scenes(how.data) as scenes, TemporaryDirectory() as folder:
-        found = data_version(scenes)
-        if found != like.data_version:
+        found = prepared_version(scenes)
+        if found != like.prepared_version:
             raise GateError(
-                f"{' '.join(map(str, how.data))}: is data version {found}, expected {like.data_version}, on which the "
-                "candidate was scored. Give the location of those scenes, or score the candidate on these."
+                f"{' '.join(map(str, how.data))}: is prepared version {found}, expected {like.prepared_version}, on which "
+                "the candidate was scored. Give the location of those scenes, or score the candidate on these."
             )
         model = registry.download_model(f"models:/{version.name}/{version.version}", Path(folder))
         params = how.params.model_copy(update={"evaluate": settings})

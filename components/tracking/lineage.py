@@ -4,6 +4,19 @@ import getpass
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
+
+# Tags and fields of runs and versions from before raw and prepared versions had names of their own.
+OLD_NAMES = {
+    "data_version": "prepared_version",
+    "scored_data_version": "scored_prepared_version",
+    "evaluated_data_version": "evaluated_prepared_version",
+}
+
+
+def in_todays_names(known: Mapping[str, str]) -> dict[str, str]:
+    """Tags or fields of a run or a version, whichever version of this project wrote them."""
+    return {OLD_NAMES.get(name, name): value for name, value in known.items()}
 
 
 def who() -> str:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
 from components.tracking.connection import TrackingError, asking, client, impatience, reach, reason
+from components.tracking.lineage import in_todays_names
 
 if TYPE_CHECKING:
     from components.tracking.runs import Run
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
 
 CONTENT_HASH = "content_hash"  # the tag by which a version is found again
-DIGEST = 36  # characters of a data version that MLflow keeps as the digest of a dataset, at most
+DIGEST = 36  # characters of a prepared version that MLflow keeps as the digest of a dataset, at most
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ModelPackage:
 class DataUse:
     """A version of the prepared data and what it was used for: "training" or "evaluation"."""
 
-    data_version: str
+    prepared_version: str
     context: str
 
 
@@ -104,7 +105,7 @@ def find_content(name: str, content_hash: str) -> ModelVersion | None:
 def run_tags(run: "Run") -> dict[str, str]:
     """Tags of a run; raises TrackingError."""
     with asking(), impatience():
-        return dict(client().get_run(run.run_id).data.tags)
+        return in_todays_names(client().get_run(run.run_id).data.tags)
 
 
 def find_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion | None:
@@ -181,6 +182,6 @@ def download_model(uri: str, to: Path | None = None) -> Path:
 
 
 def _dataset(use: DataUse) -> DatasetInput:
-    source = CodeDatasetSource(tags={"data_version": use.data_version})
-    dataset = MetaDataset(source, name="prepared", digest=use.data_version[:DIGEST])  # type: ignore[abstract]
+    source = CodeDatasetSource(tags={"prepared_version": use.prepared_version})
+    dataset = MetaDataset(source, name="prepared", digest=use.prepared_version[:DIGEST])  # type: ignore[abstract]
     return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", use.context)])

@@ -32,31 +32,32 @@ from components.tracking.connection import (
     reason,
     store,
 )
+from components.tracking.lineage import in_todays_names
 from components.tracking.outbox import PAUSE, Outbox, Refusal
 from components.tracking.system_metrics import SystemMetrics
 
 PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
 BATCH = 100  # parameters in a request, MLflow's limit
-IDENTITY = ("run_id", "experiment", "data_version", "settings_hash")  # what run.json holds
+IDENTITY = ("run_id", "experiment", "prepared_version", "settings_hash")  # what run.json holds
 
 
 @dataclass(frozen=True)
 class Run:
     """Identity of a tracked run, as it stands in run.json between the steps.
 
-    data_version: sha256 of the prepared data set's index. settings_hash: of the settings that trained the model.
+    prepared_version: sha256 of the prepared data set's index. settings_hash: of the settings that trained the model.
     outbox, system_metrics: of a run that is open, from `open_run` to `finish_run`.
     """
 
     run_id: str
     experiment: str
-    data_version: str
+    prepared_version: str
     settings_hash: str
     outbox: Outbox | None = field(default=None, compare=False, repr=False)
     system_metrics: SystemMetrics | None = field(default=None, compare=False, repr=False)
 
 
-def open_run(path: Path, experiment: str, data_version: str, settings_hash: str) -> Run:
+def open_run(path: Path, experiment: str, prepared_version: str, settings_hash: str) -> Run:
     """Continues a run or begins a new one, writes its identity to `path`, and starts to log the system metrics.
 
     Continued is the run that MLFLOW_RUN_ID names, else the run that `path` names, if it trained the same settings on
@@ -64,9 +65,9 @@ def open_run(path: Path, experiment: str, data_version: str, settings_hash: str)
     """
     with asking("Correct MLFLOW_TRACKING_URI or tracking.experiment."), impatience():
         run = (
-            _given_run(data_version, settings_hash)
-            or _unfinished_run(path, data_version, settings_hash)
-            or _new_run(experiment, data_version, settings_hash)
+            _given_run(prepared_version, settings_hash)
+            or _unfinished_run(path, prepared_version, settings_hash)
+            or _new_run(experiment, prepared_version, settings_hash)
         )
     _write_run_file(path, run)
     outbox = Outbox(f"MLflow at {store()}")
@@ -187,7 +188,7 @@ def source_tags() -> dict[str, str]:
     return {"git_commit": commit, "git_dirty": str(bool(status.strip())).lower()}
 
 
-def _given_run(data_version: str, settings_hash: str) -> Run | None:
+def _given_run(prepared_version: str, settings_hash: str) -> Run | None:
     """The run of MLFLOW_RUN_ID, which whoever started this process began for it: Kubeflow's MLflow plugin does."""
     run_id = MLFLOW_RUN_ID.get()  # type: ignore[no-untyped-call]
     if not run_id:
@@ -195,18 +196,18 @@ def _given_run(data_version: str, settings_hash: str) -> Run | None:
     with asking("Unset MLFLOW_RUN_ID, or set MLFLOW_TRACKING_URI to the store that knows this run."):
         found = client().get_run(run_id)
         client().update_run(run_id, status="RUNNING")
-        for key, value in _tags(data_version).items():
+        for key, value in _tags(prepared_version).items():
             client().set_tag(run_id, key, value)
         experiment = client().get_experiment(found.info.experiment_id).name
-    return Run(run_id, experiment, data_version, settings_hash)
+    return Run(run_id, experiment, prepared_version, settings_hash)
 
 
-def _unfinished_run(path: Path, data_version: str, settings_hash: str) -> Run | None:
+def _unfinished_run(path: Path, prepared_version: str, settings_hash: str) -> Run | None:
     """The run that `path` names, if it is to be continued."""
     if not path.exists():
         return None
     run = _read_run_file(path)
-    if (run.data_version, run.settings_hash) != (data_version, settings_hash):
+    if (run.prepared_version, run.settings_hash) != (prepared_version, settings_hash):
         return None
     try:
         info = client().get_run(run.run_id).info
@@ -220,8 +221,8 @@ def _unfinished_run(path: Path, data_version: str, settings_hash: str) -> Run | 
     return run
 
 
-def _new_run(experiment: str, data_version: str, settings_hash: str) -> Run:
-    return Run(_create_run(experiment, _tags(data_version)), experiment, data_version, settings_hash)
+def _new_run(experiment: str, prepared_version: str, settings_hash: str) -> Run:
+    return Run(_create_run(experiment, _tags(prepared_version)), experiment, prepared_version, settings_hash)
 
 
 def _create_run(experiment: str, tags: dict[str, str]) -> str:
@@ -230,8 +231,8 @@ def _create_run(experiment: str, tags: dict[str, str]) -> str:
     return str(client().create_run(experiment_id, tags=source_tags() | tags).info.run_id)
 
 
-def _tags(data_version: str) -> dict[str, str]:
-    return source_tags() | {"data_version": data_version}
+def _tags(prepared_version: str) -> dict[str, str]:
+    return source_tags() | {"prepared_version": prepared_version}
 
 
 def _write_run_file(path: Path, run: Run) -> None:
@@ -243,8 +244,8 @@ def _write_run_file(path: Path, run: Run) -> None:
 
 def _read_run_file(path: Path) -> Run:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Run(**{name: content[name] for name in IDENTITY})
+        content = in_todays_names(json.loads(path.read_text(encoding="utf-8")))
+        return Run(*(content[name] for name in IDENTITY))
     except OSError as error:
         raise TrackingError(f"{path}: cannot be read ({error.strerror}): expected the run.json of train.") from error
     except (ValueError, TypeError, KeyError) as error:

@@ -221,11 +221,14 @@ def _write_description(path: Path, description: Description) -> None:
 
 def _read_description(path: Path) -> Description:
     try:
-        return TypeAdapter(Description).validate_json(path.read_bytes())
+        description = TypeAdapter(Description).validate_json(path.read_bytes())
     except OSError as error:
         raise UnusableError(f"{path.name} cannot be read ({error.strerror})") from error
     except ValidationError as error:
         raise UnusableError(f"{path.name} is damaged") from error
+    if "data_version" in description.identity:  # as the first checkpoints call it
+        description.identity["prepared_version"] = description.identity.pop("data_version")
+    return description
 
 
 def _put_in_place(partial: Path, path: Path) -> None:

@@ -42,7 +42,7 @@ class LoadedCheckpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run in `folder`, of which the newest `keep` and the best by score are kept.
 
-    identity: everything that must be equal for a resumed run to be the same run (settings, data version), as JSON.
+    identity: everything that must be equal for a resumed run to be the same run (settings, prepared version), as JSON.
     on_written: is called in the background with the folder of each new checkpoint; no other is written meanwhile.
     errors: what went wrong so far with writing, with removing and in `on_written`, in order of time.
     As a context manager it waits at the end.

@@ -24,7 +24,7 @@ from model.train.history import (
     validations_without_progress,
     write_history,
 )
-from xbd.scenes import data_version
+from xbd.scenes import prepared_version
 
 # Settings that may change between the parts of one run: none of them changes a weight.
 WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep_checkpoints", "hang_timeout", "profile")
@@ -65,7 +65,7 @@ class Run:
         self.history: list[Record] = []
         self.checkpoints = Checkpoints(
             out / "checkpoints",
-            {"train": identity_of(settings), "data_version": data_version(data)},
+            {"train": identity_of(settings), "prepared_version": prepared_version(data)},
             settings.keep_checkpoints,
             on_checkpoint,
         )

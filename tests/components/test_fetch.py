@@ -1,4 +1,4 @@
-"""Fetching a data version: from real DVC remotes, on S3 and in folders, with what can go wrong on the way."""
+"""Fetching a raw version: from real DVC remotes, on S3 and in folders, with what can go wrong on the way."""
 
 import hashlib
 import json

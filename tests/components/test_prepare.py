@@ -33,7 +33,7 @@ from tests.conftest import (
     write_scene,
 )
 from xbd.arrays import AHEAD, prepare_arrays
-from xbd.scenes import RawScene, data_version, find_raw_scenes, read_index
+from xbd.scenes import RawScene, find_raw_scenes, prepared_version, read_index
 
 ALL = prepare_params()
 NAME = "some-storm_00000007"
@@ -84,7 +84,7 @@ def test_a_prepared_data_set_holds_index_version_and_an_array_a_scene_and_nothin
 def test_any_number_of_workers_writes_the_same_bytes(raw: Path, prepared: Path, tmp_path: Path, workers: int) -> None:
     prepare(raw, tmp_path / "again", prepare_params(workers=workers))
     assert tree(tmp_path / "again") == tree(prepared)
-    assert data_version(tmp_path / "again") == data_version(prepared)
+    assert prepared_version(tmp_path / "again") == prepared_version(prepared)
 
 
 def test_the_data_version_changes_with_one_pixel(raw: Path, prepared: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_data_version_changes_with_one_pixel(raw: Path, prepared: Path, tmp_
     image[0, 0, 0] ^= 1
     Image.fromarray(image).save(path)
     prepare(other, tmp_path / "out", ALL)
-    assert data_version(tmp_path / "out") != data_version(prepared)
+    assert prepared_version(tmp_path / "out") != prepared_version(prepared)
 
 
 class Counted(list[RawScene]):

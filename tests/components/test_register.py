@@ -72,11 +72,11 @@ def test_scores_on_other_data_are_another_version(work: Work) -> None:
     work.register()
     run = runs.read_run(work.folder / "run.json")
     settings = '{"splits": ["test"]}'
-    runs.tag_run(run, {"evaluated_data_version": "d2", "evaluate_settings": settings})
+    runs.tag_run(run, {"evaluated_prepared_version": "d2", "evaluate_settings": settings})
     assert work.register() == f"models:/{work.name}/2"
     first, second = (work.client.get_model_version(work.name, number).tags for number in ("1", "2"))
-    assert (first["data_version"], first["scored_data_version"]) == ("d1", "d1")
-    assert (second["data_version"], second["scored_data_version"]) == ("d1", "d2")
+    assert (first["prepared_version"], first["scored_prepared_version"]) == ("d1", "d1")
+    assert (second["prepared_version"], second["scored_prepared_version"]) == ("d1", "d2")
     assert second["evaluate_settings"] == settings
     assert not {"evaluate_settings", "image", "pipeline_run", "git_commit"} & set(first)
     found = work.client.get_run(run.run_id).inputs

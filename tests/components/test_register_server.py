@@ -36,14 +36,14 @@ from tests.conftest import ROOT, SMALL, environment, exit_line, pair, prepare_pa
 from tests.servers.mlflow_server import MlflowServer, using
 from tests.servers.postgres_server import PostgresServer
 from tests.servers.s3_server import S3Server
-from xbd.scenes import data_version
+from xbd.scenes import prepared_version
 
 pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
 class Work:
-    """A server with one registered model. first, second: prepared scenes; two data versions."""
+    """A server with one registered model. first, second: prepared scenes; two prepared versions."""
 
     server: MlflowServer
     client: MlflowClient
@@ -58,7 +58,7 @@ class Work:
         folder = self.folder / f"{seed}"
         torch.manual_seed(seed)
         save_model(DualHRNet(**SMALL), folder / "model")
-        run = runs.open_run(folder / "run.json", "server", data_version(self.first), f"settings-{seed}")
+        run = runs.open_run(folder / "run.json", "server", prepared_version(self.first), f"settings-{seed}")
         runs.finish_run(run)
         evaluate(scenes, folder / "model", folder, self.params, run_file=folder / "run.json")
         return self.register(seed)
@@ -111,7 +111,7 @@ def test_a_version_carries_its_lineage(work: Work, s3: S3Server) -> None:
     for key in ("score", "score_per_pixel", "score_per_building", "damage_f1_destroyed"):
         assert float(tags[key]) == pytest.approx(metrics[key], rel=0, abs=5e-7)
     assert json.loads(tags["gate_scores"])["disaster tiny-fire"] == metrics["per_disaster"]["tiny-fire"]["score"]
-    assert tags["data_version"] == tags["scored_data_version"] == data_version(work.first)
+    assert tags["prepared_version"] == tags["scored_prepared_version"] == prepared_version(work.first)
     assert tags["settings_hash"] == "settings-1"
     assert tags["image"] == "registry.example.org/damage@sha256:17"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -127,7 +127,7 @@ def test_the_scores_belong_to_the_model_of_the_version_and_to_its_data(work: Wor
     version, metrics = work.version(1), work.metrics(1)
     model = work.client.get_logged_model(version.source.removeprefix("models:/"))
     assert model.source_run_id == version.run_id
-    digest = data_version(work.first)[:36]
+    digest = prepared_version(work.first)[:36]
     measured = {point.key: point.value for point in model.metrics or [] if point.dataset_digest == digest}
     assert measured == {key: value for key, value in metrics.items() if isinstance(value, float)}
     found = work.client.get_run(version.run_id).inputs
@@ -179,9 +179,12 @@ def test_production_is_scored_anew_on_the_data_of_the_candidate(work: Work, tmp_
     promotion = ["--params", str(work.params_file), "--version", uri.rsplit("/", 1)[1]]
     line = exit_line(main, *promotion)
     assert "Give --data LOCATION" in line
-    assert data_version(work.second) in line
+    assert prepared_version(work.second) in line
     wrong = exit_line(main, *promotion, "--data", work.first)
-    assert f"{work.first}: is data version {data_version(work.first)}, expected {data_version(work.second)}" in wrong
+    assert (
+        f"{work.first}: is prepared version {prepared_version(work.first)}, expected {prepared_version(work.second)}"
+        in wrong
+    )
     assert int(work.client.get_model_version_by_alias("server", "production").version) == 1
 
     main([*promotion, "--data", str(work.second)])

@@ -145,7 +145,9 @@ def test_the_run_holds_parameters_metrics_and_files_of_all_steps(work: Path) -> 
     assert run.data.params["prepare.validation_share"] == "0.25"
     assert run.data.metrics["epoch"] == 3
     assert {key: run.data.metrics[f"test_{key}"] for key in KEYS} == {key: metrics[key] for key in KEYS}
-    assert run.data.tags["data_version"] == run.data.tags["evaluated_data_version"] == run_file["data_version"]
+    assert (
+        run.data.tags["prepared_version"] == run.data.tags["evaluated_prepared_version"] == run_file["prepared_version"]
+    )
     files = {entry.path for entry in mlflow_client(work).list_artifacts(run.info.run_id)}
     assert {"params.yaml", "history.csv", "metrics.json", "confusion.csv", "report.html"} <= files
 
@@ -158,7 +160,7 @@ def test_the_registered_version_knows_its_score_data_and_run(work: Path) -> None
         "uri": "models:/tiny/1",
         "run_id": run_file["run_id"],
         "score": metrics["score"],
-        "data_version": run_file["data_version"],
+        "prepared_version": run_file["prepared_version"],
     }
     version = mlflow_client(work).get_model_version_by_alias("tiny", "challenger")
     assert str(version.version) == "1"
@@ -166,7 +168,7 @@ def test_the_registered_version_knows_its_score_data_and_run(work: Path) -> None
     assert {key: float(version.tags[key]) for key in KEYS} == pytest.approx(
         {key: metrics[key] for key in KEYS}, rel=0, abs=5e-7
     )
-    assert version.tags["data_version"] == run_file["data_version"]
+    assert version.tags["prepared_version"] == run_file["prepared_version"]
     assert version.tags["settings_hash"] == run_file["settings_hash"]
     assert version.tags["recipe"] == "none"
     run = mlflow_client(work).get_run(run_file["run_id"])
@@ -337,7 +339,7 @@ def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
 
 
 def test_a_run_that_the_store_does_not_know_is_one_line_that_names_the_store(model: Path, tmp_path: Path) -> None:
-    run = {"run_id": "0" * 32, "experiment": "tiny", "data_version": "a", "settings_hash": "b"}
+    run = {"run_id": "0" * 32, "experiment": "tiny", "prepared_version": "a", "settings_hash": "b"}
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     (tmp_path / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
     params = write_params(tmp_path / "params.yaml")

@@ -28,7 +28,7 @@ from model.dual_hrnet import DualHRNet
 from model.inference import save_model
 from tests.conftest import ROOT, SMALL, environment, pair, read_png, succeed, write_params
 from tests.workers.worlds import free_port
-from xbd.scenes import data_version
+from xbd.scenes import prepared_version
 
 pytestmark = pytest.mark.slow
 
@@ -94,7 +94,7 @@ def served(prepared: Path, mlflow_store: str, tmp_path_factory: pytest.TempPathF
     params = load_params(write_params(folder / "params.yaml", {"register": {"name": "served"}}))
     torch.manual_seed(9)  # with which it sees some buildings, of three grades
     save_model(DualHRNet(**SMALL), folder / "model")
-    run = runs.open_run(folder / "run.json", "served", data_version(prepared), "settings")
+    run = runs.open_run(folder / "run.json", "served", prepared_version(prepared), "settings")
     runs.finish_run(run)
     evaluate(prepared, folder / "model", folder / "scores", params, run_file=folder / "run.json")
     register(folder / "model", folder / "scores/metrics.json", folder / "run.json", folder / "version", params)

@@ -7,7 +7,7 @@ import pytest
 from components import evaluate, prepare
 from components.storage.prepared import local_scenes
 from tests.conftest import TEST_SCENES, TRAIN_SCENES, exit_line, prepare_params, tree
-from xbd.scenes import SceneError, data_version, open_scene, read_index
+from xbd.scenes import SceneError, open_scene, prepared_version, read_index
 from xbd.union import unite
 
 
@@ -29,7 +29,7 @@ def test_the_union_of_the_parts_is_the_data_set_prepared_at_once(
     parts: list[Path], prepared: Path, tmp_path: Path
 ) -> None:
     unite(parts, tmp_path)
-    assert data_version(tmp_path) == data_version(prepared)
+    assert prepared_version(tmp_path) == prepared_version(prepared)
     arrays = {name: content for name, content in tree(prepared).items() if name.endswith(".npy")}
     assert {name: content for name, content in tree(tmp_path).items() if name.endswith(".npy")} == arrays
 
@@ -38,7 +38,7 @@ def test_the_order_of_the_parts_changes_nothing(parts: list[Path], tmp_path: Pat
     for name, order in (("a", parts), ("b", parts[::-1])):
         (tmp_path / name).mkdir()
         unite(order, tmp_path / name)
-    assert data_version(tmp_path / "a") == data_version(tmp_path / "b")
+    assert prepared_version(tmp_path / "a") == prepared_version(tmp_path / "b")
 
 
 def test_a_scene_in_two_parts_is_refused(parts: list[Path], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.servers.kubeflow_server import Asked, KubeflowServer
 from tests.servers.mlflow_server import free_port
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
-PLACES = ("--root", "s3://bucket/runs", "--data-remote", "s3://bucket/xbd", "--data-version", MD5)
+PLACES = ("--root", "s3://bucket/runs", "--data-remote", "s3://bucket/xbd", "--raw-version", MD5)
 NO_KUBEFLOW = "answers, but not as Kubeflow Pipelines does. Give as --host the address of Kubeflow Pipelines"
 
 
@@ -67,7 +67,7 @@ def test_a_run_has_the_graph_and_the_arguments(
             },
             "runtime_config": {
                 "parameters": {
-                    "data_version": MD5,
+                    "raw_version": MD5,
                     "data_remote": "s3://bucket/xbd",
                     "root": "s3://bucket/runs",
                     "mlflow_uri": "http://mlflow:5000",
@@ -98,7 +98,7 @@ def test_the_data_version_is_that_of_the_working_directory(
     (tmp_path / f"{root}.dvc").write_text(yaml.safe_dump(record), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     pipeline.main(["submit", "--host", server.url, *PLACES[:4]])
-    assert server.kept["runs"][0]["runtime_config"]["parameters"]["data_version"] == f"{7:032}.dir"
+    assert server.kept["runs"][0]["runtime_config"]["parameters"]["raw_version"] == f"{7:032}.dir"
 
 
 def test_the_same_graph_is_one_version_and_another_graph_is_another(server: KubeflowServer) -> None:
@@ -206,7 +206,7 @@ def test_pods_see_no_paths(server: KubeflowServer, option: str) -> None:
 
 
 def test_a_data_version_that_is_none_is_one_line(server: KubeflowServer) -> None:
-    assert "--data-version main: is not an md5 of DVC" in refused(server, "--data-version", "main")
+    assert "--raw-version main: is not an md5 of DVC" in refused(server, "--raw-version", "main")
     assert server.asked == []
 
 

@@ -168,7 +168,7 @@ def test_a_token_that_ends_and_a_run_that_is_gone_are_no_outages(server: Kubeflo
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_waiting_and_not_the_run(server: KubeflowServer, number: signal.Signals) -> None:
     server.frames = [frame("RUNNING", task("train", "RUNNING"))]
-    places = ["--root", "s3://b/r", "--data-remote", "s3://b/d", "--data-version", "0" * 32]
+    places = ["--root", "s3://b/r", "--data-remote", "s3://b/d", "--raw-version", "0" * 32]
     command = [sys.executable, "pipeline.py", "submit", "--host", server.url, *places, "--wait"]
     # Also where the tests run in a shell's background, which makes its processes deaf to SIGINT.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -189,7 +189,7 @@ def test_a_signal_ends_the_waiting_and_not_the_run(server: KubeflowServer, numbe
 
 
 def test_the_command_ends_as_the_run_does(server: KubeflowServer) -> None:
-    places = ["--root", "s3://b/r", "--data-remote", "s3://b/d", "--data-version", "0" * 32]
+    places = ["--root", "s3://b/r", "--data-remote", "s3://b/d", "--raw-version", "0" * 32]
     command = [sys.executable, "pipeline.py", "submit", "--host", server.url, *places, "--wait"]
     ends = {"SUCCEEDED": 0, "FAILED": 1}
     for state, code in ends.items():

@@ -100,9 +100,14 @@ def test_the_gate_takes_its_scores_from_metrics_json() -> None:
 
 def test_scores_come_from_the_tags_of_a_version() -> None:
     rows = {"score": 0.1 + 0.2, "disaster fire": 0.5}
-    tags = {"gate_scores": json.dumps(rows), "score": "0.300000", "data_version": "a", "scored_data_version": "b"}
+    tags = {
+        "gate_scores": json.dumps(rows),
+        "score": "0.300000",
+        "prepared_version": "a",
+        "scored_prepared_version": "b",
+    }
     assert scored(1, tags) == Scored(rows, "b", None)
-    older = {"score": "0.5", "damage_f1": "0.3", "damage_f1_destroyed": "0.2", "data_version": "a"}
+    older = {"score": "0.5", "damage_f1": "0.3", "damage_f1_destroyed": "0.2", "prepared_version": "a"}
     assert scored(1, older) == Scored({"score": 0.5, "damage_f1_destroyed": 0.2}, "a", None)
 
 

@@ -82,7 +82,7 @@ def test_scores_of_two_data_versions_are_not_compared(registry: Registry) -> Non
     promote_challenger(registry)
     second = registry.add(0.6, "d2")
     with pytest.raises(
-        GateError, match=r"scored on data version d1, this one on data version d2.*Give --data LOCATION"
+        GateError, match=r"scored on prepared version d1, this one on prepared version d2.*Give --data LOCATION"
     ):
         promote_challenger(registry)
     assert registry.production() == 1
@@ -106,7 +106,12 @@ def test_a_decision_stands_in_the_run_of_the_version_with_its_reasons_and_who_to
         ("score", 0.6, 0.5, True),
         ("damage_f1_destroyed", 0.4, 0.5, False),
     ]
-    assert (moved["version"], moved["previous"], moved["alias"], moved["data_version"]) == (2, 1, "production", "d1")
+    assert (moved["version"], moved["previous"], moved["alias"], moved["prepared_version"]) == (
+        2,
+        1,
+        "production",
+        "d1",
+    )
     assert moved["by"].startswith(f"{getpass.getuser()}@{socket.gethostname()}")
     tags = registry.tags(second)
     assert (tags["promotion_by"], tags["promotion_at"]) == (moved["by"], moved["at"])

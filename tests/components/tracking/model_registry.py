@@ -17,9 +17,9 @@ class Registry:
         location = None if folder is None else folder.as_uri()
         self.experiment = self.client.create_experiment(name, location)
 
-    def add(self, score: object = None, data_version: str = "d1", **scores: float) -> int:
+    def add(self, score: object = None, prepared_version: str = "d1", **scores: float) -> int:
         """A version with that score, as older ones carry it, or with rows of the gate; the new challenger."""
-        tags: dict[str, Any] = {"data_version": data_version}
+        tags: dict[str, Any] = {"prepared_version": prepared_version}
         if scores:
             rows = {name.replace("disaster_", "disaster "): value for name, value in scores.items()}
             tags["gate_scores"] = json.dumps({"score": score, **rows})

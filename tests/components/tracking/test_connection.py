@@ -69,7 +69,7 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("question", ["run", "version", "model"])
 def test_nothing_is_called_unknown_by_a_server_that_is_away(tmp_path: Path, question: str) -> None:
-    content = {"run_id": "0" * 32, "experiment": "outage", "data_version": "data", "settings_hash": "settings"}
+    content = {"run_id": "0" * 32, "experiment": "outage", "prepared_version": "data", "settings_hash": "settings"}
     (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
     with using(f"http://127.0.0.1:{free_port()}"), pytest.raises(AwayError, match="Connection refused"):
         if question == "run":

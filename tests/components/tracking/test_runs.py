@@ -188,7 +188,7 @@ def test_what_was_logged_before_and_during_an_outage_is_in_the_run_once(outage: 
     assert run.data.metrics["epoch"] == 5
     assert run.data.params == SENT_PARAMS
     assert run.data.tags["place"] == "here"
-    assert run.data.tags["data_version"] == "data"
+    assert run.data.tags["prepared_version"] == "data"
     assert run.info.status == "FINISHED"
     assert files(outage.client, outage.run.run_id) == ["history.csv", "params.yaml"]
     history = outage.client.download_artifacts(outage.run.run_id, "history.csv", str(tmp_path))
@@ -271,7 +271,7 @@ def test_a_run_that_someone_began_for_this_process_is_continued(outage: Outage, 
         assert (run.run_id, run.experiment) == (given_id, "of the plugin")
         assert runs.read_run(tmp_path / "run.json") == run
         assert points(outage.client, given_id, "loss") == losses(1)
-        assert outage.client.get_run(given_id).data.tags["data_version"] == "data"
+        assert outage.client.get_run(given_id).data.tags["prepared_version"] == "data"
     assert outage.client.get_experiment_by_name("ignored") is None
 
 

@@ -28,7 +28,7 @@ from model.train.checkpoints import Checkpoints
 
 IDENTITY: dict[str, Any] = {
     "train": {"learning_rate": 0.02, "network": {"width": 4, "modules": (1, 4, 3)}},
-    "data_version": "abc",
+    "prepared_version": "abc",
 }
 Said = pytest.CaptureFixture[str]
 
@@ -522,9 +522,9 @@ def test_checkpoints_of_another_run_go_when_this_one_has_its_first(
     folder: Path, gate: threading.Event, capsys: Said
 ) -> None:
     gate.set()
-    write(folder, 100, 200, identity={"data_version": "old"})
+    write(folder, 100, 200, identity={"prepared_version": "old"})
     gate.clear()
-    checkpoints = Checkpoints(folder, {"data_version": "new"}, keep=3)
+    checkpoints = Checkpoints(folder, {"prepared_version": "new"}, keep=3)
     assert checkpoints.load() is None
     assert checkpoints.best() is None
     assert capsys.readouterr().err.endswith("training starts anew.\n")

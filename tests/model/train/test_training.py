@@ -282,5 +282,5 @@ def test_changed_data_starts_anew(
     capsys.readouterr()
     train(data, tmp_path / "out", short(settings), ALONE)
     said = capsys.readouterr().err
-    assert "it is of another run (data_version " in said
+    assert "it is of another run (prepared_version " in said
     assert "training starts anew" in said
