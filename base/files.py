@@ -1,11 +1,34 @@
-"""Output folders that appear at once and complete, or not at all."""
+"""Files and folders that appear at once and complete, or not at all."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from base.errors import InputError
+from base.errors import InputError, errors_name
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Gives the path of a file to write; when the block ends without an error, the file takes the place of `path`.
+
+    The folder is made where it is missing. Errors of the block name the file, also those of a full disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with errors_name(partial):
+            yield partial
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file that appears at once and complete; text as UTF-8."""
+    with new_file(path) as partial:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 @contextmanager

@@ -126,15 +126,15 @@ def _unclassified_class(params: EvaluateParams, submission: Location | None) -> 
 
 def _write_confusion(path: Path, evaluation: "Evaluation") -> None:
     """Pixels of each target class by predicted class, and as a share of the target class."""
+    from base.grades import LEGEND
     from model.metric import confusion
-    from xbd.overview import COLOURS
 
     pixels, shares = confusion(evaluation.counts).tolist(), evaluation.confusion_shares()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["actual", "predicted", "pixels", "share"])
         for actual, predicted in product(range(len(pixels)), repeat=2):
-            names = COLOURS[actual][0], COLOURS[predicted][0]
+            names = LEGEND[actual][0], LEGEND[predicted][0]
             writer.writerow([*names, pixels[actual][predicted], round(shares[actual][predicted], 4)])
 
 

@@ -1,12 +1,12 @@
 """Step predict: image pairs to damage masks and a picture of them, or a scene of GeoTIFFs to maps of its buildings."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from base.errors import InputError
+from base.files import write_file
 from components.cli import errors_in_one_line
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
 
@@ -44,8 +44,8 @@ def predict(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Locat
                 )
             batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
             localization, damage = (part[0].cpu().numpy() for part in predictor(*batch))
-            _write(folder / f"{prefix}localization.png", encode_png(localization))
-            _write(folder / f"{prefix}damage.png", encode_png(damage))
+            write_file(folder / f"{prefix}localization.png", encode_png(localization))
+            write_file(folder / f"{prefix}damage.png", encode_png(damage))
             draw_predictions([Picture(pre_path.name, pre, post, None, damage)], folder / f"{prefix}picture.png")
 
 
@@ -58,12 +58,6 @@ def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
     for path in (path for _, *paths in pairs for path in paths if not path.exists()):
         raise PredictError(f"{path}: is missing, its other half is there. Bring it or remove the other half.")
     return pairs
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def find_model(model: Location) -> Location:

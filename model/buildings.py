@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from model.metric import GRADES
+from base.grades import KEYS
 
 Mask = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
@@ -73,17 +73,17 @@ def grade(labels: Labels, probabilities: Floats) -> Grading:
     labels: [H, W], 0 for background: of `separate`, or footprints that are known. probabilities: [4, H, W] of the
     grades. Raises ValueError where the shapes do not fit.
     """
-    if probabilities.shape != (len(GRADES), *labels.shape):
+    if probabilities.shape != (len(KEYS), *labels.shape):
         raise ValueError(
             f"grade: probabilities {probabilities.shape} do not fit labels {labels.shape}: expected "
-            f"{(len(GRADES), *labels.shape)}."
+            f"{(len(KEYS), *labels.shape)}."
         )
     inside = np.flatnonzero(labels)
     numbers = labels.ravel()[inside]
     length = int(labels.max(initial=0)) + 1
-    flat = probabilities.reshape(len(GRADES), -1)[:, inside]
+    flat = probabilities.reshape(len(KEYS), -1)[:, inside]
     votes = np.stack([np.bincount(numbers, part, length) for part in flat], axis=1)
-    own = np.bincount(numbers * len(GRADES) + flat.argmax(0), minlength=length * len(GRADES)).reshape(length, -1)
+    own = np.bincount(numbers * len(KEYS) + flat.argmax(0), minlength=length * len(KEYS)).reshape(length, -1)
     areas = own.sum(1)
     grades = (votes.argmax(1) + 1).astype(np.uint8)
     grades[areas == 0] = 0  # the background, and numbers of footprints that lie outside

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from base.grades import UNCLASSIFIED
 from model.dual_hrnet import DualLogits
 from model.hrnet import resize
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
-from xbd.labels import UNCLASSIFIED
 
 
 @dataclass(frozen=True)

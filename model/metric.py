@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from xbd.labels import UNCLASSIFIED
+from base.grades import KEYS, UNCLASSIFIED
 
-GRADES = ("no_damage", "minor_damage", "major_damage", "destroyed")
 LOCALIZATION = "localization"  # beside the grades, where a score is stated of both
 _CLASSES = 5  # background and the four grades
 # The scorer adds this to every F1 before the harmonic mean, so that a grade at 0 gives about 4e-6 and not a crash.
@@ -70,12 +69,12 @@ def xview2_score(counts: Tensor) -> dict[str, Tensor]:
     for grade in range(1, _CLASSES):
         hits = matrix[grade - 1, grade]
         scores.append(_f1(hits, matrix[:, grade].sum() - hits, matrix[grade - 1].sum() - hits))
-    damage = len(GRADES) / sum(1 / (score + _EPSILON) for score in scores)
+    damage = len(KEYS) / sum(1 / (score + _EPSILON) for score in scores)
     return {
         "score": 0.3 * localization + 0.7 * damage,
         "localization_f1": localization,
         "damage_f1": torch.as_tensor(damage),
-        **{f"damage_f1_{name}": score for name, score in zip(GRADES, scores, strict=True)},
+        **{f"damage_f1_{name}": score for name, score in zip(KEYS, scores, strict=True)},
     }
 
 
@@ -86,7 +85,7 @@ def precision_recall(counts: Tensor) -> dict[str, dict[str, float]]:
     matrix = confusion(counts)[1:]
     hits = {LOCALIZATION: counts[1, :, 1:].sum()}
     predicted, actual = {LOCALIZATION: counts[1].sum()}, {LOCALIZATION: counts[:, :, 1:].sum()}
-    for grade, name in enumerate(GRADES, start=1):
+    for grade, name in enumerate(KEYS, start=1):
         hits[name], predicted[name], actual[name] = (
             matrix[grade - 1, grade],
             matrix[:, grade].sum(),
@@ -104,7 +103,7 @@ def scene_score(counts: Tensor) -> dict[str, float] | None:
     Damage F1 is the harmonic mean over the grades that the scene shows. The scorer's rule, made for a whole data set,
     takes all four, and one scene rarely has them: nearly all would get about 0, and none would be better than another.
     """
-    shown = [f"damage_f1_{name}" for name, pixels in zip(GRADES, counts.sum((0, 1))[1:], strict=True) if pixels > 0]
+    shown = [f"damage_f1_{name}" for name, pixels in zip(KEYS, counts.sum((0, 1))[1:], strict=True) if pixels > 0]
     if not shown:
         return None
     official = xview2_score(counts)

@@ -16,10 +16,10 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array, Object, Property
 
 from base.errors import InputError
+from base.grades import KEYS
 from base.images import decode_image, encode_png
 from model.buildings import GradedBuilding, buildings_of, grade, separate
 from model.inference import Predictor, load_model
-from model.metric import GRADES
 
 PNG = b"\x89PNG\r\n\x1a\n"  # of the formats that Pillow reads, some start other programs
 MAX_PIXELS = 2048**2  # of an image: the network takes about 0.8 GB for a million pixels
@@ -98,7 +98,7 @@ def _describe(building: GradedBuilding) -> dict[str, Any]:
     return {
         "polygons": parts if isinstance(building.polygon, shapely.MultiPolygon) else [parts],
         "grade": building.grade,
-        "damage": GRADES[building.grade - 1].replace("_", "-"),
+        "damage": KEYS[building.grade - 1].replace("_", "-"),
         "confidence": building.confidence,
         "area": building.area,
     }

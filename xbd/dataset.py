@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xbd.labels import GRADES, UNCLASSIFIED
+from base.grades import SUBTYPES, UNCLASSIFIED
 from xbd.scenes import CHANNELS, INDEX, MASK, POST, PRE, SceneError, SceneRecord, open_scene, read_index
 
 # Each process of training and each loader worker has its own cores; OpenCV's threads would only fight with them.
@@ -153,7 +153,7 @@ def _find_damage(scene: Array, rng: np.random.Generator) -> tuple[int, int] | No
     """
     for start in BAND * rng.permutation(math.ceil(len(scene) / BAND)):
         grades = scene[start : start + BAND, :, MASK]
-        rows, columns = np.nonzero((grades >= GRADES["minor-damage"]) & (grades <= GRADES["destroyed"]))
+        rows, columns = np.nonzero((grades >= SUBTYPES["minor-damage"]) & (grades <= SUBTYPES["destroyed"]))
         if len(rows):
             chosen = rng.integers(len(rows))
             return int(start + rows[chosen]), int(columns[chosen])

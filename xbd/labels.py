@@ -13,17 +13,10 @@ import shapely
 import shapely.wkt
 
 from base.errors import InputError
+from base.grades import SUBTYPES
 
-UNCLASSIFIED = 255
 # Far beyond any image, and far below the 32-bit integers that polygons are drawn in; NaN is not below it either.
 MAX_COORDINATE = 1e6
-GRADES = {
-    "no-damage": 1,
-    "minor-damage": 2,
-    "major-damage": 3,
-    "destroyed": 4,
-    "un-classified": UNCLASSIFIED,
-}
 
 
 class LabelError(InputError):
@@ -99,8 +92,8 @@ def _read_building(name: str, number: int, feature: Any) -> Building:
     except (KeyError, TypeError, AttributeError) as error:
         raise LabelError(f"{name}: building number {number}: expected the keys properties and wkt. Fix it.") from error
     remedy = "Fix the label, or list the scene under prepare.exclude."
-    if subtype is not None and (not isinstance(subtype, str) or subtype not in GRADES):
-        raise LabelError(f"{name}: building {uid}: subtype {subtype!r} is not one of {', '.join(GRADES)}. {remedy}")
+    if subtype is not None and (not isinstance(subtype, str) or subtype not in SUBTYPES):
+        raise LabelError(f"{name}: building {uid}: subtype {subtype!r} is not one of {', '.join(SUBTYPES)}. {remedy}")
     try:
         if not isinstance(wkt, str):
             raise TypeError("not a text")
@@ -112,4 +105,4 @@ def _read_building(name: str, number: int, feature: Any) -> Building:
         raise LabelError(f"{name}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")
     if not all(abs(value) < MAX_COORDINATE for point in polygon.exterior.coords for value in point):
         raise LabelError(f"{name}: building {uid}: has a coordinate that is no pixel of any image. {remedy}")
-    return Building(uid, polygon, None if subtype is None else GRADES[subtype])
+    return Building(uid, polygon, None if subtype is None else SUBTYPES[subtype])

@@ -11,19 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from base.grades import KEYS, LEGEND
 from xbd.scenes import MASK, POST, PRE, SKIPPED, SPLITS, SceneRecord, open_scene
 
 Image = npt.NDArray[np.uint8]
 
-# Paper, figure 2: white, yellow, orange and red on black.
-COLOURS = {
-    0: ("background", (0, 0, 0)),
-    1: ("no damage", (255, 255, 255)),
-    2: ("minor damage", (255, 255, 0)),
-    3: ("major damage", (255, 140, 0)),
-    4: ("destroyed", (255, 0, 0)),
-    255: ("un-classified", (128, 128, 128)),
-}
 _SIDE = 512  # pixels of a picture in the grid
 
 
@@ -34,7 +26,7 @@ def table(records: Sequence[SceneRecord]) -> str:
     frame["split"] = pd.Categorical(frame["split"], [*SPLITS, SKIPPED])
     columns = {
         "scenes": ("scene", "count"),
-        **{name: (name, "sum") for name in ("no_damage", "minor_damage", "major_damage", "destroyed", "unclassified")},
+        **{name: (name, "sum") for name in (*KEYS, "unclassified")},
         "GSD": ("gsd", "median"),
         "off-nadir": ("off_nadir_angle", "median"),
     }
@@ -64,7 +56,7 @@ def draw_scenes(root: Path, records: Sequence[SceneRecord], path: Path, count: i
 def colour(mask: Image) -> Image:
     """Classes uint8 [H, W] to uint8 RGB [H, W, 3]."""
     table = np.zeros((256, 3), np.uint8)
-    for value, (_, rgb) in COLOURS.items():
+    for value, (_, rgb) in LEGEND.items():
         table[value] = rgb
     return table[mask]
 
@@ -72,7 +64,7 @@ def colour(mask: Image) -> Image:
 def overlay(image: Image, mask: Image) -> Image:
     """Outlines of the mask's classes, in their colours and two pixels wide, on the image [H, W, 3]."""
     drawn = np.array(image)
-    for value, (_, rgb) in COLOURS.items():
+    for value, (_, rgb) in LEGEND.items():
         if value != 0:
             outlines, _ = cv2.findContours((mask == value).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(drawn, outlines, -1, rgb, 2)
@@ -92,10 +84,10 @@ def draw_grid(rows: Sequence[tuple[str, dict[str, Image]]], path: Path) -> None:
             axis.imshow(_thumbnail(image))
     figure.legend(
         handles=[
-            Patch(facecolor=f"#{bytes(rgb).hex()}", edgecolor="black", label=name) for name, rgb in COLOURS.values()
+            Patch(facecolor=f"#{bytes(rgb).hex()}", edgecolor="black", label=name) for name, rgb in LEGEND.values()
         ],
         loc="outside lower center",
-        ncols=len(COLOURS),
+        ncols=len(LEGEND),
         fontsize=8,
         frameon=False,
     )

@@ -16,9 +16,10 @@ import PIL
 import shapely
 
 from base import images
+from base.grades import SUBTYPES
 from base.images import decode_image
 from xbd import labels, masks
-from xbd.labels import GRADES, decode_label
+from xbd.labels import decode_label
 from xbd.masks import rasterize
 from xbd.scenes import RawScene, SceneError, SceneRecord
 
@@ -59,7 +60,7 @@ def prepare_scene(raw: RawScene, sources: Sources) -> tuple[npt.NDArray[np.uint8
         raise SceneError(f"{raw.label}: building {ungraded[0]} has no subtype: expected a grade in every post label.")
     mask = rasterize(label.buildings, (pre.shape[0], pre.shape[1]))
     counts = Counter(building.grade for building in label.buildings)
-    buildings: dict[str, Any] = {_column(name): counts[grade] for name, grade in GRADES.items()}
+    buildings: dict[str, Any] = {_column(name): counts[grade] for name, grade in SUBTYPES.items()}
     hashes: dict[str, Any] = sources.hashes()
     array = np.dstack([pre, post, mask])
     record = SceneRecord(

@@ -7,7 +7,6 @@ A prepared scene is one plain `.npy` array, read by memory map: of all formats t
 import argparse
 import csv
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from base.errors import InputError, errors_in_one_line
+from base.files import new_file
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
 SPLITS = ("train", "validation", "out_of_event", "test", "hold")
@@ -109,12 +109,8 @@ def find_raw_scenes(root: Path, sources: Sequence[str] = SOURCES) -> list[RawSce
 
 def save_scene(root: Path, scene: str, array: npt.NDArray[np.uint8]) -> None:
     """Writes a prepared scene below `root`; it appears whole or not at all."""
-    path = scene_path(root, scene)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    with temporary.open("wb") as file:
+    with new_file(scene_path(root, scene)) as partial, partial.open("wb") as file:
         np.save(file, array)
-    os.replace(temporary, path)
 
 
 def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
@@ -135,12 +131,10 @@ def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
 
 def write_index(root: Path, records: Iterable[SceneRecord]) -> None:
     """Writes the index, sorted by scene; it comes last, so that its presence means a whole data set."""
-    temporary = root / f".{INDEX}.partial"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with new_file(root / INDEX) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(SceneRecord)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) for record in sorted(records, key=astuple))
-    os.replace(temporary, root / INDEX)
 
 
 def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from base.errors import InputError
+from base.tables import aligned
 from components.params import PromoteParams
 from components.tracking.lineage import in_todays_names
 
@@ -115,11 +116,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             (row.name, _number(row.candidate), _number(row.production), difference, _number(row.limit), verdict)
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(part.rjust(w) for part, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def _tolerance(name: str, params: PromoteParams) -> tuple[str, float]:

@@ -51,8 +51,8 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
         found = prepared_version(scenes)
         if found != like.prepared_version:
             raise GateError(
-                f"{' '.join(map(str, how.data))}: is prepared version {found}, expected {like.prepared_version}, on which "
-                "the candidate was scored. Give the location of those scenes, or score the candidate on these."
+                f"{' '.join(map(str, how.data))}: is prepared version {found}, expected {like.prepared_version}, on "
+                "which the candidate was scored. Give the location of those scenes, or score the candidate on these."
             )
         model = registry.download_model(f"models:/{version.name}/{version.version}", Path(folder))
         params = how.params.model_copy(update={"evaluate": settings})

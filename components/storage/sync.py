@@ -24,6 +24,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from base.errors import errors_name
+from base.files import write_file
 from components.storage.s3 import FILES_AT_ONCE, TEMPORARY, Object, OnBytes, StorageError, Store
 
 MARKERS = ("index.csv", "config.json", "checkpoint.json")  # of a prepared data set, a model directory, a checkpoint
@@ -159,10 +160,7 @@ class _Records:
     def rewrite(self, found: Mapping[str, Object]) -> None:
         """Writes the file anew, or for the first time, without what is no longer at the location."""
         self.files = {name: record for name, record in self.files.items() if name in found}
-        temporary = self.path.with_suffix(".new")
-        with errors_name(temporary):
-            temporary.write_text("".join(map(_to_line, self.files.items())), encoding="utf-8")
-        temporary.replace(self.path)
+        write_file(self.path, "".join(map(_to_line, self.files.items())))
 
     def add(self, name: str, record: Recorded) -> None:
         """Remembers a file that was just moved, also beyond a kill of this process."""

@@ -6,7 +6,6 @@ lost, and after a run was resumed, which logs all its epochs again.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
+from base.files import write_file
 from components.tracking.connection import (
     AwayError,
     TrackingError,
@@ -236,16 +236,14 @@ def _tags(prepared_version: str) -> dict[str, str]:
 
 
 def _write_run_file(path: Path, run: Run) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps({name: getattr(run, name) for name in IDENTITY}, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_file(path, json.dumps({name: getattr(run, name) for name in IDENTITY}, indent=2) + "\n")
 
 
 def _read_run_file(path: Path) -> Run:
     try:
         content = in_todays_names(json.loads(path.read_text(encoding="utf-8")))
-        return Run(*(content[name] for name in IDENTITY))
+        run_id, experiment, prepared, settings = (content[name] for name in IDENTITY)
+        return Run(run_id, experiment, prepared, settings)
     except OSError as error:
         raise TrackingError(f"{path}: cannot be read ({error.strerror}): expected the run.json of train.") from error
     except (ValueError, TypeError, KeyError) as error:

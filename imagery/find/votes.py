@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from model.metric import GRADES
+from base.grades import KEYS
 
 Votes = npt.NDArray[np.int64]
-DAMAGE = tuple(name.replace("_", "-") for name in GRADES)  # as in xBD
+DAMAGE = tuple(name.replace("_", "-") for name in KEYS)  # as in xBD
 NOT_VISIBLE = "not-visible"
-SHARES = tuple(f"share_{name}" for name in GRADES)
+SHARES = tuple(f"share_{name}" for name in KEYS)
 CERTAIN = 255  # a probability of 1
 
 
@@ -24,9 +24,9 @@ def count_votes(labels: npt.NDArray[np.int32], probabilities: npt.NDArray[np.uin
     """
     inside = np.flatnonzero(labels)
     numbers = labels.ravel()[inside]
-    flat = probabilities.reshape(len(GRADES), -1)[:, inside]
+    flat = probabilities.reshape(len(KEYS), -1)[:, inside]
     sums = [np.bincount(numbers, part, length) for part in flat]
-    pixels = np.bincount(numbers * len(GRADES) + flat.argmax(0), minlength=length * len(GRADES)).reshape(length, -1)
+    pixels = np.bincount(numbers * len(KEYS) + flat.argmax(0), minlength=length * len(KEYS)).reshape(length, -1)
     return np.stack([np.stack(sums, axis=1).astype(np.int64), pixels], axis=1)
 
 

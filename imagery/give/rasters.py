@@ -13,9 +13,9 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 
+from base.grades import LEGEND
 from imagery.find.buildings import DAMAGE_BAND, SIDE, blocks
 from imagery.predict.blending import NODATA
-from xbd.overview import COLOURS
 
 CONFIDENCE_BAND = 2  # of classes.tif
 DAMAGE, CONFIDENCE = "damage.tif", "confidence.tif"
@@ -38,8 +38,8 @@ def write_rasters(classes: Path, folder: Path) -> None:
         }  # fmt: skip
         damage, confidence = (stack.enter_context(rasterio.open(path, "w", **profile)) for path in plain.values())
         damage.set_band_description(1, "damage grade")
-        damage.write_colormap(1, {value: (*colour, 255) for value, (_, colour) in COLOURS.items() if value != NODATA})
-        damage.update_tags(1, **{f"GRADE_{value}": name for value, (name, _) in COLOURS.items() if value != NODATA})
+        damage.write_colormap(1, {value: (*colour, 255) for value, (_, colour) in LEGEND.items() if value != NODATA})
+        damage.update_tags(1, **{f"GRADE_{value}": name for value, (name, _) in LEGEND.items() if value != NODATA})
         confidence.set_band_description(1, "confidence")
         confidence.set_band_unit(1, "percent")
         written = dict.fromkeys(plain, 0)

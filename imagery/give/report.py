@@ -8,12 +8,13 @@ import numpy as np
 import rasterio
 import shapely
 
+from base.grades import LEGEND
 from imagery.find.ground import Geometries, from_degrees, place
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
 from imagery.give.look import Look
 from imagery.give.summary import Summary
 from imagery.give.table import Table
-from model.judge.page import MARKS, Outlined, path_of, render
+from model.judge.page import Outlined, path_of, render
 
 REPORT = "report.html"
 _TEMPLATE = Path(__file__).parent / "pages" / "scene.html"
@@ -34,7 +35,7 @@ def write_report(path: Path, classes: Path, look: Look, table: Table, summary: S
         "look": look,
         "summary": summary,
         "buildings": list(_outlined(table, onto)),
-        "rows": [(grade, MARKS[grade].name if grade else "not visible", _key(name)) for name, grade in _GRADES.items()],
+        "rows": [(grade, LEGEND[grade][0] if grade else "not visible", _key(name)) for name, grade in _GRADES.items()],
         "parts_of_scene": parts,
         "left_out": len(ranked) - len(parts),
     }
@@ -74,7 +75,7 @@ def _outlined(table: Table, onto: _Onto) -> Iterator[Outlined]:
     for number in sorted(np.flatnonzero(inside), key=lambda number: int(grades[number])):
         grade, sure = int(grades[number]), float(confidence[number])
         longitude, latitude = where[number]
-        said = f"{MARKS[grade].name}, confidence {sure:.2f}" if grade else "not visible"
+        said = f"{LEGEND[grade][0]}, confidence {sure:.2f}" if grade else "not visible"
         title = f"Building {ids[number]}: {said}, {area[number]:,.0f} m², at {latitude:.6f} {longitude:.6f}"
         data = {"data-grade": grade, "data-sure": f"{sure if grade else 0:.3f}", "data-area": f"{area[number]:.2f}"}
         yield Outlined(grade, path_of(pixels[number]), title, data)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from base.grades import LEGEND
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
 from imagery.read.vectors import LAYER
-from xbd.overview import COLOURS
 
 
 class _Look(NamedTuple):
@@ -25,7 +25,7 @@ class _Look(NamedTuple):
 _LINES = (("solid", 0.2), ("dot", 0.4), ("dash", 0.6), ("solid", 0.9))
 _LOOKS = (
     *(
-        _Look(damage, COLOURS[grade][0], COLOURS[grade][1], *line)
+        _Look(damage, LEGEND[grade][0], LEGEND[grade][1], *line)
         for grade, (damage, line) in enumerate(zip(DAMAGE, _LINES, strict=True), start=1)
     ),
     _Look(NOT_VISIBLE, "not visible", None, "dash dot", 0.2),

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
+from base.grades import KEYS
 from imagery.find.ground import from_degrees, metric_crs, to_degrees
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
 from imagery.give.table import Table
 from imagery.read.vectors import Polygons
-from model.metric import GRADES
 
-CLASSES = dict(zip((*DAMAGE, NOT_VISIBLE), (*GRADES, "not_visible"), strict=True))
+CLASSES = dict(zip((*DAMAGE, NOT_VISIBLE), (*KEYS, "not_visible"), strict=True))
 SUMMARY_FILES = ("summary.csv", "summary.json")
 ELSEWHERE = "elsewhere"  # buildings in none of the areas
 _NAMED = ("area", "west", "south", "east", "north")

@@ -1,6 +1,5 @@
 """Blocks of a scene put together from the tiles that overlap there, their logits blended by a cosine."""
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from tqdm import tqdm
 
+from base.files import new_file
 from imagery.errors import RasterError
 from imagery.predict.tile_store import CHANNELS, TileStore
 from imagery.predict.windows import weights
@@ -33,20 +33,18 @@ def compose(grid: Grid, tiles: Sequence[Window], store: TileStore) -> Path:
     path = store.folder / "classes.tif"
     if path.exists():  # complete, and of the same tiles
         return path
-    temporary = path.with_name("classes.partial.tif")
     profile = {
         "driver": "GTiff", "dtype": "uint8", "count": len(BANDS), "crs": grid.crs, "transform": grid.transform,
         "width": grid.width, "height": grid.height, "tiled": True, "blockxsize": 512, "blockysize": 512,
         "compress": "deflate", "bigtiff": "yes",
     }  # fmt: skip
     try:
-        with rasterio.open(temporary, "w", **profile) as out:
+        with new_file(path) as partial, rasterio.open(partial, "w", **profile) as out:
             out.descriptions = BANDS
             for block in tqdm(list(_blocks(grid)), "compose", unit="block", disable=None):
                 out.write(_predict(block, grid, tiles, store), window=block)
     except RasterioError as error:
-        raise RasterError(f"{temporary}: cannot be written ({error}). Check the folder and the disk.") from error
-    os.replace(temporary, path)
+        raise RasterError(f"{path}: cannot be written ({error}). Check the folder and the disk.") from error
     return path
 
 

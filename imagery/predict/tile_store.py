@@ -1,6 +1,5 @@
 """The logits of finished tiles as files, so that a run that was ended goes on with what is left."""
 
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from base.errors import errors_name
+from base.files import new_file, write_file
 
 CHANNELS = 6  # logits of localization (2) and of damage (4)
 PLAN = "plan.json"
-OURS = (PLAN, "tile_*.npz", "*.partial", "classes.tif", "classes.partial.tif")
+OURS = (PLAN, "tile_*.npz", "*.partial", "classes.tif")
 Logits = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -34,7 +33,7 @@ class TileStore:
         if found != plan or not resume:
             self.clear()
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(path, plan.encode())
+        write_file(path, plan)
 
     def clear(self) -> None:
         """Removes the tiles, what was made of them, and the folder, unless it holds something else."""
@@ -51,11 +50,8 @@ class TileStore:
         content: dict[str, Any] = {}
         if logits is not None:
             content = {"logits": logits, "valid": np.packbits(valid, axis=1), "width": np.int64(valid.shape[1])}
-        path = self._path(number)
-        temporary = path.with_suffix(".partial")
-        with errors_name(temporary), temporary.open("wb") as file:
+        with new_file(self._path(number)) as partial, partial.open("wb") as file:
             np.savez(file, **content)
-        os.replace(temporary, path)
 
     def load(self, number: int) -> tuple[Logits, Mask] | None:
         """What was saved; None for a tile without data."""
@@ -67,9 +63,3 @@ class TileStore:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"tile_{number:06}.npz"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

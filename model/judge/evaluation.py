@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from base.grades import UNCLASSIFIED
 from model.buildings import Grading, grade, separate
 from model.inference import Prediction, Probabilities
 from model.judge.calibration import Calibration
 from model.judge.matching import building_scores, match_buildings
 from model.metric import confusion, joint_counts, precision_recall, scene_score, xview2_score
-from xbd.labels import UNCLASSIFIED
 from xbd.scenes import SceneRecord
 
 GROUPS = ("disaster", "disaster_type", "split")  # columns of the index by which the score is also stated

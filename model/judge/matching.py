@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from base.grades import KEYS, UNCLASSIFIED
 from model.buildings import Labels, Mask
-from model.metric import GRADES, LOCALIZATION
-from xbd.labels import UNCLASSIFIED
+from model.metric import LOCALIZATION
 
 Counts = npt.NDArray[np.int64]
 _CLASSES = 5  # none and the four grades
@@ -73,9 +73,9 @@ def building_scores(counts: Counts) -> dict[str, dict[str, float]]:
 
     A building counts for its grade where it is found and graded right. 0 where nothing was hit.
     """
-    hits = {LOCALIZATION: counts[1:, 1:].sum()} | {name: counts[i, i] for i, name in enumerate(GRADES, start=1)}
-    predicted = {LOCALIZATION: counts[:, 1:].sum()} | dict(zip(GRADES, counts.sum(0)[1:], strict=True))
-    labelled = {LOCALIZATION: counts[1:].sum()} | dict(zip(GRADES, counts.sum(1)[1:], strict=True))
+    hits = {LOCALIZATION: counts[1:, 1:].sum()} | {name: counts[i, i] for i, name in enumerate(KEYS, start=1)}
+    predicted = {LOCALIZATION: counts[:, 1:].sum()} | dict(zip(KEYS, counts.sum(0)[1:], strict=True))
+    labelled = {LOCALIZATION: counts[1:].sum()} | dict(zip(KEYS, counts.sum(1)[1:], strict=True))
     return {
         "precision": {name: float(hit / max(1, predicted[name])) for name, hit in hits.items()},
         "recall": {name: float(hit / max(1, labelled[name])) for name, hit in hits.items()},

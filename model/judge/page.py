@@ -14,29 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from base.grades import GRADES, LEGEND
 from base.images import encode_png
-from xbd.overview import COLOURS, Image, colour
+from xbd.overview import Image, colour
 
 SHARED = Path(__file__).parent / "pages"
-
-
-class Mark(NamedTuple):
-    """How a grade is drawn over an image: a colour that colour-blind readers tell apart, and a line of its own.
-
-    Colours: Okabe and Ito, https://jfly.uni-koeln.de/color/
-    """
-
-    name: str
-    colour: str
-    dashes: str
-
-
-MARKS = {
-    1: Mark("no damage", "#56b4e9", ""),
-    2: Mark("minor damage", "#f0e442", "1 3"),
-    3: Mark("major damage", "#e69f00", "7 3"),
-    4: Mark("destroyed", "#cc79a7", ""),
-}
 
 
 class Outlined(NamedTuple):
@@ -55,7 +37,9 @@ def render(template: Path, values: Mapping[str, Any]) -> str:
 
     The page forbids itself every connection (Content-Security-Policy in page.html).
     """
-    return _environment(template.parent).get_template(template.name).render(marks=MARKS, colours=COLOURS, **values)
+    return (
+        _environment(template.parent).get_template(template.name).render(damage_grades=GRADES, colours=LEGEND, **values)
+    )
 
 
 @cache

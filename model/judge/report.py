@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from base.grades import KEYS, LEGEND
 from model.buildings import Grading, buildings_of
 from model.inference import Prediction
 from model.judge.evaluation import Evaluation, SceneResult
-from model.judge.page import MARKS, SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
-from model.metric import GRADES
-from xbd.overview import COLOURS, Image
+from model.judge.page import SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
+from xbd.overview import Image
 
 # Paper, table 3: xView2's 5th place, scored by the challenge.
 PAPER = {"score": 0.7678, "localization_f1": 0.8657, "damage_f1": 0.7258}
@@ -70,7 +70,7 @@ def show(
         Outlined(
             building.grade,
             path_of(building.polygon),
-            f"{MARKS[building.grade].name}, confidence {building.confidence:.2f}, {building.area} pixels",
+            f"{LEGEND[building.grade][0]}, confidence {building.confidence:.2f}, {building.area} pixels",
         )
         for building in buildings_of(grading)
     ]
@@ -99,9 +99,9 @@ def write_report(
             "metrics": metrics,
             "rows": _rows(metrics, evaluation.per_building),
             "overall": _OVERALL,
-            "grades": ["localization", *GRADES],
+            "grades": ["localization", *KEYS],
             "confusion": evaluation.confusion_shares(),
-            "classes": [COLOURS[number][0] for number in range(5)],
+            "classes": [LEGEND[number][0] for number in range(5)],
             "disasters": bar_chart({name: _named(scores) for name, scores in metrics["per_disaster"].items()}),
             "reliability": line_chart(
                 evaluation.reliability() | {"as sure as right": ([0, 1], [0, 1])}, "confidence", "share that is right"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from base.grades import UNCLASSIFIED
 from base.images import encode_png
 from model.inference import Prediction
-from xbd.labels import UNCLASSIFIED
 from xbd.scenes import SceneRecord
 
 

@@ -1,7 +1,6 @@
 """What a run says of itself: a record an epoch, on disk and in the log, and a line a minute where nobody sees a bar."""
 
 import csv
-import os
 import resource
 import sys
 import time
@@ -9,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
+from base.files import new_file
 
 Record = dict[str, float]
 MINUTE = 60.0  # seconds
@@ -76,14 +77,11 @@ def validations_without_progress(history: Sequence[Record]) -> int:
 
 def write_history(path: Path, history: Sequence[Record]) -> None:
     """The epochs' records as CSV, one line an epoch; epochs without validation leave its columns empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(key for record in history for key in record))
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with new_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-    os.replace(temporary, path)
 
 
 def describe_record(record: Record, epochs: int) -> str:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.metric import GRADES, joint_counts, precision_recall, scene_score
+from base.grades import KEYS
+from model.metric import joint_counts, precision_recall, scene_score
 from tests.conftest import read_png
 from tests.model.test_metric import CASES, Mask, random_masks, score_by_loops, tensors
 
-NAMES = ("localization", *GRADES)
+NAMES = ("localization", *KEYS)
 
 
 def rates_by_loops(localization: Mask, damage: Mask, target: Mask) -> dict[str, dict[str, float]]:
@@ -20,7 +21,7 @@ def rates_by_loops(localization: Mask, damage: Mask, target: Mask) -> dict[str, 
     graded = target > 0
     zeroed = np.where(localization > 0, damage, 0)[graded]
     pairs = {"localization": (localization > 0, graded)}
-    pairs |= {name: (zeroed == grade, target[graded] == grade) for grade, name in enumerate(GRADES, start=1)}
+    pairs |= {name: (zeroed == grade, target[graded] == grade) for grade, name in enumerate(KEYS, start=1)}
     hits = {name: int((predicted & actual).sum()) for name, (predicted, actual) in pairs.items()}
     return {
         kind: {name: hits[name] / int(pairs[name][part].sum()) if hits[name] else 0.0 for name in NAMES}

@@ -11,8 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from base.errors import InputError
+from base.grades import SUBTYPES
 from xbd.importing.extraction import layout_path
-from xbd.labels import GRADES, read_buildings
+from xbd.labels import read_buildings
 from xbd.scenes import SOURCES
 
 # Source: Gupta et al., "xBD: A Dataset for Assessing Building Damage", and the download page of xview2.org.
@@ -61,12 +62,12 @@ def describe_inventory(inventory: Sequence[SplitInventory]) -> str:
     lines = [
         table(
             [
-                ["split", "pairs", *GRADES],
+                ["split", "pairs", *SUBTYPES],
                 *([s.split, str(s.pairs), *map(str, s.buildings.values())] for s in inventory),
                 [
                     "all",
                     str(sum(s.pairs for s in inventory)),
-                    *(str(sum(s.buildings[grade] for s in inventory)) for grade in GRADES),
+                    *(str(sum(s.buildings[grade] for s in inventory)) for grade in SUBTYPES),
                 ],
             ]
         )
@@ -119,7 +120,7 @@ def _inventory(
         split=split,
         pairs=len(pre & post),
         disasters=sorted({name.rsplit("_", 3)[0] for name in images | labels}),
-        buildings={grade: buildings[grade] for grade in GRADES},
+        buildings={grade: buildings[grade] for grade in SUBTYPES},
         missing={what: sorted(names) for what, names in missing.items() if names},
         unreadable=[count for count in found if isinstance(count, str)],
     )
@@ -127,7 +128,7 @@ def _inventory(
 
 def _count_buildings(label: Path) -> Counter[str] | str:
     """Buildings of each subtype of a post label; the error's text where it cannot be used."""
-    subtypes = {grade: subtype for subtype, grade in GRADES.items()}
+    subtypes = {grade: subtype for subtype, grade in SUBTYPES.items()}
     try:
         buildings = read_buildings(label)
     except InputError as error:

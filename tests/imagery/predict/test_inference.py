@@ -275,7 +275,7 @@ def test_what_is_finished_is_not_touched(predictor: Predictor, sources: Sources,
     assert (counted.calls, first.stat().st_mtime_ns) == (0, written)
 
 
-@pytest.mark.parametrize(("limit", "named"), [(20_000, "tile_000000.partial"), (30_000, "classes.partial.tif")])
+@pytest.mark.parametrize(("limit", "named"), [(20_000, "tile_000000.npz"), (30_000, "classes.tif")])
 def test_a_full_disk_is_one_line_that_names_the_file(
     limit: int, named: str, network: DualHRNet, sources: Sources, tmp_path: Path
 ) -> None:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from base.grades import KEYS
 from model.buildings import Labels, Mask
 from model.judge.matching import Counts, building_scores, labelled_buildings, match_buildings
-from model.metric import GRADES
 from tests.model.test_buildings import flood
 
 Pixels = frozenset[tuple[int, int]]
@@ -96,9 +96,9 @@ def test_scores_from_counts_by_hand() -> None:
     assert scores["precision"]["localization"] == 13 / 16
     assert scores["recall"]["localization"] == 13 / 17
     assert scores["f1"]["localization"] == pytest.approx(2 / (16 / 13 + 17 / 13))
-    assert [scores["precision"][grade] for grade in GRADES] == [6 / 9, 0, 0, 1]
-    assert [scores["recall"][grade] for grade in GRADES] == [6 / 12, 0, 0, 1]
-    assert [scores["f1"][grade] for grade in GRADES] == [pytest.approx(2 / (1.5 + 2)), 0, 0, 1]
+    assert [scores["precision"][grade] for grade in KEYS] == [6 / 9, 0, 0, 1]
+    assert [scores["recall"][grade] for grade in KEYS] == [6 / 12, 0, 0, 1]
+    assert [scores["f1"][grade] for grade in KEYS] == [pytest.approx(2 / (1.5 + 2)), 0, 0, 1]
 
 
 def test_no_building_at_all_scores_zero() -> None:

@@ -13,8 +13,9 @@ import shapely.wkt
 
 import xbd.sample.synthetic
 from base.errors import InputError
+from base.grades import SUBTYPES
 from base.images import read_image
-from xbd.labels import GRADES, read_label
+from xbd.labels import read_label
 from xbd.masks import rasterize
 from xbd.sample.synthetic import write_sample
 from xbd.scenes import find_raw_scenes
@@ -82,7 +83,7 @@ def test_only_post_labels_have_grades_and_both_have_the_same_buildings(sample: P
             assert [b["properties"]["uid"] for b in before] == [b["properties"]["uid"] for b in after]
             assert [b["wkt"] for b in before] == [b["wkt"] for b in after]
             assert all(set(b["properties"]) == {"feature_type", "uid"} for b in before)
-            assert all(b["properties"]["subtype"] in GRADES for b in after)
+            assert all(b["properties"]["subtype"] in SUBTYPES for b in after)
 
 
 def test_polygons_are_sound_and_lie_in_the_image(sample: Path) -> None:
