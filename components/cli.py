@@ -12,7 +12,9 @@ __all__ = ["errors_in_one_line", "read_params", "step_parser"]
 def step_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with --params and --recipe."""
     parser = argparse.ArgumentParser(prog=f"python -m components.{name}", description=description)
-    parser.add_argument("--params", required=True, metavar="FILE", help="params.yaml, or its content as JSON")
+    parser.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="or its content as JSON (default: %(default)s)"
+    )
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/cpu.yaml")
     return parser
 

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from base.errors import InputError
-from components.cluster.job import ClusterParams
 from model.settings import TrainSettings
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 INLINE = "--params"  # what errors call parameters that are given as JSON
-_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+# Of https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ what sizes are written in.
+Size = Annotated[str, Field(pattern=r"^[1-9][0-9]*([KMGT]i?)?$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class ParamsError(InputError):
@@ -31,72 +34,109 @@ class ParamsError(InputError):
 class Section(BaseModel):
     """Base of the sections: strict types, no unknown keys."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class DataParams(Section):
-    """root: the raw data set that `prepare` reads in the DVC graph."""
+    """What the DVC graph starts from."""
 
-    root: str
+    root: str  # the raw data set that `prepare` reads
 
 
 class SampleParams(Section):
-    """The synthetic sample: numbers of scenes, their side in pixels, the seed."""
+    """The synthetic sample."""
 
-    train: int = Field(ge=1)
-    test: int = Field(ge=1)
-    size: int = Field(ge=64)
+    train: Count  # scenes
+    test: Count  # scenes
+    size: int = Field(ge=64)  # pixels of a side
     seed: int = Field(ge=0)
 
 
 class PrepareParams(Section):
-    """validation_share: share of the train and tier3 scenes held back. holdout_disasters: whole events kept out of
-    training and validation, by name. exclude: scenes left out, by name. on_error: whether a bad scene ends the step
-    or is left out. workers: processes, 0 for as many as there are cores.
-    """
+    """How raw scenes are prepared."""
 
-    validation_share: float = Field(ge=0, lt=1)
-    holdout_disasters: list[str]
-    exclude: list[str]
-    on_error: Literal["fail", "skip"]
-    workers: int = Field(ge=0)
+    validation_share: float = Field(ge=0, lt=1)  # of the train and tier3 scenes
+    holdout_disasters: list[str]  # events kept out of training and validation
+    exclude: list[str]  # names of scenes that are left out
+    on_error: Literal["fail", "skip"]  # whether a bad scene ends the step or is left out
+    workers: int = Field(ge=0)  # processes; 0 for as many as there are cores
 
 
 class EvaluateParams(Section):
-    """splits: what is scored. unclassified_as: target class of un-classified buildings, or "ignore".
-
-    per_building: whether all pixels of a predicted building get the grade that its probabilities vote for.
-    pictures: scenes of each kind shown in the report: best, median, worst.
-    """
+    """What is scored, and how."""
 
     splits: list[Literal["train", "validation", "out_of_event", "test", "hold"]] = Field(min_length=1)
-    unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]
-    # YAML reads a bare `off` as false.
+    unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]  # target class of un-classified buildings
+    # Whether all pixels of a predicted building get the grade that its probabilities vote for. YAML reads a bare `off`
+    # as false.
     per_building: Annotated[Literal["off", "vote"], BeforeValidator(lambda value: "off" if value is False else value)]
-    pictures: int = Field(ge=1)
+    pictures: Count  # scenes of each kind shown in the report: best, median, worst
 
 
 class RegisterParams(Section):
-    """name: of the registered model."""
+    """Where models are registered."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1)  # of the registered model
 
 
 class PromoteParams(Section):
-    """The gate: the score needed, and how much worse than production a version may be: over all, in a grade, in a
-    disaster. None: as over all.
-    """
+    """The gate in front of production."""
 
     minimum_score: Share
-    tolerance: Share
-    grade_tolerance: Share | None = None
-    disaster_tolerance: Share | None = None
+    tolerance: Share  # how much worse than production a version may be, over all
+    grade_tolerance: Share | None = None  # in a grade; None: as over all
+    disaster_tolerance: Share | None = None  # in a disaster; None: as over all
 
 
 class TrackingParams(Section):
-    """experiment: name in MLflow."""
+    """Where runs are recorded."""
 
-    experiment: str = Field(min_length=1)
+    experiment: str = Field(min_length=1)  # name in MLflow
+
+
+class Toleration(Section):
+    """A taint of nodes that the pods put up with, as Kubernetes spells it."""
+
+    key: str = Field(min_length=1)
+    operator: Literal["Exists", "Equal"]
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class ClusterParams(Section):
+    """A training job in Kubernetes. Each node of it is a pod with these resources, all of its own."""
+
+    nodes: Count
+    devices_per_node: int = Field(ge=0)  # GPUs, each with a process of its own; 0 trains on CPUs, in one process
+    # Name of the GPUs in Kubernetes; None trains on CPUs, in `devices_per_node` processes.
+    device_resource: str | None = Field(min_length=1)
+    cpu: Count  # cores
+    memory: Size
+    shared_memory: Size  # /dev/shm, which NCCL and the readers of crops use, and which counts as memory
+    scratch: Size  # the node's own disk, for the copy of the data
+    node_selector: dict[str, str]
+    tolerations: list[Toleration]
+    service_account: Name | None  # of the pods
+    environment: dict[Variable, str]  # of the processes
+    secrets: list[Name]  # Kubernetes secrets whose keys become variables
+    restarts: int = Field(ge=0)  # how often pods that were preempted are started again
+    ttl_seconds: int = Field(ge=0)  # how long an ended job is kept
+    deadline_seconds: Count  # time from the start after which the job fails
+    gang_scheduling: bool  # start no pod before there is room for all
+    elastic_min_nodes: Count | None  # go on with as few nodes when some are lost; None needs them all
+
+    @field_validator("elastic_min_nodes")
+    @classmethod
+    def _can_shrink(cls, least: int | None, info: ValidationInfo) -> int | None:
+        nodes = info.data.get("nodes", 0)
+        if least is not None and not 2 <= nodes >= least:
+            raise ValueError(f"expected null, or at least two nodes and no more than there are ({nodes})")
+        return least
+
+    @property
+    def processes_per_node(self) -> int:
+        """Processes of the training on each node."""
+        return max(1, self.devices_per_node)
 
 
 class Params(Section):

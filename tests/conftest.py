@@ -175,7 +175,13 @@ def write_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Path
 
 def prepare_params(**overrides: Any) -> PrepareParams:
     """The section prepare, a quarter of the scenes held back, in one process."""
-    usual = {"validation_share": 0.25, "holdout_disasters": [], "exclude": [], "on_error": "fail", "workers": 1}
+    usual: dict[str, Any] = {
+        "validation_share": 0.25,
+        "holdout_disasters": [],
+        "exclude": [],
+        "on_error": "fail",
+        "workers": 1,
+    }
     return PrepareParams(**usual | overrides)
 
 

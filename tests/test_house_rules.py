@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,49 +13,51 @@ import pytest
 from tests.conftest import ROOT, environment
 
 PACKAGES = ("base", "xbd", "model", "imagery", "components")
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")) + [
-    path for path in [ROOT / "pipeline.py"] if path.exists()
-]
-# The only files that may import these; a folder that does not exist yet harms nobody.
-DOORS = {
-    "kfp": {"pipeline.py", "components/kubeflow/steps.py", "components/kubeflow/client.py"},
-    "kfp_server_api": {"components/kubeflow/client.py"},
-    "kubernetes": {"components/cluster/pytorchjob/api.py"},
-    "mlflow": {
-        "components/tracking/connection.py",
-        "components/tracking/runs.py",
-        "components/tracking/registry.py",
-        "components/tracking/system_metrics.py",
-        "model/pyfunc.py",
-    },
-    "boto3": {"components/storage/s3.py"},
-    "botocore": {"components/storage/s3.py"},
-    "s3transfer": {"components/storage/s3.py"},
-    "huggingface_hub": {"components/storage/hub.py"},
-    "dvc": {"components/storage/dvc.py"},
-    "dvc_objects": {"components/storage/dvc.py"},
-    "pyogrio": {"imagery/read/vectors.py"},
-}
-FORBIDDEN = {
-    "base": {"xbd", "model", "imagery", "components", "pipeline"},
-    "xbd": {"model", "imagery", "components", "pipeline"},
-    "model": {"imagery", "components", "pipeline"},
-    "imagery": {"components", "pipeline"},
-    "components": {"pipeline"},
-}
-STEPS = (
-    "sample",
-    "fetch",
-    "prepare",
-    "train",
-    "evaluate",
-    "register",
-    "promote",
-    "predict",
-    "import_weights",
-    "params",
-    "pytorchjob",
+SOURCES = [*sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")), ROOT / "pipeline.py"]
+# From the ground up. A module imports what is on its own floor below the same name, and what is on a lower floor.
+FLOORS = (
+    ("base",),
+    ("xbd",),
+    ("xbd.importing", "xbd.sample"),
+    ("model", "model.fast"),
+    ("model.train", "model.judge"),
+    ("imagery",),
+    ("imagery.read",),
+    ("imagery.predict",),
+    ("imagery.find",),
+    ("imagery.give",),
+    ("components.params", "components.cli"),
+    ("components.storage", "components.tracking"),
+    ("components.promotion", "components.cluster"),
+    ("components",),
+    ("components.kubeflow",),
+    ("pipeline",),
 )
+# Rooms on one floor that share it.
+TOGETHER = ({"model", "model.fast"}, {"components.params", "components.cli"})
+# The only places that may import these.
+DOORS = {
+    "kfp": ("pipeline.py", "components/kubeflow/"),
+    "kfp_server_api": ("components/kubeflow/client.py",),
+    "kubernetes": ("components/cluster/",),
+    "mlflow": ("components/tracking/", "model/pyfunc.py"),
+    "boto3": ("components/storage/s3.py",),
+    "botocore": ("components/storage/s3.py",),
+    "s3transfer": ("components/storage/s3.py",),
+    "huggingface_hub": ("components/storage/hub.py",),
+    "dvc": ("components/storage/dvc.py",),
+    "dvc_data": ("components/storage/dvc.py",),
+    "dvc_objects": ("components/storage/dvc.py",),
+    "pyogrio": ("imagery/read/vectors.py",),
+}
+# Configuration is data, validated once: what a step does must not depend on the machine but through these.
+READERS_OF_THE_ENVIRONMENT = (
+    "components/tracking/",
+    "components/storage/locations.py",
+    "components/kubeflow/tasks.py",
+    "model/train/distributed.py",
+)
+COMMANDS = sorted(path.stem for path in (ROOT / "components").glob("*.py") if path.stem not in ("__init__", "cli"))
 # Settings of libraries, each with its reason beside it in the code.
 SETTINGS_AT_IMPORT = {
     "os.environ.setdefault",
@@ -68,38 +72,78 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imported_packages(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and top-level package of every import of the file, wherever it stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def module_of(path: Path) -> str:
+    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and module of every import of the file, wherever it stands."""
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: imports are absolute"
-            yield node.lineno, str(node.module).split(".")[0]
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield node.lineno, submodule if submodule in MODULES else str(node.module)
 
 
-@pytest.mark.parametrize("package", DOORS)
-def test_each_system_outside_has_one_door(package: str) -> None:
+def room_of(module: str) -> tuple[int, str]:
+    """Floor and room of a module: those of the longest name that it lies below."""
+    rooms = {room: floor for floor, names in enumerate(FLOORS) for room in names}
+    room = max((room for room in rooms if f"{module}.".startswith(f"{room}.")), key=len)
+    return rooms[room], room
+
+
+def may_import(module: str, other: str) -> bool:
+    (floor, room), (other_floor, other_room) = room_of(module), room_of(other)
+    return other_floor < floor or room == other_room or {room, other_room} in TOGETHER
+
+
+def test_imports_point_downward() -> None:
+    upward = [
+        f"{name_of(path)}:{line} imports {imported}"
+        for module, path in MODULES.items()
+        for line, imported in imports_of(path)
+        if imported in MODULES and not may_import(module, imported)
+    ]
+    assert upward == []
+
+
+def test_no_imports_go_round_in_a_circle() -> None:
+    graph = {
+        module: {imported for _, imported in imports_of(path) if imported in MODULES} - {module}
+        for module, path in MODULES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_each_system_outside_has_one_door() -> None:
     strangers = [
-        f"{name_of(path)}:{line}"
+        f"{name_of(path)}:{line} imports {imported}"
         for path in SOURCES
-        if name_of(path) not in DOORS[package]
-        for line, imported in imported_packages(path)
-        if imported == package
+        for line, imported in imports_of(path)
+        for package, doors in DOORS.items()
+        if imported.partition(".")[0] == package and not name_of(path).startswith(doors)
     ]
     assert strangers == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_point_one_way(package: str) -> None:
-    upwards = [
-        f"{name_of(path)}:{line} imports {imported}"
-        for path in SOURCES
-        if name_of(path).startswith(f"{package}/")
-        for line, imported in imported_packages(path)
-        if imported in FORBIDDEN[package]
-    ]
-    assert upwards == []
+def test_no_folder_is_a_heap() -> None:
+    folders = {path.parent for path in SOURCES}
+    sizes = {name_of(folder): len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > 14} == {}
 
 
 HELP = """
@@ -116,68 +160,70 @@ print(*sorted({"torch", "mlflow", "pandas", "matplotlib", "dvc", "kfp"} & set(sy
 """
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_help_answers_without_a_heavy_library(step: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HELP, step]
-    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "launch"])  # launch is torchrun's own
+def test_help_answers_without_a_heavy_library(command: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", HELP, command], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == []
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_every_step_is_a_module_that_runs(step: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", f"components.{step}", "--help"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_a_module_that_runs(command: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", f"components.{command}", "--help"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert f"usage: python -m components.{step}" in result.stdout
+    assert result.stdout.startswith("usage: ")
+    assert command == "launch" or f"python -m components.{command}" in result.stdout
 
 
 @pytest.mark.slow
 def test_importing_everything_prints_nothing_and_writes_nothing(tmp_path: Path) -> None:
-    modules = [name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in SOURCES]
-    command = [sys.executable, "-c", "\n".join(f"import {module}" for module in modules)]
-    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    program = "\n".join(f"import {module}" for module in MODULES if not module.endswith(".__main__"))
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nothing_runs_at_import_but_settings_of_libraries(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    calls = [
-        ast.unparse(node.value.func)
-        for node in tree.body
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    ]
-    assert set(calls) <= SETTINGS_AT_IMPORT
-    for node in tree.body:
-        if isinstance(node, ast.If):
-            assert ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"), f"line {node.lineno}"
-        assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try), f"line {node.lineno}"
+def _called(node: ast.stmt) -> str:
+    """The function that a statement calls without keeping the result; empty where it does not."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return ast.unparse(node.value.func)
+    return ""
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_every_file_opens_with_what_it_is(path: Path) -> None:
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert docstring
-    assert len(docstring.splitlines()[0]) > 20
+def test_nothing_runs_at_import_but_settings_of_libraries() -> None:
+    found = []
+    for path in SOURCES:
+        for node in tree_of(path).body:
+            what = _called(node)
+            if isinstance(node, ast.If) and ast.unparse(node.test) not in ("TYPE_CHECKING", "__name__ == '__main__'"):
+                what = "if"
+            elif isinstance(node, ast.For | ast.While | ast.With | ast.Try):
+                what = type(node).__name__
+            if what and what not in SETTINGS_AT_IMPORT:
+                found.append(f"{name_of(path)}:{node.lineno}: {what}")
+    assert found == []
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_function_but_the_doors_reads_the_environment(path: Path) -> None:
-    """Configuration is data, validated once; what a step does must not depend on the machine."""
-    if name_of(path) in (
-        "components/tracking/connection.py",
-        "components/storage/locations.py",
-        "components/kubeflow/tasks.py",
-        "model/train/distributed.py",
-    ):
-        return
-    reads = [
-        node.lineno
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+def test_every_file_opens_with_what_it_is() -> None:
+    opening = {name_of(path): (ast.get_docstring(tree_of(path)) or "").partition("\n")[0] for path in SOURCES}
+    assert [name for name, line in opening.items() if len(line) <= 20] == []
+
+
+def test_no_function_but_the_doors_reads_the_environment() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        if not name_of(path).startswith(READERS_OF_THE_ENVIRONMENT)
+        for node in ast.walk(tree_of(path))
         if (isinstance(node, ast.Call) and ast.unparse(node.func) in ("os.getenv", "os.environ.get"))
         or (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ")
     ]
-    assert reads == []
+    assert found == []

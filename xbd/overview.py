@@ -1,5 +1,9 @@
-"""What a prepared data set holds, for people: a table by split and disaster, and a picture of some scenes."""
+"""What a prepared data set holds, for people: a table by split and disaster, and a picture of some scenes.
 
+python -m xbd.overview DIR [--picture FILE]
+"""
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +15,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from base.errors import errors_in_one_line
 from base.grades import KEYS, LEGEND
-from xbd.scenes import MASK, POST, PRE, SKIPPED, SPLITS, SceneRecord, open_scene
+from xbd.scenes import MASK, POST, PRE, SKIPPED, SPLITS, SceneRecord, open_scene, read_index
 
 Image = npt.NDArray[np.uint8]
 
@@ -100,3 +105,24 @@ def _thumbnail(image: Image) -> Image:
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints what a prepared data set holds, and draws some of its scenes."""
+    parser = argparse.ArgumentParser(prog="python -m xbd.overview", description=main.__doc__)
+    parser.add_argument("root", type=Path, metavar="DIR", help="prepared scenes")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw scenes with their masks to this PNG")
+    parser.add_argument("--count", type=int, default=6, metavar="N", help="scenes in the picture (default: 6)")
+    arguments = parser.parse_args(argv)
+    if arguments.count < 1:
+        parser.error(f"--count: found {arguments.count}, expected at least 1")
+    with errors_in_one_line():
+        records = read_index(arguments.root, (*SPLITS, SKIPPED))
+        print(table(records))
+        if arguments.picture is not None:
+            draw_scenes(arguments.root, records, arguments.picture, arguments.count)
+            print(f"picture: {arguments.picture}")
+
+
+if __name__ == "__main__":
+    main()

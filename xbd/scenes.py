@@ -4,7 +4,6 @@ A prepared scene is one plain `.npy` array, read by memory map: of all formats t
 (about 1 ms for a 512x512 crop of both images against 113 ms for decoding two PNGs) at 1.9 times the size.
 """
 
-import argparse
 import csv
 import hashlib
 from collections import Counter
@@ -16,7 +15,7 @@ from tokenize import TokenError
 import numpy as np
 import numpy.typing as npt
 
-from base.errors import InputError, errors_in_one_line
+from base.errors import InputError
 from base.files import new_file
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
@@ -184,26 +183,3 @@ def describe(records: Sequence[SceneRecord]) -> str:
 def scene_path(root: Path, scene: str) -> Path:
     """Where the array of a prepared scene lies."""
     return root / SCENES / f"{scene}.npy"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Prints what a prepared data set holds, and draws some of its scenes."""
-    parser = argparse.ArgumentParser(prog="python -m xbd.scenes", description=main.__doc__)
-    parser.add_argument("root", type=Path, metavar="DIR", help="prepared scenes")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw scenes with their masks to this PNG")
-    parser.add_argument("--count", type=int, default=6, metavar="N", help="scenes in the picture (default: 6)")
-    arguments = parser.parse_args(argv)
-    if arguments.count < 1:
-        parser.error(f"--count: found {arguments.count}, expected at least 1")
-    with errors_in_one_line():
-        records = read_index(arguments.root, (*SPLITS, SKIPPED))
-        from xbd.overview import draw_scenes, table
-
-        print(table(records))
-        if arguments.picture is not None:
-            draw_scenes(arguments.root, records, arguments.picture, arguments.count)
-            print(f"picture: {arguments.picture}")
-
-
-if __name__ == "__main__":
-    main()

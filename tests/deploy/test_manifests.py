@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.cluster.job import ClusterParams, TrainJob
+from components.cluster.job import TrainJob
 from components.cluster.pytorchjob.manifest import manifest
-from components.params import load_params
+from components.params import ClusterParams, load_params
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.conftest import ROOT
 

@@ -8,7 +8,8 @@ import hashlib
 import json
 from typing import Any
 
-from components.cluster.job import ClusterParams, TrainJob
+from components.cluster.job import TrainJob
+from components.params import ClusterParams
 
 API_VERSION, KIND = "kubeflow.org/v1", "PyTorchJob"
 CONTAINER = "pytorch"  # the operator looks for this name

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.cluster.job import ClusterParams, JobError, PodReference, TrainJob
+from components.cluster.job import JobError, PodReference, TrainJob
 from components.cluster.pytorchjob.launcher import main, manifest, train_arguments
-from components.params import load_params
+from components.params import ClusterParams, load_params
 from tests.conftest import ROOT, assert_one_line, exit_line, run_step, succeed, write_params
 
 CRD = ROOT / "tests" / "crd" / "kubeflow.org_pytorchjobs_v1.9.4.yaml"
