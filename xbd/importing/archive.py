@@ -5,19 +5,17 @@ download costs a minute and no disk. What is unpacked then moves into the raw da
 without complaint.
 """
 
-import argparse
 import filecmp
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from base.errors import errors_in_one_line, errors_name
+from base.errors import errors_name
 from xbd.importing.extraction import ArchiveError, layout_path, read_members
 from xbd.importing.staging import gather, holds, link_or_copy, only_run, state_folder, write_whole
 from xbd.scenes import SOURCES
@@ -80,35 +78,6 @@ def import_archives(sources: Sequence[Path], out: Path, *, verify: bool, tell: C
         done = [_import_archive(archive, sha1, out, state, tell) for archive, sha1 in hashes.items()]
         done += [_import_folder(folder, out, state) for folder in folders]
     return done
-
-
-def describe_imported(imported: Sequence[Imported]) -> str:
-    """A table of the sources: how far they were verified, files of the layout, files that were skipped."""
-    from xbd.importing.inventory import table
-
-    rows = [[one.name, one.check, str(len(one.files)), str(one.skipped)] for one in imported]
-    return table([["source", "SHA-1", "files", "skipped"], *rows])
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the import."""
-    parser = argparse.ArgumentParser(prog="python -m xbd.importing.archive", description=__doc__)
-    meaning = "archives, a folder with archives, or a folder with train/, tier3/, test/ or hold/ in it"
-    parser.add_argument("--archives", type=Path, nargs="+", required=True, metavar="PATH", help=meaning)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw data, such as data/xbd")
-    parser.add_argument("--no-verify", action="store_true", help="accept archives that are not the published ones")
-    arguments = parser.parse_args(argv)
-    with errors_in_one_line():
-        from xbd.importing.inventory import describe_inventory, take_inventory
-
-        imported = import_archives(
-            arguments.archives,
-            arguments.out,
-            verify=not arguments.no_verify,
-            tell=lambda line: print(line, file=sys.stderr),
-        )
-        print(describe_imported(imported), describe_inventory(take_inventory(arguments.out)), sep="\n\n")
-        print(f"\nNext:\n  dvc add {arguments.out}\n  dvc push\n  in params.yaml, data.root: {arguments.out}")
 
 
 def _find(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -229,7 +198,3 @@ def _read_records(state: Path) -> list[Imported]:
 
 def _bar(title: str, total: int) -> tqdm:  # type: ignore[type-arg]
     return tqdm(desc=title, total=total, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from base.errors import InputError
 from base.grades import SUBTYPES
+from base.tables import aligned
 from xbd.importing.extraction import layout_path
 from xbd.labels import read_buildings
 from xbd.scenes import SOURCES
@@ -59,19 +60,11 @@ def take_inventory(root: Path) -> list[SplitInventory]:
 
 def describe_inventory(inventory: Sequence[SplitInventory]) -> str:
     """The inventory as a table, the disasters, and a warning for everything that is not as published."""
-    lines = [
-        table(
-            [
-                ["split", "pairs", *SUBTYPES],
-                *([s.split, str(s.pairs), *map(str, s.buildings.values())] for s in inventory),
-                [
-                    "all",
-                    str(sum(s.pairs for s in inventory)),
-                    *(str(sum(s.buildings[grade] for s in inventory)) for grade in SUBTYPES),
-                ],
-            ]
-        )
-    ]
+    rows = [["split", "pairs", *SUBTYPES]]
+    rows += [[s.split, str(s.pairs), *map(str, s.buildings.values())] for s in inventory]
+    sums = (sum(s.buildings[subtype] for s in inventory) for subtype in SUBTYPES)
+    rows += [["all", str(sum(s.pairs for s in inventory)), *map(str, sums)]]
+    lines = [aligned(rows)]
     lines += [f"{s.split}: {len(s.disasters)} disasters: {', '.join(s.disasters)}" for s in inventory]
     for split in inventory:
         if split.pairs != PUBLISHED_PAIRS[split.split]:
@@ -83,17 +76,6 @@ def describe_inventory(inventory: Sequence[SplitInventory]) -> str:
             lines.append(f"warning: {split.split}: {what}: {len(names)} ({', '.join(names[:NAMED])}{rest})")
         lines += [f"warning: {error}" for error in split.unreadable]
     return "\n".join(lines)
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, the first to the left, the others, numbers and short words, to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    )
 
 
 def _names(split: Path, kind: str) -> set[str]:

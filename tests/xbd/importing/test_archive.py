@@ -28,7 +28,8 @@ from tests.conftest import (
     write_scene,
 )
 from xbd.importing import archive
-from xbd.importing.archive import OFFICIAL_SHA1, import_archives, main
+from xbd.importing.__main__ import main
+from xbd.importing.archive import OFFICIAL_SHA1, import_archives
 from xbd.importing.extraction import ArchiveError
 from xbd.scenes import SOURCES, find_raw_scenes
 
@@ -49,8 +50,8 @@ def sha1(path: Path) -> str:
 
 
 def run(*arguments: str | Path, cwd: Path, **options: object) -> subprocess.CompletedProcess[str]:
-    """`python -m xbd.importing.archive` in a process of its own."""
-    command = [sys.executable, "-m", "xbd.importing.archive", *map(str, arguments)]
+    """`python -m xbd.importing` in a process of its own."""
+    command = [sys.executable, "-m", "xbd.importing", *map(str, arguments)]
     known = {"env": environment(), "capture_output": True, "text": True, "timeout": 120}
     return subprocess.run(command, cwd=cwd, **(known | options))  # type: ignore[call-overload, no-any-return]
 
@@ -460,12 +461,12 @@ def test_git_sees_nothing_of_what_the_import_remembers(whole: Path, tmp_path: Pa
 
 def test_help_answers_without_a_heavy_library(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom xbd.importing.archive import main\ntry:\n    main(['--help'])\nexcept SystemExit as end:\n"
+        "import sys\nfrom xbd.importing.__main__ import main\ntry:\n    main(['--help'])\nexcept SystemExit as end:\n"
         "    assert not end.code\nprint(*{'torch', 'mlflow', 'albumentations', 'pandas', 'dvc'} & set(sys.modules))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert "usage: python -m xbd.importing.archive" in result.stdout
+    assert "usage: python -m xbd.importing [" in result.stdout
     assert result.stdout.splitlines()[-1] == ""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import GRADE_NAMES, Rectangle, feature, write_label, write_scene
 from xbd.importing import inventory
-from xbd.importing.inventory import describe_inventory, table, take_inventory
+from xbd.importing.inventory import describe_inventory, take_inventory
 from xbd.scenes import SOURCES
 
 FLOOD = "tiny-flood_00000001"
@@ -106,10 +106,6 @@ def test_the_published_numbers_of_pairs_sum_up_to_those_of_the_data_set() -> Non
     assert tuple(inventory.PUBLISHED_PAIRS) == SOURCES
     assert inventory.PUBLISHED_PAIRS["train"] + inventory.PUBLISHED_PAIRS["tier3"] == 9168
     assert sum(inventory.PUBLISHED_PAIRS.values()) == 11034
-
-
-def test_columns_are_aligned() -> None:
-    assert table([["a", "bb"], ["ccc", "1"]]) == "a    bb\nccc   1"
 
 
 def test_real_labels_are_counted_as_their_subtypes_stand_in_the_files(xbd_sample: Path) -> None:
