@@ -1,4 +1,4 @@
-# `make demo` and `make test` work from nothing but Python 3.11, git and make.
+# `make demo` and `make test` work from nothing but Python 3.11 (3.11.4 or newer), git and make.
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
@@ -14,7 +14,9 @@ help: ## show this help
 
 install: .venv/installed ## create .venv with the locked packages
 
+# First, one line where this Python is too old.
 .venv/installed: requirements.txt
+	@$(PYTHON) -m base.errors
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps -r requirements.txt

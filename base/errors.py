@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# The first whose tarfile has filters (PEP 706); pyproject.toml requires the same.
+OLDEST_PYTHON = (3, 11, 4)
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message names the thing, the finding, the expectation, the remedy."""
@@ -18,12 +21,23 @@ class Preempted(Exception):
     """A step was asked to stop, and has kept what the same command needs to go on."""
 
 
+def require_python() -> None:
+    """Raises InputError where this Python is older than the project can do with."""
+    if sys.version_info < OLDEST_PYTHON:
+        found, oldest = (".".join(map(str, version[:3])) for version in (sys.version_info, OLDEST_PYTHON))
+        raise InputError(
+            f"{sys.executable}: found Python {found}, expected {oldest} or newer. Install a newer Python 3.11, remove "
+            ".venv, and run `make install PYTHON=PATH`, with the path of the new one."
+        )
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turns what the user can mend into one line on stderr and exit code 1, or that of the error; our bugs keep their
-    traceback.
+    traceback. Every command line runs in it, so that each of them begins with `require_python`.
     """
     try:
+        require_python()
         yield
     except InputError as error:
         line = f"{type(error).__name__}: {error}"
@@ -46,3 +60,8 @@ def errors_name(path: Path) -> Iterator[None]:
         if error.filename is None:
             error.filename = str(path)
         raise
+
+
+if __name__ == "__main__":
+    with errors_in_one_line():
+        pass
