@@ -16,8 +16,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from base.errors import errors_name
+from base.files import write_file
 from xbd.importing.extraction import ArchiveError, layout_path, read_members
-from xbd.importing.staging import gather, holds, link_or_copy, only_run, state_folder, write_whole
+from xbd.importing.staging import gather, holds, link_or_copy, only_run, state_folder
 from xbd.scenes import SOURCES
 
 # Source: the download page of xview2.org.
@@ -138,7 +139,7 @@ def _import_archive(archive: Path, sha1: str, out: Path, state: Path, tell: Call
             return one
     found, files, skipped, folder = archive.stat(), dict[str, int](), 0, state / sha1
     with gather(folder, out), _bar(archive.name, found.st_size) as bar:
-        for member in read_members(archive, verified=sha1 in OFFICIAL_SHA1.values()):
+        for member in read_members(archive, folder, verified=sha1 in OFFICIAL_SHA1.values()):
             bar.update(member.position - bar.n)
             if member.path is None:
                 skipped += 1
@@ -149,14 +150,14 @@ def _import_archive(archive: Path, sha1: str, out: Path, state: Path, tell: Call
             if (out / member.path).exists():
                 raise _conflict(archive, out / member.path)
             if not holds(folder / member.path, member.content):  # what a killed run left is as good as new
-                write_whole(folder / member.path, member.content, state)
+                write_file(folder / member.path, member.content)
         if not files:
             raise ArchiveError(
                 f"{archive}: holds no file such as train/images/<disaster>_<8 digits>_pre_disaster.png. Take the "
                 "archives of the challenge, which have PNG images, from xview2.org."
             )
     imported = Imported(archive.name, sha1, found.st_size, found.st_mtime_ns, skipped, files)
-    write_whole(state / f"{sha1}.json", json.dumps(asdict(imported)).encode(), state)
+    write_file(state / f"{sha1}.json", json.dumps(asdict(imported)))
     return imported
 
 

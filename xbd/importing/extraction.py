@@ -57,11 +57,12 @@ def layout_path(name: str) -> str | None:
     return match[0] if match else None
 
 
-def read_members(archive: Path, *, verified: bool) -> Iterator[Member]:
+def read_members(archive: Path, folder: Path, *, verified: bool) -> Iterator[Member]:
     """The regular files of a tar archive, plain or gzipped, in its order.
 
-    verified: the archive's hash is known to be good. If it is not, the archive must also end as archives do, and the
-    checksum at the end of a gzip file is checked.
+    folder: where the caller puts the files; what would lead out of it is refused. verified: the archive's hash is
+    known to be good. If it is not, the archive must also end as archives do, and the checksum at the end of a gzip file
+    is checked.
     Raises ArchiveError for damage, for paths that lead elsewhere, links, devices and the like, a file that stands
     twice, and sizes beyond the limits above; OSError, with the archive's name, where it cannot be read.
     """
@@ -74,50 +75,43 @@ def read_members(archive: Path, *, verified: bool) -> Iterator[Member]:
             # checksum, and would read headers of any size.
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 seen: set[str] = set()
-                for number, member in enumerate(tar, start=1):
-                    _check(member)
+                for number, found in enumerate(tar, start=1):
                     if number > MAX_MEMBERS:
-                        raise _MemberError(member, f"is beyond the limit of {MAX_MEMBERS} members")
-                    path = layout_path(member.name)
-                    if path in seen:
-                        raise _MemberError(member, "stands in it twice, expected once")
+                        raise tarfile.FilterError(f"{found.name!r} is beyond the limit of {MAX_MEMBERS} members")
+                    member = _filter(found, folder)
                     if member.isdir():
                         continue
+                    path = layout_path(member.name)
+                    if path in seen:
+                        raise tarfile.FilterError(f"{found.name!r} stands in it twice, expected once")
                     if path is not None:
                         seen.add(path)
                     opened = tar.extractfile(member) if path is not None else None
                     yield Member(path, opened.read() if opened else b"", file.tell())
             if not verified:
                 stream.check_end()
-        except _MemberError as error:
+        except tarfile.FilterError as error:
             raise ArchiveError(f"{archive}: member {error}. {remedy}") from error
         # The last two are what tarfile lets through of headers that make no sense, such as a long chain of long names.
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
             raise ArchiveError(f"{archive}: is truncated, damaged, or no tar archive ({error}). {remedy}") from error
 
 
-def _check(member: tarfile.TarInfo) -> None:
-    """Raises _MemberError for all that no xBD archive has.
+def _filter(member: tarfile.TarInfo, folder: Path) -> tarfile.TarInfo:
+    """What Python's filter "data" (PEP 706) makes of a member: an absolute name becomes one below the folder.
 
-    Not by tarfile's own filters: Python has them from 3.11.4, and they mend some of what is refused here.
+    Raises FilterError, whose text starts with the member's name in quotes, and so on one line, for what that filter
+    refuses, and for links within the folder and sizes beyond the limit, which it lets pass.
     """
-    if "\0" in member.name:
-        raise _MemberError(member, "has a NUL in its name, which no file can have")
-    if member.name.startswith("/") or ".." in member.name.split("/"):
-        raise _MemberError(member, "has a path that leads elsewhere, expected one below the archive's folder")
+    try:
+        filtered = tarfile.data_filter(member, str(folder))
+    except (OSError, ValueError) as error:  # Python 3.11.13 and newer look it up on the disk
+        raise tarfile.FilterError(f"{member.name!r} has a name that no file can have ({error})") from error
     if member.issym() or member.islnk():
-        raise _MemberError(member, "is a link, expected files and folders")
-    if not (member.isfile() or member.isdir()):
-        raise _MemberError(member, "is a device or a pipe, expected files and folders")
+        raise tarfile.FilterError(f"{member.name!r} is a link, expected files and folders")
     if not 0 <= member.size <= MAX_MEMBER:
-        raise _MemberError(member, f"claims {member.size} bytes, expected at most {MAX_MEMBER}")
-
-
-class _MemberError(Exception):
-    """A member that is refused; the text starts with its name, in quotes and so on one line, whatever it holds."""
-
-    def __init__(self, member: tarfile.TarInfo, finding: str) -> None:
-        super().__init__(f"{member.name!r} {finding}")
+        raise tarfile.FilterError(f"{member.name!r} claims {member.size} bytes, expected at most {MAX_MEMBER}")
+    return filtered
 
 
 class _Forward(io.RawIOBase):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from base.errors import InputError, errors_name
+from base.files import write_file
 
 
 class StagingError(InputError):
@@ -42,11 +43,12 @@ def only_run(out: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StagingError(f"{out}: another import into it is running. Wait for its end.") from error
-        write_whole(state / ".gitignore", b"*\n", state)
+        write_file(state / ".gitignore", "*\n")
         yield state
         for leftover in state.glob("*/"):
             shutil.rmtree(leftover)
-        (state / "partial").unlink(missing_ok=True)
+        for leftover in state.glob(".*.partial"):
+            leftover.unlink()
 
 
 @contextmanager
@@ -68,8 +70,11 @@ def gather(folder: Path, out: Path) -> Iterator[None]:
 
 
 def _move(source: Path, target: Path) -> None:
-    """A folder moves by one rename where there is none yet, so that a whole split appears at once."""
-    for child in sorted(source.iterdir()):
+    """A folder moves by one rename where there is none yet, so that a whole split appears at once.
+
+    Hidden files are half ones, which a killed run has left.
+    """
+    for child in sorted(source.glob("[!.]*")):
         if child.is_dir() and (target / child.name).is_dir():
             _move(child, target / child.name)
         else:
@@ -79,15 +84,6 @@ def _move(source: Path, target: Path) -> None:
 def holds(path: Path, content: bytes) -> bool:
     """Whether a file is there with exactly this content."""
     return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
-
-
-def write_whole(path: Path, content: bytes, state: Path) -> None:
-    """Writes a file that appears whole or not at all, by way of a file in the hidden folder; makes its folder."""
-    partial = state / "partial"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with errors_name(path):
-        partial.write_bytes(content)
-    partial.replace(path)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -50,7 +50,7 @@ def pack(*entries: Entry) -> bytes:
 
 def read(path: Path, content: bytes, *, verified: bool = False) -> dict[str | None, bytes]:
     path.write_bytes(content)
-    return {member.path: member.content for member in read_members(path, verified=verified)}
+    return {member.path: member.content for member in read_members(path, path.parent / "out", verified=verified)}
 
 
 def refusal(path: Path, content: bytes, *, verified: bool = False) -> str:
@@ -115,7 +115,7 @@ def test_members_come_out_whole_in_the_order_of_the_archive(packing: type[bytes]
     ]
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(packing(pack(*entries)))
-    members = list(read_members(archive, verified=False))
+    members = list(read_members(archive, tmp_path / "out", verified=False))
     assert [member.path for member in members] == [IMAGE, None, LABEL, TARGET]
     assert [member.content for member in members] == [b"\x89PNG" * 1000, b"", b"", b"t" * 512]
     assert all(0 < member.position <= archive.stat().st_size for member in members)
@@ -132,27 +132,22 @@ def test_several_gzip_streams_in_a_row_are_one_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "finding"),
     [
-        (Entry("../evil.png"), "leads elsewhere"),
-        (Entry("train/images/../../../evil.png"), "leads elsewhere"),
-        (Entry("train/images/../../inside.png"), "leads elsewhere"),
-        (Entry("x/../" + IMAGE), "leads elsewhere"),
-        (Entry("/etc/evil"), "leads elsewhere"),
-        (Entry("/" + IMAGE), "leads elsewhere"),
-        (Entry("../outside", kind=tarfile.DIRTYPE), "leads elsewhere"),
-        (Entry("/abs", kind=tarfile.DIRTYPE), "leads elsewhere"),
+        (Entry("../evil.png"), "outside the destination"),
+        (Entry("train/images/../../../evil.png"), "outside the destination"),
+        (Entry("two\nlines/../../x"), "outside the destination"),
+        (Entry("../outside", kind=tarfile.DIRTYPE), "outside the destination"),
         (Entry(IMAGE, kind=tarfile.SYMTYPE, link="/etc/passwd"), "is a link"),
-        (Entry(IMAGE, kind=tarfile.SYMTYPE, link="../../../../etc/passwd"), "is a link"),
+        (Entry(IMAGE, kind=tarfile.SYMTYPE, link="../../../../etc/passwd"), "outside the destination"),
         (Entry(IMAGE, kind=tarfile.SYMTYPE, link="other.png"), "is a link"),
         (Entry("train", kind=tarfile.SYMTYPE, link="."), "is a link"),
         (Entry(IMAGE, kind=tarfile.LNKTYPE, link=LABEL), "is a link"),
         (Entry(IMAGE, kind=tarfile.LNKTYPE, link="/etc/passwd"), "is a link"),
-        (Entry(IMAGE, kind=tarfile.CHRTYPE), "is a device or a pipe"),
-        (Entry("README", kind=tarfile.BLKTYPE), "is a device or a pipe"),
-        (Entry(IMAGE, kind=tarfile.FIFOTYPE), "is a device or a pipe"),
+        (Entry(IMAGE, kind=tarfile.CHRTYPE), "is a special file"),
+        (Entry("README", kind=tarfile.BLKTYPE), "is a special file"),
+        (Entry(IMAGE, kind=tarfile.FIFOTYPE), "is a special file"),
         (Entry(IMAGE, size=10**15), "claims 1000000000000000 bytes"),
         (Entry("README", size=64 * 2**20 + 1), "claims 67108865 bytes"),
         (Entry(IMAGE, size=-512), "claims -512 bytes"),
-        (Entry("two\nlines/../x"), "leads elsewhere"),
     ],
 )
 @pytest.mark.parametrize("verified", [False, True])
@@ -162,6 +157,28 @@ def test_members_that_no_archive_of_xbd_has_are_refused(
     message = refusal(tmp_path / "evil.tar.gz", gzip.compress(pack(Entry(LABEL), entry)), verified=verified)
     assert message.startswith(f"{tmp_path / 'evil.tar.gz'}: member {entry.name!r} ")
     assert finding in message
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("/etc/evil", None),
+        ("/" + IMAGE, IMAGE),
+        ("//" + IMAGE, IMAGE),
+        ("x/../" + IMAGE, None),
+        ("train/images/../../inside.png", None),
+        ("two\nlines/../x", None),
+    ],
+)
+def test_absolute_names_lie_below_the_folder_and_detours_are_not_of_the_layout(
+    name: str, path: str | None, tmp_path: Path
+) -> None:
+    assert read(tmp_path / "a.tar", pack(Entry(name))) == {path: b"content" if path else b""}
+
+
+def test_a_name_longer_than_any_path_is_refused_or_not_of_the_layout(tmp_path: Path) -> None:
+    """Pythons from 3.11.13 on look the path up on the disk, which fails; those before take the name as it is."""
+    assert members(tmp_path / "a.tar", pack(Entry("long/" * 1000 + "x"))) in (None, [(None, b"")])
 
 
 def test_a_file_that_stands_twice_is_refused_also_under_another_leading_folder(tmp_path: Path) -> None:
@@ -203,7 +220,10 @@ def test_an_endless_chain_of_long_names_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("header", "finding"),
-    [({"GNU.sparse.map": "1,x"}, "is truncated, damaged"), ({"path": "train\0images"}, "has a NUL in its name")],
+    [
+        ({"GNU.sparse.map": "1,x"}, "is truncated, damaged"),
+        ({"path": "train\0images"}, "has a name that no file can have"),
+    ],
 )
 def test_headers_that_no_system_could_follow_are_refused(header: dict[str, str], finding: str, tmp_path: Path) -> None:
     packed = io.BytesIO()
@@ -223,7 +243,7 @@ def members(path: Path, content: bytes) -> list[tuple[str | None, bytes]] | None
     """What an unverified archive holds, None where it is refused; any other error is the test's."""
     path.write_bytes(content)
     try:
-        return [(member.path, member.content) for member in read_members(path, verified=False)]
+        return [(member.path, member.content) for member in read_members(path, path.parent / "out", verified=False)]
     except ArchiveError as error:
         assert str(path) in str(error)
         return None
@@ -288,7 +308,7 @@ def test_an_archive_on_a_failing_disk_is_named(tmp_path: Path) -> None:
     """A process's memory at address 0 fails in read(), as a bad sector does, with an error that has no name."""
     (tmp_path / "a.tar").symlink_to("/proc/self/mem")
     with pytest.raises(OSError, match="Input/output error") as caught:
-        list(read_members(tmp_path / "a.tar", verified=False))
+        list(read_members(tmp_path / "a.tar", tmp_path / "out", verified=False))
     assert caught.value.filename == str(tmp_path / "a.tar")
 
 
@@ -304,7 +324,7 @@ def test_large_members_are_equal_to_what_was_packed(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    found: list[Member] = list(read_members(archive, verified=False))
+    found: list[Member] = list(read_members(archive, tmp_path / "out", verified=False))
     assert {str(one.path): hashlib.sha256(one.content).digest() for one in found} == {
         name: hashlib.sha256(content).digest() for name, content in contents.items()
     }
