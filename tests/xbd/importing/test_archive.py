@@ -237,6 +237,16 @@ def test_a_killed_import_goes_on_to_the_same_tree(
         assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "written again"
 
 
+def test_half_a_file_never_comes_into_the_raw_data(raw: Path, whole: Path, out: Path) -> None:
+    """A run was killed within a file that came into the raw data another way before the next run."""
+    shutil.copytree(raw / "train", out / "train")
+    half = out.parent / ".xbd.import" / sha1(whole) / FLOOD
+    half.parent.mkdir(parents=True)
+    half.with_name(f".{half.name}.partial").write_bytes(b"half")
+    silent(whole, out=out)
+    assert tree(out) == tree(raw)
+
+
 def test_an_archive_that_is_there_is_skipped_without_being_read(whole: Path, raw: Path, tmp_path: Path) -> None:
     path = tmp_path / "tiny.tar.gz"
     shutil.copy2(whole, path)
