@@ -42,6 +42,17 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """What the map is to show besides. footprints: vector file of buildings to grade, instead of those found. areas:
+    vector file of areas to sum up by, instead of squares of `cell` metres.
+    """
+
+    footprints: Path | None = None
+    areas: Path | None = None
+    cell: float = 500.0
+
+
+@dataclass(frozen=True)
 class Windows:
     """How a scene is taken apart. tile, overlap: pixels, multiples of 32; batch: tiles that are predicted at once;
     workers: threads that read ahead. Raises SettingsError.

@@ -26,6 +26,7 @@ FLOORS = (
     ("imagery.predict",),
     ("imagery.find",),
     ("imagery.give",),
+    ("imagery.mapping",),
     ("components.params", "components.cli"),
     ("components.storage", "components.tracking"),
     ("components.promotion", "components.cluster"),

@@ -26,10 +26,10 @@ from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table, tabulate
 from imagery.read.grid import WGS84
 from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
+from imagery.settings import Wishes
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
-CELL = 500.0  # metres
 
 
 class OutputError(InputError):
@@ -38,7 +38,7 @@ class OutputError(InputError):
 
 def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
-    cell: float = CELL,
+    cell: float = Wishes.cell,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
 

@@ -90,3 +90,22 @@ def test_either_a_pair_or_a_folder_is_needed(arguments: list[str], capsys: pytes
         predict_step.main(["--model", "m", "--out", "o", *arguments])
     assert caught.value.code == 2
     assert "give either --pre and --post, or --images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--footprints", "a.geojson"], ["--areas", "a.gpkg"], ["--cell", "100"], ["--range", "0", "9"],
+        ["--percentiles", "1", "99"], ["--align", "off"], ["--tile", "512"], ["--overlap", "64"], ["--batch", "2"],
+        ["--workers", "0"], ["--resample-to", "0.5"], ["--resume"],
+    ],
+    ids=lambda option: option[0],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["pair", "folder"])
+def test_an_option_of_geotiffs_is_refused_by_name_with_other_images(
+    kind: str, option: list[str], raw: Path, tmp_path: Path
+) -> None:
+    images = pair(raw) if kind == "pair" else ["--images", str(raw / "test" / "images")]
+    line = exit_line(predict_step.main, "--model", tmp_path / "no", *images, "--out", tmp_path / "out", *option)
+    assert line == f"PredictError: {option[0]}: is for GeoTIFFs, found other images. Leave it out."
+    assert not (tmp_path / "out").exists()

@@ -212,3 +212,18 @@ def test_given_footprints_are_graded_and_keep_what_they_say(
     assert set(found["use"]) == {"school"}
     assert found["grade"][:3].between(1, 4).all()
     assert found["grade"].isna()[3]  # outside of the scene
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--areas", "a.gpkg", "--cell", "100"), "--cell: is not used with --areas"),
+        (("--range", "0", "9", "--percentiles", "1", "99"), "--percentiles: is not used with --range"),
+    ],
+)
+def test_an_option_that_another_makes_useless_is_refused(
+    options: tuple[str, ...], named: str, network: Path, images: list[Path], tmp_path: Path
+) -> None:
+    given = ("--model", network, "--pre", images[0], "--post", images[1], "--out", tmp_path / "out")
+    assert named in exit_line(predict.main, *given, *options)
+    assert not (tmp_path / "out").exists()
