@@ -1,25 +1,27 @@
-"""Step fetch: one version of the data from a DVC remote, every file verified, without a clone of the repository."""
+"""Step fetch: one raw version from a DVC remote, every file verified, without a clone of the repository."""
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
-from tempfile import NamedTemporaryFile
 
 from components.cli import errors_in_one_line
 from components.storage.dvc import (
-    DataVersion,
+    CorruptedError,
     DvcFile,
     FetchError,
     Hash,
+    RawVersion,
     Revision,
-    Storage,
     find_version,
     first_line,
+    hash_file,
+    is_sound,
+    object_path,
 )
-from components.storage.locations import LOCATIONS, Location, local_output
+from components.storage.locations import LOCATIONS, Location, local_output, scratch_for
 
 NAMED = 3  # files that an error names; it counts the others
 
@@ -27,7 +29,7 @@ NAMED = 3  # files that an error names; it counts the others
 def fetch(
     source: DvcFile | Revision | Hash, out: Location, *, remote: str | None = None, cache: Path | None = None
 ) -> str:
-    """Brings the version that `source` names to the folder `out`, which appears at once and complete, or not at all.
+    """Brings the raw version that `source` names to the folder `out`, which appears at once and whole, or not at all.
 
     remote: URL of the DVC remote, such as s3://bucket/prefix; a Revision has one in its repository's settings.
     cache: a DVC cache folder, by default beside `out`. Verified files stay there, so that an interrupted or failed
@@ -39,34 +41,30 @@ def fetch(
     StorageError.
     """
     version = find_version(source, remote)
-    if isinstance(out, Path) or "://" not in out:
-        _fetch(version, Path(out), cache)
-        return version.md5
-    names = _read_manifest(version, cache).keys()
-    with local_output(out, replaces=lambda path: path.as_posix() in names) as folder:
-        _fetch(version, folder, cache)
+    objects = cache or scratch_for(out, "cache")
+    wanted = _read_list(version, objects)
+    with local_output(out, replaces=lambda path: path.as_posix() in wanted) as folder:
+        _fetch(version, wanted, folder, objects)
     return version.md5
 
 
-def _fetch(version: DataVersion, out: Path, cache: Path | None) -> None:
+def _fetch(version: RawVersion, wanted: Mapping[str, str], out: Path, cache: Path) -> None:
     from base.files import new_folder
     from xbd.importing.staging import link_or_copy
 
-    objects = cache or out.parent / f".{out.name}.cache"
-    wanted = _read_manifest(version, objects)
     present = _hash_files(out)
     if out.is_dir() and present == wanted:
         return
     for path, md5 in present.items():
-        if not _object(objects, md5).is_file():
+        if not (cache / object_path(md5)).is_file():
             raise FetchError(
-                f"{out / path}: is of no version in the cache {objects}: it was added, edited or damaged. Move it "
-                "away, or choose another output folder."
+                f"{out / path}: is of no version in the cache {cache}: it was added, edited or damaged. Move it away, "
+                "or choose another output folder."
             )
     with new_folder(out, lambda path: path.as_posix() in present) as folder:
-        _fill_cache(version, wanted, objects)
+        _fill_cache(version, wanted, cache)
         for path, md5 in wanted.items():
-            link_or_copy(_object(objects, md5), folder / path)
+            link_or_copy(cache / object_path(md5), folder / path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,28 +94,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(fetch(source, arguments.out, remote=arguments.remote, cache=arguments.cache))
 
 
-def _read_manifest(version: DataVersion, cache: Path | None) -> dict[str, str]:
+def _read_list(version: RawVersion, cache: Path) -> dict[str, str]:
     """Files of the version: path, relative to the data, to md5. DVC stores this of a folder as one more object."""
     if not version.md5.endswith(".dir"):
         return {PurePosixPath(version.path).name: version.md5}
-    storage = version.storage
-    if cache is not None and _is_sound(_object(cache, version.md5), version.md5):
-        content = _object(cache, version.md5).read_bytes()
-    else:
-        try:
-            content = storage.read(version.md5)
-        except FileNotFoundError as error:
-            raise FetchError(
-                f"{version.path}: version {version.md5} is not on {storage.url} ({first_line(error)}). Correct the "
-                "remote, or run `dvc push` where the data are whole."
-            ) from error
-        except Exception as error:
-            raise _unreadable(version.path, storage, error) from error
-        if hashlib.md5(content).hexdigest() != version.md5.removesuffix(".dir"):
-            raise FetchError(
-                f"{version.path}: the list of its files is corrupted on {storage.url}. To repair it, delete "
-                f"{storage.locate(version.md5)}, then run `dvc push` where the data are whole."
-            )
+    cached = cache / object_path(version.md5)
+    try:
+        content = cached.read_bytes() if is_sound(cached, version.md5) else version.read(version.md5)
+    except FileNotFoundError as error:
+        raise FetchError(
+            f"{version.path}: raw version {version.md5} is not on {version.url} ({first_line(error)}). Correct the "
+            "remote, or run `dvc push` where the data are whole."
+        ) from error
+    except CorruptedError as error:
+        raise FetchError(
+            f"{version.path}: the list of its files is corrupted on {version.url}. To repair it, delete "
+            f"{version.locate(version.md5)}, then run `dvc push` where the data are whole."
+        ) from error
+    except Exception as error:
+        raise _unreadable(version.path, version, error) from error
     files = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
     outside = [path for path in files if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]
     if outside:
@@ -125,98 +120,61 @@ def _read_manifest(version: DataVersion, cache: Path | None) -> dict[str, str]:
     return files
 
 
-def _fill_cache(version: DataVersion, files: Mapping[str, str], cache: Path) -> None:
+def _fill_cache(version: RawVersion, files: Mapping[str, str], cache: Path) -> None:
     """Makes every file of the version, and the list of them, a verified object of the cache.
 
-    A lost or corrupted file does not keep the others from coming; anything else ends it at once.
+    A lost or corrupted file does not keep the others from coming; anything else ends it.
     """
     from tqdm import tqdm
 
     paths = {md5: f"{version.path}/{path}" for path, md5 in files.items()} | {version.md5: version.path}
-    findings: dict[str, str] = {}
-    with ThreadPoolExecutor(version.storage.jobs) as pool:
-        pending = {pool.submit(_store, version.storage, md5, cache, path): md5 for md5, path in paths.items()}
-        try:
-            for done in tqdm(as_completed(pending), total=len(pending), desc="fetch", unit="file", disable=None):
-                finding = done.result()
-                if finding is not None:
-                    findings[pending[done]] = finding
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    if findings:
-        raise FetchError(_describe(version, {md5: (paths[md5], finding) for md5, finding in findings.items()}))
-
-
-def _describe(version: DataVersion, findings: Mapping[str, tuple[str, str]]) -> str:
-    """The line for lost and corrupted files. `dvc push` repairs a version only when its list is not on the remote."""
-    storage = version.storage
-    named = [
-        f"{path} is {finding} ({storage.locate(md5)})"
-        for md5, (path, finding) in sorted(findings.items(), key=lambda item: item[1])
-    ]
-    more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
-    corrupted = "the corrupted objects and " if "corrupted" in (finding for _, finding in findings.values()) else ""
-    return (
-        f"{', '.join([*named[:NAMED], *more])}. To repair it, delete {corrupted}{storage.locate(version.md5)}, "
-        "then run `dvc push` where the data are whole."
+    with ThreadPoolExecutor(version.files.jobs) as pool:
+        stored = pool.map(partial(_store, version, cache), paths, paths.values())
+        seen = zip(tqdm(stored, "fetch", len(paths), unit="file", disable=None), paths.items(), strict=True)
+        findings = sorted((path, finding, version.locate(md5)) for finding, (md5, path) in seen if finding)
+    if not findings:
+        return
+    named = [f"{path} is {finding} ({url})" for path, finding, url in findings[:NAMED]]
+    more = [f"and {len(findings) - NAMED} more"] if len(findings) > NAMED else []
+    corrupted = "the corrupted objects and " if "corrupted" in (finding for _, finding, _ in findings) else ""
+    raise FetchError(  # `dvc push` repairs a version only when its list is not on the remote
+        f"{', '.join(named + more)}. To repair it, delete {corrupted}{version.locate(version.md5)}, then run "
+        "`dvc push` where the data are whole."
     )
 
 
-def _store(storage: Storage, md5: str, cache: Path, path: str) -> str | None:
-    """Brings one object to the cache; only verified content takes its name there.
+def _store(version: RawVersion, cache: Path, md5: str, path: str) -> str | None:
+    """Brings one object to the cache, where only verified content takes its name.
 
     Returns what is wrong with it on the remote, if anything. Raises FetchError where the remote cannot be read.
     """
-    target = _object(cache, md5)
-    if _is_sound(target, md5):
-        return None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=target.parent, prefix=".fetch-", delete=False) as file:
-        partial = Path(file.name)
+    target = cache / object_path(md5)
     try:
-        try:
-            storage.download(md5, partial)
-        except FileNotFoundError:
-            return "missing"
-        except Exception as error:
-            raise _unreadable(path, storage, error) from error
-        if not _is_sound(partial, md5):
-            return "corrupted"
-        partial.chmod(0o444)  # as DVC marks what it has verified
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        if not is_sound(target, md5):
+            version.download(md5, target)
+    except FileNotFoundError:
+        return "missing"
+    except CorruptedError:
+        return "corrupted"
+    except Exception as error:
+        raise _unreadable(path, version, error) from error
     return None
 
 
-def _unreadable(path: str, storage: Storage, error: Exception) -> FetchError:
+def _unreadable(path: str, version: RawVersion, error: Exception) -> FetchError:
     """The error for anything else: network, server, credentials and disk each raise a family of their own."""
     return FetchError(
-        f"{path}: cannot be fetched from {storage.url}: {first_line(error)}. Check the credentials, the endpoint, "
-        "the network and the disk, then run the same command again."
+        f"{path}: cannot be fetched from {version.url}: {first_line(error)}. Check the credentials, the "
+        "endpoint, the network and the disk, then run the same command again."
     )
-
-
-def _object(cache: Path, md5: str) -> Path:
-    """Where a cache of DVC 3 holds the content of this hash."""
-    return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
     """Files below the folder, none where there is no folder: relative path to md5."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor() as pool:
-        return dict(zip((path.relative_to(folder).as_posix() for path in paths), pool.map(_hash, paths), strict=True))
-
-
-def _is_sound(path: Path, md5: str) -> bool:
-    return path.is_file() and _hash(path) == md5.removesuffix(".dir")
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        hashes = pool.map(hash_file, paths)
+        return dict(zip((path.relative_to(folder).as_posix() for path in paths), hashes, strict=True))
 
 
 if __name__ == "__main__":

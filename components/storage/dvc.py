@@ -1,7 +1,6 @@
-"""Which version of the data a .dvc file or a git revision names, and the DVC remote that stores it; the one door to
-DVC.
-"""
+"""Which raw version a .dvc file or a git revision names, and the DVC remote that stores it; the one door to DVC."""
 
+import hashlib
 import posixpath
 import re
 import subprocess
@@ -20,22 +19,27 @@ if TYPE_CHECKING:
 
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+FETCHED = "fetched"  # tag of the revision that git brought
 
 
 class FetchError(InputError):
-    """A version of the data cannot be brought; names the file, the finding and the remedy."""
+    """A raw version cannot be brought; names the file, the finding and the remedy."""
+
+
+class CorruptedError(Exception):
+    """An object is not what its name says."""
 
 
 @dataclass(frozen=True)
 class DvcFile:
-    """The version that a .dvc file names, which `dvc add` wrote."""
+    """The raw version that a .dvc file names, which `dvc add` wrote."""
 
     path: Path
 
 
 @dataclass(frozen=True)
 class Revision:
-    """The version of the tracked path `data` at a branch, tag or full commit hash of a git repository."""
+    """The raw version of the tracked path `data` at a branch, tag or full commit hash of a git repository."""
 
     repository: str
     revision: str
@@ -44,51 +48,64 @@ class Revision:
 
 @dataclass(frozen=True)
 class Hash:
-    """The version that is DVC's hash of the data (md5, ending in .dir for a folder)."""
+    """The raw version that is DVC's hash of the data (md5, ending in .dir for a folder)."""
 
     md5: str
 
 
 @dataclass(frozen=True)
-class Storage:
-    """A DVC remote: objects by their md5, in the layout of DVC 3. Reading raises what the remote's library raises."""
+class RawVersion:
+    """A tracked path, DVC's hash of its content (ending in .dir for a folder), and the DVC remote that stores it: its
+    URL, and its file system with the path there. Reading raises what the library of the remote raises.
+    """
 
+    path: str
+    md5: str
     url: str
     files: "FileSystem"
     root: str
 
-    @property
-    def jobs(self) -> int:
-        """Objects to read at a time."""
-        return int(self.files.jobs)
-
     def locate(self, md5: str) -> str:
-        """URL of the object."""
-        return f"{self.url.rstrip('/')}/files/md5/{md5[:2]}/{md5[2:]}"
+        """URL of an object."""
+        return f"{self.url.rstrip('/')}/{object_path(md5)}"
 
     def read(self, md5: str) -> bytes:
-        """Content of the object, not verified."""
-        return self.files.cat_file(self._path(md5))
+        """Content of an object. Raises CorruptedError where it is not what its name says."""
+        content: bytes = self.files.cat_file(self.files.join(self.root, object_path(md5)))
+        if hashlib.md5(content).hexdigest() != md5.removesuffix(".dir"):
+            raise CorruptedError(md5)
+        return content
 
     def download(self, md5: str, to: Path) -> None:
-        """Writes the content of the object, not verified."""
-        self.files.get_file(self._path(md5), str(to))
+        """Writes an object to a file, which takes its name once its content is verified. Raises CorruptedError."""
+        from dvc_objects.fs.local import localfs
+        from dvc_objects.fs.utils import as_atomic
 
-    def _path(self, md5: str) -> str:
-        return self.files.join(self.root, "files", "md5", md5[:2], md5[2:])
-
-
-@dataclass(frozen=True)
-class DataVersion:
-    """A tracked path, DVC's hash of its content (ending in .dir for a folder), and where its objects are stored."""
-
-    path: str
-    md5: str
-    storage: Storage
+        with as_atomic(localfs, str(to), create_parents=True) as partial:
+            self.files.get_file(self.files.join(self.root, object_path(md5)), partial)
+            if not is_sound(Path(partial), md5):
+                raise CorruptedError(md5)
+            Path(partial).chmod(0o444)  # as DVC marks what it has verified
 
 
-def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -> DataVersion:
-    """The version that `source` names, stored at the URL `remote`, else where the repository's settings say.
+def object_path(md5: str) -> str:
+    """Where a remote or a cache of DVC 3 holds the content of this hash."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
+
+
+def hash_file(path: Path) -> str:
+    """DVC's hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def is_sound(path: Path, md5: str) -> bool:
+    """Whether a file is there and its content is what this hash says."""
+    return path.is_file() and hash_file(path) == md5.removesuffix(".dir")
+
+
+def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -> RawVersion:
+    """The raw version that `source` names, stored at the URL `remote`, else where the repository's settings say.
 
     No object is read. Raises FetchError.
     """
@@ -97,8 +114,8 @@ def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -
         raise FetchError(f"{name}: does not say where its data are stored. Give --remote, such as s3://bucket/prefix.")
     if isinstance(source, Hash):
         if not MD5.fullmatch(source.md5):
-            raise FetchError(f"version {source.md5!r}: is not an md5 of DVC. Give the one that a .dvc file names.")
-        return DataVersion("data", source.md5, _open_storage(str(remote)))
+            raise FetchError(f"raw version {source.md5!r}: is not an md5 of DVC. Give the one that a .dvc file names.")
+        return RawVersion("data", source.md5, *_open_remote(str(remote)))
     if isinstance(source, DvcFile):
         name = str(source.path)
         try:
@@ -108,26 +125,19 @@ def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -
         if len(outputs) != 1:
             raise FetchError(f"{name}: tracks {len(outputs)} paths, expected one. Give the .dvc file of one `dvc add`.")
         path = (source.path.parent / outputs[0]["path"]).as_posix()
-        return DataVersion(path, _read_md5(name, outputs[0]), _open_storage(str(remote)))
-    if not source.revision:  # git would take the default branch
-        raise FetchError("the revision is empty. Give --revision, a branch, a tag or a full commit hash.")
-    with TemporaryDirectory() as folder:
-        repository = _Repository(source, Path(folder))
-        name, output = repository.find_output(posixpath.normpath(source.data))
-        md5 = _read_md5(name, output)
-        storage = _open_storage(remote) if remote else repository.open_remote(output.get("remote"))
-        return DataVersion(posixpath.normpath(source.data), md5, storage)
+        return RawVersion(path, _read_md5(name, outputs[0]), *_open_remote(str(remote)))
+    return _find_in_repository(source, remote)
 
 
 def version_here(data: str) -> Hash:
-    """The version of a tracked path of the working directory, by its .dvc file, else by dvc.lock; raises FetchError."""
+    """The raw version of a tracked path of the working directory, by .dvc file, else by dvc.lock; raises FetchError."""
     for name in (f"{data}.dvc", "dvc.lock"):
         path = Path(name)
         for output in _read_outputs(name, path.read_bytes()) if path.is_file() else []:
             if (path.parent / output["path"]).as_posix() == posixpath.normpath(data):
                 return Hash(_read_md5(name, output))
     raise FetchError(
-        f"{data}: is tracked by neither {data}.dvc nor dvc.lock here. Run `dvc add {data}`, or give a version."
+        f"{data}: is tracked by neither {data}.dvc nor dvc.lock here. Run `dvc add {data}`, or give a raw version."
     )
 
 
@@ -136,58 +146,51 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
 
 
-class _Repository:
-    """One revision of a git repository, without history and without a working tree."""
+def _find_in_repository(source: Revision, remote: str | None) -> RawVersion:
+    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
+    from dvc.fs import GitFileSystem  # type: ignore[import-untyped]
 
-    def __init__(self, source: Revision, folder: Path) -> None:
-        is_folder = Path(source.repository).is_dir()
-        location = str(Path(source.repository).resolve()) if is_folder else source.repository
-        self.folder = folder
-        self.name = f"{_without_secrets(source.repository)} at {source.revision}"
-        # Of a working tree the settings as they stand there, config.local included, as DVC itself takes them.
-        self.working_settings = Path(location) / ".dvc"
-        self._git("init", "--quiet", "--bare")
-        self._git("fetch", "--quiet", "--depth=1", "--no-tags", "--", location, source.revision)
-        self.files = self._git("ls-tree", "-r", "-z", "--name-only", "FETCH_HEAD").split("\0")
-
-    def find_output(self, path: str) -> tuple[str, Mapping[str, Any]]:
-        """What records the path, and the record."""
-        found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        for name in self.files:
-            if posixpath.basename(name) == "dvc.lock" or name.endswith(".dvc"):
-                for output in _read_outputs(f"{name} of {self.name}", self._read(name).encode()):
-                    found[posixpath.normpath(posixpath.join(posixpath.dirname(name), output["path"]))] = name, output
+    if not source.revision:  # git would take the default branch
+        raise FetchError("the revision is empty. Give --revision, a branch, a tag or a full commit hash.")
+    name = f"{_without_secrets(source.repository)} at {source.revision}"
+    path = posixpath.normpath(source.data)
+    is_folder = Path(source.repository).is_dir()
+    location = str(Path(source.repository).resolve()) if is_folder else source.repository
+    with TemporaryDirectory() as folder:
+        _fetch_revision(name, location, source.revision, folder)
+        files = GitFileSystem(folder, rev=FETCHED)
+        found = {}
+        for record in files.find("/"):
+            if record.endswith((".dvc", "/dvc.lock")):
+                for output in _read_outputs(f"{record[1:]} of {name}", files.cat_file(record)):
+                    tracked = posixpath.normpath(posixpath.join(posixpath.dirname(record), output["path"]))
+                    found[tracked[1:]] = record[1:], output
         if path not in found:
             raise FetchError(
-                f"{path}: is not tracked by DVC in {self.name}; tracked are {', '.join(sorted(found)) or 'no paths'}. "
+                f"{path}: is not tracked by DVC in {name}; tracked are {', '.join(sorted(found)) or 'no paths'}. "
                 "Give one of these, or another revision."
             )
-        return found[path]
-
-    def open_remote(self, name: str | None) -> Storage:
-        """The remote of this name in the settings, else the default one."""
-        from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
-
-        settings = self.working_settings
-        if not settings.is_dir():
-            settings = self.folder / ".dvc"
-            settings.mkdir()
-            if ".dvc/config" in self.files:
-                (settings / "config").write_text(self._read(".dvc/config"), encoding="utf-8")
+        record, output = found[path]
+        md5 = _read_md5(f"{record} of {name}", output)
+        if remote:
+            return RawVersion(path, md5, *_open_remote(remote))
         try:
-            config = Config(settings)
+            # Of a working tree the settings as they stand there, config.local included, as DVC itself takes them.
+            working = Path(location, ".dvc")
+            settings = Config(working) if working.is_dir() else Config("/.dvc", fs=files)
         except ConfigError as error:
-            raise FetchError(f".dvc/config of {self.name}: {first_line(error)}. Correct it.") from error
-        name = name or config["core"].get("remote")
-        if name is None:
-            raise FetchError(f".dvc/config of {self.name}: has no default remote. Add one, or give --remote.")
-        return _open_storage(name, config)
+            raise FetchError(f".dvc/config of {name}: {first_line(error)}. Correct it.") from error
+    remote = output.get("remote") or settings["core"].get("remote")
+    if remote is None:
+        raise FetchError(f".dvc/config of {name}: has no default remote. Add one, or give --remote.")
+    return RawVersion(path, md5, *_open_remote(remote, settings))
 
-    def _read(self, name: str) -> str:
-        return self._git("show", f"FETCH_HEAD:{name}")
 
-    def _git(self, *arguments: str) -> str:
-        command = ["git", "--git-dir", str(self.folder / "git"), *arguments]
+def _fetch_revision(name: str, location: str, revision: str, folder: str) -> None:
+    """Brings a revision by git, which verifies the host and needs no history; DVC's own clone does neither."""
+    fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", location, f"{revision}:refs/tags/{FETCHED}"]
+    for arguments in (["init", "--quiet", "--bare"], fetch):
+        command = ["git", "--git-dir", f"{folder}/.git", *arguments]
         try:
             result = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace"
@@ -198,10 +201,9 @@ class _Repository:
             lines = result.stderr.splitlines()
             said = next((line for line in lines if line.startswith("fatal: ")), "\n".join(lines[:1]))
             raise FetchError(
-                f"{self.name}: git says: {said.removeprefix('fatal: ')}. Give a repository that can be read from "
-                "here, and a branch, a tag or a full commit hash of it."
+                f"{name}: git says: {said.removeprefix('fatal: ')}. Give a repository that can be read from here, and "
+                "a branch, a tag or a full commit hash of it."
             )
-        return result.stdout
 
 
 def _read_outputs(name: str, content: bytes) -> list[Mapping[str, Any]]:
@@ -227,17 +229,17 @@ def _read_md5(name: str, output: Mapping[str, Any]) -> str:
     return md5
 
 
-def _open_storage(remote: str, config: Mapping[str, Any] | None = None) -> Storage:
-    """The remote of this URL, or of this name in the settings."""
-    from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
+def _open_remote(remote: str, settings: Mapping[str, Any] | None = None) -> tuple[str, "FileSystem", str]:
+    """The remote of this URL, or of this name in the settings: its URL, its file system and the path there."""
+    from dvc.fs import get_cloud_fs
 
     try:
-        opened, settings, root = get_cloud_fs(config, **({"url": remote} if config is None else {"name": remote}))
-        files = opened(**settings)
+        opened, options, root = get_cloud_fs(settings, **({"name": remote} if settings else {"url": remote}))
+        files = opened(**options)
     except Exception as error:  # unknown names, schemes, options and missing plugins each raise a family of their own
         raise FetchError(f"remote {_without_secrets(remote)}: {first_line(error)}. Correct the remote.") from error
-    url = remote if config is None else config["remote"][remote.lower()]["url"]
-    return Storage(_without_secrets(url), files, root)
+    url = settings["remote"][remote.lower()]["url"] if settings else remote
+    return _without_secrets(url), files, root
 
 
 def _without_secrets(url: str) -> str:

@@ -261,6 +261,21 @@ def test_a_killed_fetch_leaves_no_output_and_the_next_one_goes_on(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".xbd.cache", "xbd", "xbd.dvc"]
 
 
+def test_an_s3_output_holds_one_version(
+    published: Published, s3: S3Server, aws: dict[str, str], tmp_path: Path
+) -> None:
+    arguments: Arguments = ["--remote", "s3://dvc/published", "--out", "s3://dvc/fetched"]
+    own = aws | {"DUAL_HRNET_CACHE": str(tmp_path / "scratch")}
+    v1: Arguments = ["--dvc-file", published.dvc_file("v1", tmp_path), *arguments]
+    for _ in range(2):
+        assert succeed("fetch", *v1, cwd=tmp_path, **own) == f"{published.versions['v1']}\n"
+        assert keys(s3.client(), "fetched") == sorted(f"fetched/{path}" for path in published.contents["v1"])
+    put = s3.client().put_object
+    put(Bucket="dvc", Key="fetched/notes.txt", Body=b"mine")
+    assert_one_line(run_step("fetch", *v1, cwd=tmp_path, **own), "s3://dvc/fetched", "notes.txt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch", "xbd.dvc"]
+
+
 # From a remote in a folder, without a server
 
 
@@ -362,7 +377,7 @@ def test_a_damaged_list_of_files_is_told_from_a_lost_one(file: Path, remote: Fol
     assert line.startswith(f"FetchError: {tmp_path / 'xbd'}: the list of its files is corrupted on {remote.folder}. ")
     remote.path(version).unlink()
     line = exit_line(main, *arguments)
-    assert line.startswith(f"FetchError: {tmp_path / 'xbd'}: version {version} is not on {remote.folder} (")
+    assert line.startswith(f"FetchError: {tmp_path / 'xbd'}: raw version {version} is not on {remote.folder} (")
     assert not (tmp_path / "out").exists()
 
 

@@ -73,19 +73,19 @@ def test_a_remote_of_an_unknown_kind_is_one_line(url: str, said: str, tmp_path: 
 
 def test_what_a_stage_made_is_found_in_the_lock(repository: Path, remote: Path) -> None:
     version = find_version(Revision(str(repository), "main", "data/prepared"))
-    assert (version.path, version.md5, version.storage.url) == ("data/prepared", "1" * 32, str(remote))
+    assert (version.path, version.md5, version.url) == ("data/prepared", "1" * 32, str(remote))
 
 
 def test_a_bare_repository_has_its_settings_in_the_revision(repository: Path, remote: Path) -> None:
     bare = repository.with_name("bare.git")
     subprocess.run(["git", "clone", "--quiet", "--bare", str(repository), str(bare)], check=True)
-    assert find_version(Revision(str(bare), "main", "data/xbd")).storage.url == str(remote)
+    assert find_version(Revision(str(bare), "main", "data/xbd")).url == str(remote)
 
 
 def test_settings_of_this_machine_count_in_a_working_tree(repository: Path, tmp_path: Path) -> None:
     settings = f"['remote \"storage\"']\n    url = {tmp_path / 'mirror'}\n"
     (repository / ".dvc" / "config.local").write_text(settings)
-    assert find_version(Revision(str(repository), "main", "data/xbd")).storage.url == str(tmp_path / "mirror")
+    assert find_version(Revision(str(repository), "main", "data/xbd")).url == str(tmp_path / "mirror")
 
 
 def test_data_that_have_a_remote_of_their_own_are_found_there(repository: Path, tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_data_that_have_a_remote_of_their_own_are_found_there(repository: Path, 
     with (repository / "data" / "xbd.dvc").open("a") as record:
         record.write("  remote: Mirror\n")
     commit(repository)
-    assert find_version(Revision(str(repository), "main", "data/xbd")).storage.url == str(tmp_path / "mirror")
+    assert find_version(Revision(str(repository), "main", "data/xbd")).url == str(tmp_path / "mirror")
 
 
 def test_a_given_remote_goes_before_that_of_the_repository(repository: Path, tmp_path: Path) -> None:
     version = find_version(Revision(str(repository), "main", "data/xbd"), str(tmp_path / "given"))
-    assert version.storage.url == str(tmp_path / "given")
+    assert version.url == str(tmp_path / "given")
 
 
 @pytest.mark.parametrize(
