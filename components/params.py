@@ -1,11 +1,11 @@
 """The schema of params.yaml and its recipes: one section a step, unknown keys and wrong types refused.
 
-`python -m components.params --recipe recipes/cpu.yaml` prints the recipe as overrides for `dvc exp run`.
+`python -m components.params --recipe recipes/cpu.yaml` runs the local graph by a recipe, as an experiment of DVC.
 """
 
 import argparse
 import json
-import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from base.errors import InputError
+from base.errors import InputError, errors_in_one_line
 from model.settings import TrainSettings
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -232,16 +232,18 @@ def _describe(problem: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a recipe as `--set-param` arguments for `dvc exp run`, after validating it."""
-    parser = argparse.ArgumentParser(prog="python -m components.params", description=__doc__)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--recipe", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    try:
-        load_params(arguments.params, arguments.recipe)
-    except ParamsError as error:
-        sys.exit(f"ParamsError: {error}")
-    print(" ".join(f"--set-param {shlex.quote(line)}" for line in overrides(_read_yaml(arguments.recipe))))
+    """Starts `dvc exp run` with the values of a recipe, which DVC writes into params.yaml, after validating them.
+
+    Whatever else is given goes to `dvc exp run`. Ends with its exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m components.params", description=main.__doc__, allow_abbrev=False)
+    parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="such as recipes/cpu.yaml")
+    arguments, more = parser.parse_known_args(argv)
+    with errors_in_one_line():
+        load_params("params.yaml", arguments.recipe)
+        settings = [f"--set-param={line}" for line in overrides(_read_yaml(arguments.recipe))]
+    # The DVC of this Python, also where its folder is not on the path.
+    sys.exit(subprocess.call([sys.executable, "-m", "dvc", "exp", "run", *settings, *more]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """params.yaml and its recipes: what loads, what the paper's recipe says, and what is refused under which name."""
 
 import dataclasses
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components.params import Params, ParamsError, load_params, main, overrides, recipe_of
-from tests.conftest import ROOT, run_step, write_params
+from components.params import Params, ParamsError, load_params, overrides, recipe_of
+from tests.conftest import ROOT, commit, dvc, run_step, write_params
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
@@ -200,21 +201,40 @@ def test_overrides_of_a_recipe_spell_it_for_dvc(recipe: Path) -> None:
     assert rebuilt == content
 
 
-def test_the_command_prints_arguments_that_a_shell_splits_into_pairs(capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = ROOT / "recipes" / "paper.yaml"
-    main(["--params", str(ROOT / "params.yaml"), "--recipe", str(recipe)])
-    printed = capsys.readouterr().out.strip()
-    command = f'printf "%s\\n" {printed}'
-    words = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
-    expected = overrides(yaml.safe_load(recipe.read_text(encoding="utf-8")))
-    assert words[::2] == ["--set-param"] * len(expected)
-    assert words[1::2] == expected
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A DVC repository with our parameters and one stage, which depends on all of them and needs train.seed 17."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    sections = [field.alias or name for name, field in Params.model_fields.items()]
+    stage = {"cmd": "grep 'seed: 17' params.yaml", "params": sections}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}), encoding="utf-8")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    dvc(tmp_path, "init", "--quiet")
+    commit(tmp_path)
+    return tmp_path
 
 
-def test_a_bad_recipe_on_the_command_line_is_one_line(tmp_path: Path) -> None:
-    recipe = tmp_path / "mine.yaml"
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_the_command_brings_each_value_of_a_recipe_into_params_yaml(repository: Path, recipe: Path) -> None:
+    result = run_step("params", "--recipe", recipe, "--set-param", "train.seed=17", cwd=repository)
+    assert result.returncode == 0, result.stderr
+    expected = load_params(ROOT / "params.yaml", recipe)
+    expected = expected.model_copy(update={"train": dataclasses.replace(expected.train, seed=17)})
+    assert load_params(repository / "params.yaml") == expected
+    assert "seed: 17" in (repository / "dvc.lock").read_text(encoding="utf-8"), "the stage has run by them"
+
+
+def test_the_command_fails_where_a_stage_fails(repository: Path) -> None:
+    result = run_step("params", "--recipe", RECIPES[0], cwd=repository)
+    assert result.returncode != 0
+    assert "failed to reproduce 'all'" in result.stderr
+
+
+def test_a_bad_recipe_on_the_command_line_is_one_line_and_starts_nothing(repository: Path) -> None:
+    recipe = repository / "mine.yaml"
     recipe.write_text("train: {seeds: 1}\n", encoding="utf-8")
-    result = run_step("params", "--params", ROOT / "params.yaml", "--recipe", recipe, cwd=tmp_path)
+    result = run_step("params", "--recipe", recipe, cwd=repository)
     assert result.returncode == 1
+    assert not (repository / "dvc.lock").exists()
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert "train.seeds" in result.stderr
