@@ -7,10 +7,13 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict test test-kernels check check-static bench ui image lock clean
+.PHONY: help install demo demo-predict experiment ui clean test test-kernels check check-static bench pictures image lock
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' \
+	    $(MAKEFILE_LIST)
+
+##@ Start here
 
 install: .venv/installed ## create .venv with the locked packages
 
@@ -22,7 +25,7 @@ install: .venv/installed ## create .venv with the locked packages
 	$(BIN)/pip install --quiet --no-deps -r requirements.txt
 	touch $@
 
-demo: install ## the main job on a synthetic sample: data to registered model, scores printed at the end
+demo: install ## the whole way on a synthetic sample, from data to a promoted model and a prediction
 	dvc repro
 	python -m components.promote --params params.yaml --data data/prepared
 	$(MAKE) --no-print-directory demo-predict
@@ -40,6 +43,27 @@ demo-predict:
 	@echo "Registered model:  $$(python -c 'import json; print(json.load(open("output/register/version.json"))["uri"])')" \
 	    "(alias production); make ui shows it"
 
+RECIPE ?= cpu
+
+experiment: install ## your own xBD by recipes/RECIPE.yaml, through DVC: make experiment RECIPE=paper
+	python -m components.params --recipe recipes/$(RECIPE).yaml
+
+ui: install ## open the MLflow UI on the local store
+	mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+clean: ## remove what runs produce; data, cache and .venv stay
+	rm -rf output dvc_plots mlruns mlflow.db* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+##@ Check
+
+check: check-static ## what every commit passes: lint, types, fast tests
+	pytest -n 2 --dist loadfile -m "not slow"
+
+check-static: install
+	ruff check .
+	ruff format --check .
+	mypy
+
 # In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits.
 test: install ## all tests
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -56,13 +80,7 @@ test-kernels: install ## the numeric tests as older CPUs compute, with one threa
 	$(OLD_CPU) OMP_NUM_THREADS=2 pytest $(NUMERIC)
 	$(AVX2_CPU) OMP_NUM_THREADS=2 pytest $(NUMERIC)
 
-check: check-static ## what every commit passes: lint, types, fast tests
-	pytest -n 2 --dist loadfile -m "not slow"
-
-check-static: install
-	ruff check .
-	ruff format --check .
-	mypy
+##@ Measure
 
 bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on two quiet cores
 	python -m benchmarks.inference
@@ -70,8 +88,10 @@ bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on tw
 	python -m benchmarks.loss_and_metric
 	python -m benchmarks.loader
 
-ui: install ## open the MLflow UI on the local store
-	mlflow ui --backend-store-uri sqlite:///mlflow.db
+pictures: install ## the pictures of the README, from what `make demo` left; needs Chromium
+	python -m benchmarks.pictures
+
+##@ Image and lock
 
 # The tag and the label say which commit an image holds; a remote's address may hold a password, which stays out.
 DOCKER ?= docker
@@ -80,7 +100,7 @@ REVISION = $(shell git describe --always --dirty --abbrev=12 --exclude '*')
 SOURCE = $(shell git remote get-url origin 2>/dev/null | sed 's|//[^/@]*@|//|')
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-image: ## build the image IMAGE:REVISION of all steps; more arguments of `docker build` by IMAGE_ARGUMENTS
+image: ## build the image IMAGE:REVISION of all steps; IMAGE_ARGUMENTS go to `docker build`
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag "$(IMAGE):$(REVISION)" --build-arg REVISION="$(REVISION)" \
 	    --build-arg SOURCE="$(SOURCE)" --build-arg VERSION="$(VERSION)" $(IMAGE_ARGUMENTS) .
 
@@ -90,6 +110,3 @@ lock: install ## resolve requirements.txt anew from pyproject.toml
 	    --output-file requirements.txt
 	uv pip compile pyproject.toml --constraint requirements.txt --generate-hashes --no-emit-index-url --no-header --quiet \
 	    --output-file requirements-image.txt
-
-clean: ## remove what runs produce; data, cache and .venv stay
-	rm -rf output dvc_plots mlruns mlflow.db* .pytest_cache .mypy_cache .ruff_cache .hypothesis

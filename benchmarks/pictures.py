@@ -1,0 +1,78 @@
+"""The pictures of the README, from the synthetic sample and the model of the demo, by Chromium.
+
+python -m benchmarks.pictures [--chromium PATH]
+
+Needs what `dvc repro` leaves: data/sample, output/train/model and output/evaluate/report.html. Two test scenes of one
+disaster lie side by side as a pair of GeoTIFFs, in an invented place on the equator, and predict makes the map of them.
+Writes docs/map.png and docs/report.png.
+"""
+
+import argparse
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from base.files import write_file
+from base.images import read_image
+from benchmarks.demonstration import write_tile
+from components import predict
+
+IMAGES = Path("data/sample/test/images")
+MODEL, REPORT = Path("output/train/model"), Path("output/evaluate/report.html")
+SCENES = ("sample-wildfire_00000001", "sample-wildfire_00000003")
+PLACE = "EPSG:32631", Affine(0.5, 0, 500_000, 0, -0.5, 1_000)
+WIDTH = 1200  # pixels of a picture
+COLOURS = 224  # of its palette, for a small file
+
+
+def write_pair(folder: Path) -> tuple[Path, Path]:
+    """The scenes side by side, before and after."""
+    pair = []
+    for moment in ("pre", "post"):
+        images = [read_image(IMAGES / f"{scene}_{moment}_disaster.png") for scene in SCENES]
+        pair.append(write_tile(folder / f"{moment}.tif", np.concatenate(images, axis=1).transpose(2, 0, 1), *PLACE))
+    return pair[0], pair[1]
+
+
+def shoot(page: Page, height: int, out: Path) -> None:
+    """The upper `height` pixels of the open page, as a PNG with a palette."""
+    page.evaluate("() => Promise.all([...document.images].slice(0, 2).map((image) => image.decode()))")
+    shot = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+    picture = io.BytesIO()
+    # Coverage keeps rare colours, which the lines of the grades are.
+    colours = Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
+    colours.save(picture, "PNG", optimize=True)
+    write_file(out, picture.getvalue())
+    print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes the two pictures."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
+    parser.add_argument("--chromium", default=shutil.which("chromium"), metavar="PATH")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
+        pre, post = write_pair(Path(work))
+        out = Path(work) / "map"
+        predict.main(["--model", str(MODEL), "--pre", str(pre), "--post", str(post), "--out", str(out)])
+        browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
+        # The map is as high as its viewer is, which has four fifths of the window.
+        page = browser.new_page(viewport={"width": WIDTH, "height": 712})
+        page.goto((out / "report.html").as_uri())
+        page.locator(".overlay path.grade4").first.click()
+        page.locator(".viewer > input").fill("40")
+        shoot(page, 790, Path("docs/map.png"))
+        page.goto(REPORT.absolute().as_uri())
+        shoot(page, 870, Path("docs/report.png"))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
