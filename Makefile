@@ -27,7 +27,7 @@ install: .venv/installed ## create .venv with the locked packages
 
 demo: install ## the whole way on a synthetic sample, from data to a promoted model and a prediction
 	dvc repro
-	python -m components.promote --params params.yaml --data data/prepared
+	python -m components.promote --data data/prepared
 	$(MAKE) --no-print-directory demo-predict
 
 demo-predict:

@@ -132,7 +132,7 @@ def _curves(history: Path) -> list[str]:
     )
     charts = []
     for lines, label in zip(columns, ("Lovász-softmax", "on validation scenes"), strict=True):
-        filled = {name: [row for row in epochs if row[column]] for name, column in lines.items()}
+        filled = {name: [row for row in epochs if row.get(column)] for name, column in lines.items()}
         if all(filled.values()):
             points = {
                 name: ([float(row["epoch"]) for row in rows], [float(row[lines[name]]) for row in rows])
