@@ -5,65 +5,55 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from base.patience import News, Patience
 from components.kubeflow.client import Kubeflow, KubeflowError, one_line
 
 ENDS = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 DRIVER = "-driver"  # Kubeflow's own part of a task, which comes before it and can fail, too
+# Of an API server that may come back. The pause is the one between two looks at a run, too.
+PATIENCE = Patience(away=600, first_pause=5, longest_pause=5)
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Times in seconds. poll: between two looks at the run. away: of an API server that may come back."""
-
-    poll: float = 5
-    away: float = 600
-
-
-def wait(kubeflow: Kubeflow, run: str, steps: Collection[str], patience: Patience | None = None) -> None:
+def wait(kubeflow: Kubeflow, run: str, steps: Collection[str], patience: Patience = PATIENCE) -> None:
     """Waits for the end of a run, and prints each change of a task that belongs to these steps.
 
     Raises KubeflowError where the run ends without success, or where Kubeflow does not answer any more. SIGINT and
     SIGTERM end the waiting with exit code 130, and not the run.
     """
-    patience = patience or Patience()
-    said: dict[str, str] = {}
+    news = News()
     link = kubeflow.run_link(run)
     with _only_waiting(link):
         while True:
-            found = _look(kubeflow, run, patience)
+            found = _look(kubeflow, run, patience, news)
             for task in _tasks(found):
                 if task.display_name in steps:
-                    _say_once(said, task.task_id, task.display_name, task.state)
-            _say_once(said, run, "run", found.state)
+                    news.say(task.task_id, task.state, f"{_clock()} {task.display_name} {task.state}", sys.stdout)
+            news.say(run, found.state, f"{_clock()} run {found.state}", sys.stdout)
             if found.state in ENDS:
                 break
-            time.sleep(patience.poll)
+            time.sleep(patience.first_pause)
     if found.state != "SUCCEEDED":
         failed = _failed(found, steps)
         text = f"run {run} ended as {found.state}"
         raise KubeflowError(f"{text}: {failed}. See {link}" if failed else f"{text}. See {link}")
 
 
-def _look(kubeflow: Kubeflow, run: str, patience: Patience) -> Any:
+def _look(kubeflow: Kubeflow, run: str, patience: Patience, news: News) -> Any:
     """The run, also of a server that is away for a while."""
-    end = None
-    while True:
-        try:
-            found = kubeflow.look(run)
-        except KubeflowError as error:
-            if not error.may_pass or (end is not None and time.monotonic() > end):
-                raise KubeflowError(f"{error} The run goes on: {kubeflow.run_link(run)}") from error
-            if end is None:
-                end = time.monotonic() + patience.away
-                print(f"{_clock()} {error} Asking again for {patience.away:g} s.", file=sys.stderr, flush=True)
-            time.sleep(patience.poll)
-        else:
-            if end is not None:
-                print(f"{_clock()} {kubeflow.host}: answers again.", file=sys.stderr, flush=True)
-            return found
+    host = kubeflow.host
+    try:
+        return patience.ask(
+            lambda: kubeflow.look(run),
+            lambda error: isinstance(error, KubeflowError) and error.may_pass,
+            on_failure=lambda error, _: news.say(
+                host, "away", f"{_clock()} {error} Asking again for {patience.away:g} s."
+            ),
+            on_return=lambda: news.say(host, "there", f"{_clock()} {host}: answers again."),
+        )
+    except KubeflowError as error:
+        raise KubeflowError(f"{error} The run goes on: {kubeflow.run_link(run)}") from error
 
 
 def _failed(run: Any, steps: Collection[str]) -> str:
@@ -87,13 +77,6 @@ def _tasks(run: Any) -> list[Any]:
     tasks = (run.run_details.task_details if run.run_details else None) or []
     named = [task for task in tasks if task.display_name and task.state]
     return sorted(named, key=lambda task: (str(task.start_time), task.display_name))
-
-
-def _say_once(said: dict[str, str], what: str, name: str, state: str | None) -> None:
-    """Prints a state that is news; said: the last one by ID."""
-    if state and said.get(what) != state:
-        said[what] = state
-        print(f"{_clock()} {name} {state}", flush=True)
 
 
 def _clock() -> str:

@@ -12,7 +12,6 @@ import base64
 import hashlib
 import re
 import threading
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from base.errors import InputError
+from base.patience import Patience
 
 # A server that has answered before may be away for so many seconds (a restart, a moved pod) before a request is given
 # up. boto3's own attempts end after 2 to 4 seconds of refused connections (measured).
-PATIENCE = 60.0
-LONGEST_PAUSE = 8.0  # seconds between our attempts; the first pause is 1 second, each further one doubles
+PATIENCE = Patience(away=60, longest_pause=8)
 ATTEMPTS = 4  # boto3's own for each request
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
 FILES_AT_ONCE = 8
@@ -196,30 +195,22 @@ class Store:
         return Object(key, size, head["ETag"])
 
     def _patiently(self, key: str, attempt: Callable[[], Result]) -> Result:
-        """The attempt's result; after a failure that may pass, it is repeated for up to PATIENCE seconds.
+        """The attempt's result; after a failure that may pass, it is repeated with PATIENCE.
 
         A server that never answered is more likely misnamed than away, so that boto3's own attempts have to do.
         """
         from botocore.exceptions import BotoCoreError, ClientError
         from s3transfer.exceptions import RetriesExceededError  # type: ignore[import-untyped]
 
-        deadline, pause = None, 1.0
-        while True:
-            try:
-                result = attempt()
-            except (BotoCoreError, ClientError, RetriesExceededError, DamagedError) as error:
-                now = time.monotonic()
-                deadline = deadline or now + PATIENCE
-                if not (_may_pass(error) and self._has_answered and now < deadline):
-                    message = self._explain(error)
-                    if message is None:
-                        raise
-                    raise StorageError(f"{self._locate(key)}: {message}") from error
-            else:
-                self._has_answered = True
-                return result
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        try:
+            result = PATIENCE.ask(attempt, lambda error: self._has_answered and _may_pass(error))
+        except (BotoCoreError, ClientError, RetriesExceededError, DamagedError) as error:
+            message = self._explain(error)
+            if message is None:
+                raise
+            raise StorageError(f"{self._locate(key)}: {message}") from error
+        self._has_answered = True
+        return result
 
     def _explain(self, error: Exception) -> str | None:
         """Finding and remedy for an error that the user can mend; None for what only we can have caused."""

@@ -8,7 +8,7 @@ from typing import Any
 from kubernetes import client, watch
 
 from components.cluster.job import Finished, TrainJob
-from components.cluster.pytorchjob.api import JobApi, Patience
+from components.cluster.pytorchjob.api import JobApi, JobPatience
 from components.cluster.pytorchjob.launcher import run
 from components.params import load_params
 from tests.conftest import ROOT
@@ -16,7 +16,7 @@ from tests.servers.kube_api import PLACE, WAIT_SECONDS, KubeApi
 
 NOW = "2026-01-02T03:04:05Z"
 CLUSTER = load_params(ROOT / "params.yaml").cluster.model_copy(update={"deadline_seconds": 20})
-QUICK = Patience(first_wait=0.05, longest_wait=0.1, away=1, watch=5, logs=0.05, unclaimed=60, overdue=0, drain=5)
+QUICK = JobPatience(first_pause=0.05, longest_pause=0.1, away=1, watch=5, logs=0.05, unclaimed=60, overdue=0, drain=5)
 
 
 class Operator:
@@ -111,7 +111,7 @@ def launch(
     job: TrainJob,
     operator: Operator,
     play: Callable[[], None],
-    patience: Patience = QUICK,
+    patience: JobPatience = QUICK,
     user: str = "admin",
     url: str | None = None,
 ) -> Finished:

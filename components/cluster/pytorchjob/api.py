@@ -7,13 +7,13 @@ the same however often it is asked (401, 403, 422 and the like) is a JobError in
 import contextlib
 import io
 import json
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from base.patience import News, Patience
 from components.cluster.job import JobError
 from components.cluster.pytorchjob.manifest import API_VERSION, CONTAINER
 
@@ -30,18 +30,15 @@ REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Times in seconds.
+class JobPatience(Patience):
+    """Times in seconds; those of `Patience` are for the API server.
 
-    first_wait: after a first failure, doubled up to longest_wait after each further one, until the API was away for
-    so long. watch: how long one watch lasts before the job and its pods are looked at anew. logs: between two attempts
-    to read logs. unclaimed: after which a job that no operator has taken is reported. overdue: beyond the job's own
-    deadline, which the operator holds. drain: for the last logs of a job that has ended. gone: for a job that is
-    deleted to make room for its successor.
+    watch: how long one watch lasts before the job and its pods are looked at anew. logs: between two attempts to read
+    logs. unclaimed: after which a job that no operator has taken is reported. overdue: beyond the job's own deadline,
+    which the operator holds. drain: for the last logs of a job that has ended. gone: for a job that is deleted to make
+    room for its successor.
     """
 
-    first_wait: float = 1
-    longest_wait: float = 30
     away: float = 300
     watch: int = 30
     logs: float = 5
@@ -58,7 +55,7 @@ class JobApi:
     account. Raises JobError where there is none of them.
     """
 
-    def __init__(self, namespace: str, patience: Patience, kubeconfig: Path | None = None) -> None:
+    def __init__(self, namespace: str, patience: JobPatience, kubeconfig: Path | None = None) -> None:
         from kubernetes import client, config
 
         self.namespace, self.patience = namespace, patience
@@ -108,9 +105,9 @@ class JobApi:
                 return
             if not _may_pass(error):
                 raise self._refused(error) from error
-            time.sleep(max(self.patience.first_wait, _retry_after(error)))
+            time.sleep(max(self.patience.first_pause, _retry_after(error)))
         except json.JSONDecodeError:  # of a line that a proxy broke off
-            time.sleep(self.patience.first_wait)
+            time.sleep(self.patience.first_pause)
 
     def delete(self, name: str, uid: str) -> None:
         """Deletes the job of that uid, if it is there; its name becomes free when its pods are gone."""
@@ -166,19 +163,21 @@ class JobApi:
 
     def _ask(self, call: Callable[..., Any], arguments: Mapping[str, Any], none_on: Collection[int] = ()) -> Any:
         """The answer, or None for these HTTP statuses. Raises JobError."""
-        wait, end = self.patience.first_wait, time.monotonic() + self.patience.away
-        while True:
-            try:
-                return call(**arguments, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
-            except _failures() as error:
-                if _status(error) in none_on:
-                    return None
-                pause = max(wait, _retry_after(error))
-                if not _may_pass(error) or time.monotonic() + pause > end:
-                    raise self._refused(error) from error
-                print(f"Kubernetes: {_reason(error)}. Asking again in {pause:g} s.", file=sys.stderr, flush=True)
-                time.sleep(pause)
-                wait = min(2 * wait, self.patience.longest_wait)
+        news = News()
+        try:
+            return self.patience.ask(
+                lambda: call(**arguments, _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS)),
+                lambda error: isinstance(error, _failures()) and _status(error) not in none_on and _may_pass(error),
+                pause_asked=_retry_after,
+                on_failure=lambda error, pause: news.say(
+                    "API", f"away {pause}", f"Kubernetes: {_reason(error)}. Asking again in {pause:g} s."
+                ),
+                on_return=lambda: news.say("API", "there", "Kubernetes: answers again."),
+            )
+        except _failures() as error:
+            if _status(error) in none_on:
+                return None
+            raise self._refused(error) from error
 
     def _refused(self, error: Exception) -> JobError:
         remedy = REMEDIES.get(_status(error), "Is the API server well?" if _may_pass(error) else "")

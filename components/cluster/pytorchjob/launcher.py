@@ -19,7 +19,7 @@ from typing import Any
 from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.cluster.job import Finished, JobError, PodReference, TrainJob
-from components.cluster.pytorchjob.api import JobApi, Patience
+from components.cluster.pytorchjob.api import JobApi, JobPatience
 from components.cluster.pytorchjob.manifest import CONTENT_ANNOTATION, manifest
 from components.cluster.pytorchjob.watch import LogStream, end_of, failure, wait
 from components.params import Params
@@ -37,8 +37,7 @@ def launch(job: TrainJob) -> Finished:
     Raises JobError where the job fails, is deleted by others, does not end in time, or where the API refuses;
     Preempted on SIGTERM and SIGINT, after the job was deleted.
     """
-    patience = Patience()
-    return run(job, JobApi(job.namespace, patience))
+    return run(job, JobApi(job.namespace, JobPatience()))
 
 
 def run(job: TrainJob, api: JobApi) -> Finished:
@@ -58,7 +57,7 @@ def delete_jobs(namespace: str, labels: Mapping[str, str]) -> None:
 
     Raises JobError.
     """
-    _delete_jobs(JobApi(namespace, Patience()), labels)
+    _delete_jobs(JobApi(namespace, JobPatience()), labels)
 
 
 def train_arguments(params: Params, data: Sequence[Location], out: Location) -> list[str]:
@@ -105,7 +104,7 @@ def _create_or_adopt(job: TrainJob, content: dict[str, Any], api: JobApi) -> dic
         if "deletionTimestamp" in current["metadata"]:
             if time.monotonic() > end:
                 raise JobError(f"{place} is being deleted, and is not gone yet. Run the same command later.")
-            time.sleep(api.patience.first_wait)
+            time.sleep(api.patience.first_pause)
         elif not _is_own(current, content):
             raise JobError(f"{place} is the job of another run. Delete it, or choose another name.")
         elif end_of(current) == "Failed" or (end_of(current) and not _has_labels(current, content)):

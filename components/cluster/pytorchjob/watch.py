@@ -1,7 +1,6 @@
 """Waiting for a PyTorchJob: its state, what its pods wait for, the logs of rank 0, and why it failed."""
 
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Literal
 
+from base.patience import News
 from components.cluster.job import JobError
 from components.cluster.pytorchjob.api import JobApi, LogError
 from components.cluster.pytorchjob.manifest import CONTAINER
@@ -29,7 +29,7 @@ def wait(api: JobApi, name: str, uid: str, seconds: float) -> dict[str, Any] | N
 
     Returns None after so many seconds. Raises JobError where the job is deleted or the API refuses.
     """
-    said: dict[str, str] = {}
+    news = News()
     started = time.monotonic()
     while (left := started + seconds - time.monotonic()) > 0:
         now, version = api.look(name)
@@ -40,11 +40,12 @@ def wait(api: JobApi, name: str, uid: str, seconds: float) -> dict[str, Any] | N
                 return job
             if "deletionTimestamp" in job["metadata"]:
                 raise _deleted(api, name)
-            _say_once(said, name, _state(job))
+            news.say(name, state := _state(job), f"{name}: {state}")
         for pod in api.pods(name):
-            _say_once(said, f"pod {pod.metadata.name}", _trouble(pod))
-        if name not in said and time.monotonic() - started > api.patience.unclaimed:
-            _say_once(said, name, "no operator has taken the job yet. Is the training operator running?")
+            news.say(pod.metadata.name, trouble := _trouble(pod), f"pod {pod.metadata.name}: {trouble}")
+        if not news.knows(name) and time.monotonic() - started > api.patience.unclaimed:
+            text = "no operator has taken the job yet. Is the training operator running?"
+            news.say(name, text, f"{name}: {text}")
     return None
 
 
@@ -76,7 +77,7 @@ class LogStream:
         self._ended = threading.Event()
         self._pod: str | None = None  # uid of the pod that is read
         self._last: datetime | None = None  # time of the last line printed
-        self._said: dict[str, str] = {}
+        self._news = News()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:
@@ -98,7 +99,7 @@ class LogStream:
                     if pod.status.phase != "Pending":
                         self._print(pod.metadata.name)
             except (LogError, JobError) as error:
-                _say_once(self._said, "warning", str(error))
+                self._news.say("logs", str(error), f"warning: {error}")
             self._ended.wait(self._api.patience.logs)
 
     def _print(self, pod: str) -> None:
@@ -155,10 +156,3 @@ def _deleted(api: JobApi, name: str) -> JobError:
     return JobError(
         f"{api.namespace}/{name} was deleted while it ran. Run the same command to go on with the training."
     )
-
-
-def _say_once(said: dict[str, str], what: str, text: str) -> None:
-    """Prints news about something on stderr; said: the last news by that name."""
-    if text and said.get(what) != text:
-        said[what] = text
-        print(f"{what}: {text}", file=sys.stderr, flush=True)

@@ -10,13 +10,14 @@ from functools import partial
 
 import pytest
 
+from base.patience import Patience
 from components.kubeflow.client import Kubeflow, KubeflowError
-from components.kubeflow.watch import Patience, wait
+from components.kubeflow.watch import wait
 from tests.conftest import ROOT, environment
 from tests.servers.kubeflow_server import KubeflowServer, frame, task
 
 STEPS = ("fetch", "prepare", "train", "finish")
-QUICK = Patience(poll=0.02, away=60)
+QUICK = Patience(away=60, first_pause=0.02, longest_pause=0.02)
 RUN = "run-1"
 
 
@@ -148,7 +149,7 @@ def test_a_proxy_without_its_server_is_an_outage(
 
 def test_patience_with_an_outage_ends(server: KubeflowServer) -> None:
     server.frames = [server.stop, frame("RUNNING")]
-    line = failure(server, Patience(poll=0.02, away=0.1))
+    line = failure(server, Patience(away=0.1, first_pause=0.02))
     assert line.startswith(f"{server.url}: cannot be reached: ")
     assert line.endswith(f"The run goes on: {link(server)}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from base.patience import Patience
 from components.storage import sync
 from components.storage.s3 import FILES_AT_ONCE, StorageError, Store
 from tests.components.storage.s3_objects import everything, put, remote_tree, requests_of, use_server, write
@@ -175,7 +176,7 @@ def test_transfers_outlast_ten_seconds_without_a_server(own_server: S3Server, ur
 def test_a_server_that_stays_away_ends_the_transfer_with_one_line(
     own_server: S3Server, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.storage.s3.PATIENCE", 1.0)
+    monkeypatch.setattr("components.storage.s3.PATIENCE", Patience(away=1))
     monkeypatch.setattr("components.storage.s3.ATTEMPTS", 1)
     put(own_server, f"{uri}/a", b"1")
     store = Store(uri)
@@ -223,7 +224,7 @@ def test_what_always_arrives_damaged_is_refused(
     through: Callable[[Damage], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("components.storage.s3.PATIENCE", 0.0)
+    monkeypatch.setattr("components.storage.s3.PATIENCE", Patience(away=0))
     sync.upload(write(tmp_path / "here", {"a": os.urandom(size)}), Store(uri))
     through(flip(2**20))
     with pytest.raises(StorageError, match=rf"^{uri}/a: arrives damaged \("):

@@ -1,0 +1,73 @@
+"""Asking again while another side is away for a while, and saying what is news only once."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO, TypeVar
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Times in seconds.
+
+    away: how long another side may be away, from the first failure on. first_pause: after that failure; it doubles
+    after each further one, up to longest_pause.
+    """
+
+    away: float
+    first_pause: float = 1
+    longest_pause: float = 30
+
+    def ask(
+        self,
+        attempt: Callable[[], Answer],
+        may_pass: Callable[[Exception], bool],
+        *,
+        pause_asked: Callable[[Exception], float] = lambda error: 0,
+        on_failure: Callable[[Exception, float], object] = lambda error, pause: None,
+        on_return: Callable[[], object] = lambda: None,
+    ) -> Answer:
+        """The result of `attempt`, which is repeated after failures that may pass.
+
+        pause_asked: seconds that the other side asked to wait, as by Retry-After, and that a pause lasts at least.
+        on_failure: is called before each pause with its seconds. on_return: when an attempt succeeds after failures.
+        Raises what the last attempt raised, where that may not pass or where the next pause would outlast `away`.
+        """
+        end, pause = None, self.first_pause
+        while True:
+            try:
+                answer = attempt()
+            except Exception as error:
+                if not may_pass(error):
+                    raise
+                now, wait = time.monotonic(), max(pause, pause_asked(error))
+                end = now + self.away if end is None else end
+                if now + wait > end:
+                    raise
+                on_failure(error, wait)
+            else:
+                if end is not None:
+                    on_return()
+                return answer
+            time.sleep(wait)
+            pause = min(2 * pause, self.longest_pause)
+
+
+class News:
+    """Says each thing once: a line about something is printed when its state is another one than at the last time."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+
+    def say(self, what: str, state: str | None, line: str, file: TextIO | None = None) -> None:
+        """Prints the line, by default on stderr, if the state is news; no state is none."""
+        if state and self._states.get(what) != state:
+            self._states[what] = state
+            print(line, file=file or sys.stderr, flush=True)
+
+    def knows(self, what: str) -> bool:
+        """Whether something was said about it."""
+        return what in self._states
