@@ -1,13 +1,16 @@
 """The client of Kubeflow Pipelines: a compiled graph becomes a version of a pipeline, a run of it, or a schedule.
 
-Of the SDK this uses the generated client of the REST API, and not `kfp.Client`: that one has no timeouts, prints, asks
-a server that is away five times before it says so, and waits for a cancelled run for ever.
+All requests go through `kfp.Client`, but waiting: its own has no end for a run that is cancelled, and no reasons.
 """
 
 import hashlib
+import io
 import json
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,13 +73,11 @@ class Kubeflow:
         # Those of urllib3 would print; and without them a redirection, as to a login page, is no answer.
         settings.retries = False
         _authorize(settings, token)
-        self._api, self._client = api, api.ApiClient(settings)
-        self._pipelines = api.PipelineServiceApi(self._client)
-        self._runs = api.RunServiceApi(self._client)
-        self._schedules = api.RecurringRunServiceApi(self._client)
-        health = self._ask(api.HealthzServiceApi(self._client).healthz_service_get_healthz)
+        self._api, self._kfp = api, _client(settings, namespace)
+        self._http = self._kfp._run_api.api_client
+        health = self._ask(self._kfp.healthzs.healthz_service_get_healthz)
         # The UI answers this one itself.
-        if json.loads(self._client.last_response.data).get("apiServerReady") is False:
+        if json.loads(self._http.last_response.data).get("apiServerReady") is False:
             raise KubeflowError(f"{host}: the UI answers, and the API server behind it does not. Is it running?")
         if health.multi_user and not namespace:
             raise KubeflowError(f"{host}: has several users. Give --namespace, the one of your profile.")
@@ -88,35 +89,24 @@ class Kubeflow:
         """
         content = graph.read_bytes()
         name = str(next(yaml.safe_load_all(content))["pipelineInfo"]["name"])
+        new = self._api.V2beta1Pipeline(name=name, display_name=name, namespace=self._namespace)
         pipeline = self._find_or_make(
-            lambda: (
-                self._ask(
-                    self._pipelines.pipeline_service_list_pipelines, filter=_named(name), namespace=self._namespace
-                ).pipelines
-            ),
-            self._pipelines.pipeline_service_create_pipeline,
-            pipeline=self._api.V2beta1Pipeline(name=name, display_name=name, namespace=self._namespace),
+            "pipelines",
+            partial(self._kfp.list_pipelines, filter=_named(name), namespace=self._namespace),
+            # Its `upload_pipeline` would make a first version, whose name says nothing about its content.
+            partial(self._kfp.pipelines.pipeline_service_create_pipeline, new),
         ).pipeline_id
         version_name = f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
         version = self._find_or_make(
-            lambda: (
-                self._ask(
-                    self._pipelines.pipeline_service_list_pipeline_versions,
-                    pipeline_id=pipeline,
-                    filter=_named(version_name),
-                ).pipeline_versions
-            ),
-            self._api.PipelineUploadServiceApi(self._client).upload_pipeline_version,
-            uploadfile=str(graph),
-            name=version_name,
-            pipelineid=pipeline,
+            "pipeline_versions",
+            partial(self._kfp.list_pipeline_versions, pipeline, filter=_named(version_name)),
+            partial(self._kfp.upload_pipeline_version, str(graph), version_name, pipeline),
         ).pipeline_version_id
         return Version(pipeline, version, name)
 
     def run(self, name: str, experiment: str, version: Version, arguments: Mapping[str, Any]) -> str:
         """Starts a run, and returns its ID. Raises KubeflowError."""
-        body = self._api.V2beta1Run(**self._job(name, experiment, version, arguments))
-        return str(self._ask(self._runs.run_service_create_run, run=body).run_id)
+        return str(self._ask(self._kfp.run_pipeline, **self._job(name, experiment, version, arguments)).run_id)
 
     def schedule(self, name: str, cron: str, experiment: str, version: Version, arguments: Mapping[str, Any]) -> str:
         """Makes a schedule in the place of all of the same name, and returns its ID; cron: with seconds.
@@ -125,31 +115,20 @@ class Kubeflow:
         Raises KubeflowError.
         """
         before = self._ask(
-            self._schedules.recurring_run_service_list_recurring_runs,
-            namespace=self._namespace,
-            filter=_named(name),
-            page_size=SCHEDULES_LISTED,
+            self._kfp.list_recurring_runs, filter=_named(name), namespace=self._namespace, page_size=SCHEDULES_LISTED
         ).recurring_runs
-        body = self._api.V2beta1RecurringRun(
-            **self._job(name, experiment, version, arguments),
-            trigger=self._api.V2beta1Trigger(cron_schedule=self._api.V2beta1CronSchedule(cron=cron)),
-            mode=self._api.RecurringRunMode.ENABLE,
-            max_concurrency="1",
-            no_catchup=True,
+        job = self._job(name, experiment, version, arguments)
+        made = self._ask(
+            self._kfp.create_recurring_run, cron_expression=cron, max_concurrency=1, no_catchup=True, **job
         )
-        made = self._ask(self._schedules.recurring_run_service_create_recurring_run, recurring_run=body)
         # The old ones at last: whatever fails, there is one.
         for old in before or []:
-            self._ask(
-                self._schedules.recurring_run_service_delete_recurring_run,
-                recurring_run_id=old.recurring_run_id,
-                none_on={404},
-            )
+            self._ask(self._kfp.delete_recurring_run, old.recurring_run_id, none_on={404})
         return str(made.recurring_run_id)
 
     def look(self, run: str) -> Any:
         """The run of that ID, as V2beta1Run. Raises KubeflowError."""
-        return self._ask(self._runs.run_service_get_run, run_id=run)
+        return self._ask(self._kfp.get_run, run)
 
     def run_link(self, run: str) -> str:
         """The run's page in the UI."""
@@ -161,44 +140,32 @@ class Kubeflow:
 
     def _job(self, name: str, experiment: str, version: Version, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What a run and a schedule have in common."""
-        experiments = self._api.ExperimentServiceApi(self._client)
-        found = self._find_or_make(
-            lambda: (
-                self._ask(
-                    experiments.experiment_service_list_experiments,
-                    filter=_named(experiment),
-                    namespace=self._namespace,
-                ).experiments
-            ),
-            experiments.experiment_service_create_experiment,
-            experiment=self._api.V2beta1Experiment(display_name=experiment, namespace=self._namespace),
-        )
-        reference = self._api.V2beta1PipelineVersionReference(
-            pipeline_id=version.pipeline, pipeline_version_id=version.version
-        )
+        make = partial(self._kfp.create_experiment, experiment, namespace=self._namespace)  # or find
+        found = self._ask(make, none_on={409}) or self._ask(make)
         return {
-            "display_name": name,
+            "job_name": name,
             "experiment_id": found.experiment_id,
-            "pipeline_version_reference": reference,
-            "runtime_config": self._api.V2beta1RuntimeConfig(parameters=dict(arguments)),
+            "pipeline_id": version.pipeline,
+            "version_id": version.version,
+            "params": dict(arguments),
         }
 
-    def _find_or_make(self, find: Callable[[], Any], make: Callable[..., Any], **arguments: Any) -> Any:
-        """The first of what there is; a neighbour may make it between the two questions."""
-        found = find() or [self._ask(make, none_on={409}, **arguments)]
-        if found[0] is None:
-            found = find() or [self._ask(make, **arguments)]
-        return found[0]
+    def _find_or_make(self, kind: str, find: Callable[[], Any], make: Callable[[], Any]) -> Any:
+        """The first of the list that `find` gives of this kind; a neighbour may make it between the two questions."""
 
-    def _ask(self, call: Callable[..., Any], none_on: Collection[int] = (), **arguments: Any) -> Any:
+        def first() -> Any:
+            return next(iter(getattr(self._ask(find), kind) or []), None)
+
+        return first() or self._ask(make, none_on={409}) or first() or self._ask(make)
+
+    def _ask(self, call: Callable[..., Any], *given: object, none_on: Collection[int] = (), **named: object) -> Any:
         """The answer, or None for these HTTP statuses. Raises KubeflowError."""
         from urllib3.exceptions import HTTPError
 
-        # Empty ones would be sent as the word None.
-        given = {key: value for key, value in arguments.items() if value is not None}
         try:
-            answer = call(**given, _request_timeout=TIMEOUT)
-            if not isinstance(json.loads(self._client.last_response.data), dict):
+            with redirect_stdout(io.StringIO()):  # links to what was made
+                answer = call(*given, **named)
+            if not isinstance(json.loads(self._http.last_response.data), dict):
                 raise json.JSONDecodeError("no object", "", 0)
             return answer
         except json.JSONDecodeError:
@@ -216,6 +183,29 @@ class Kubeflow:
             return None
         may_pass = status == 429 or status >= 500 or not (status or "CERTIFICATE" in str(failure))
         raise KubeflowError(f"{self.host}: {_reason(failure, status)}", may_pass)
+
+
+def _client(settings: Any, namespace: str | None) -> Any:
+    """kfp.Client with these settings, and nothing from ~/.config/kfp, a kubeconfig, or Google's variables."""
+    import kfp
+
+    class Client(kfp.Client):  # type: ignore[misc]
+        def _load_config(self, *_: object) -> Any:
+            return settings
+
+        def _load_context_setting_or_default(self) -> None:
+            # With no namespace it would ask the server here already, five times, and write to ~/.config/kfp.
+            self._context_setting = {"namespace": "none"}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # which says that it needs KFP 2
+        client = Client()
+    client._context_setting["namespace"] = namespace or ""
+    http = client._run_api.api_client.rest_client
+    request = http.request
+    # Its methods have no timeouts.
+    http.request = lambda *given, **more: request(*given, **{**more, "_request_timeout": TIMEOUT})
+    return client
 
 
 def _authorize(settings: Any, token: str | None) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -193,6 +194,33 @@ def test_a_host_that_is_not_there_is_one_line(server: KubeflowServer) -> None:
         assert expected in exit_line(pipeline.main, "submit", "--host", host, *PLACES)
 
 
+def test_a_host_that_never_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.kubeflow.client.TIMEOUT", (0.2, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        line = exit_line(pipeline.main, "submit", "--host", host, *PLACES)
+    assert line.startswith(f"KubeflowError: {host}: cannot be reached: ")
+    assert line.endswith("Read timed out. (read timeout=0.2). Is the address right?")
+
+
+def test_what_lies_in_the_home_of_the_user_does_not_matter(server: KubeflowServer, tmp_path: Path) -> None:
+    files = {".config/kfp/context.json": '{"namespace": "other", "client_auth', ".kube/config": "no YAML: ["}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(content)
+    server.multi_user = True
+    command = [sys.executable, "pipeline.py", "submit", "--host", server.url, *PLACES, "--namespace", "kubeflow"]
+    google = {"KF_PIPELINES_IAP_OAUTH2_CLIENT_ID": "a", "KF_PIPELINES_ENDPOINT": "http://nobody.invalid"}
+    env = environment(HOME=str(tmp_path), **google)
+    result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(result.stdout.splitlines()) == 2
+    assert {asked.authorization for asked in server.asked} == {None}
+    assert [row["namespace"] for kind in ("pipelines", "experiments") for row in server.kept[kind]] == ["kubeflow"] * 2
+    found = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name: content for name, content in found.items() if name.startswith((".config", ".kube"))} == files
+
+
 @pytest.mark.parametrize("option", ["--root", "--data-remote"])
 def test_pods_see_no_paths(server: KubeflowServer, option: str) -> None:
     line = refused(server, option, "output/pipeline")
@@ -217,7 +245,7 @@ def test_a_schedule_takes_the_place_of_the_one_of_its_name(
     [first] = server.kept["recurringRuns"]
     sent = server.bodies("POST", "/recurringruns")[0]
     assert sent["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * 1"}}
-    assert (sent["mode"], sent["max_concurrency"], sent["no_catchup"]) == ("ENABLE", "1", True)
+    assert (sent["mode"], sent["max_concurrency"], sent["no_catchup"]) == ("ENABLE", 1, True)
     assert sent["display_name"] == "dual-hrnet"
     submit(server, "--run-name", "for comparison")
     alike = ("experiment_id", "pipeline_version_reference", "runtime_config")
