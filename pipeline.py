@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +72,17 @@ def define(params: Params, image: str) -> Any:
         tolerations: list[Any] = sections["cluster"]["tolerations"],
     ) -> None:
         placement = {"node_selector": node_selector, "tolerations": tolerations}
+        set_up = partial(configure, device=device, image=image, placement=placement)
         at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri)
-        configure(at_end, "finish", device, image, placement)
+        set_up(at_end, "finish")
         with dsl.ExitHandler(at_end):
             fetched = steps.fetch(raw_version=raw_version, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint)
-            configure(fetched, "fetch", device, image, placement)
+            set_up(fetched, "fetch")
             with dsl.ParallelFor(fetched.outputs["Output"]) as source:
                 prepared = steps.prepare(
                     raw=fetched.outputs["raw"], source=source, root=root, prepare=prepare, s3_endpoint=s3_endpoint
                 )
-                configure(prepared, "prepare", device, image, placement)
+                set_up(prepared, "prepare")
             trained = steps.train(
                 parts=dsl.Collected(prepared.outputs["prepared"]),
                 root=root,
@@ -93,7 +95,7 @@ def define(params: Params, image: str) -> Any:
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
             )
-            configure(trained, "train", device, image, placement)
+            set_up(trained, "train")
             scored = steps.evaluate(
                 # One of its own: the compiler changes what it is given.
                 parts=dsl.Collected(prepared.outputs["prepared"]),
@@ -103,7 +105,7 @@ def define(params: Params, image: str) -> Any:
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
             )
-            configure(scored, "evaluate", device, image, placement)
+            set_up(scored, "evaluate")
             registered = steps.register(
                 model=trained.outputs["model"],
                 evaluation=scored.outputs["location"],
@@ -113,7 +115,7 @@ def define(params: Params, image: str) -> Any:
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
             )
-            configure(registered, "register", device, image, placement)
+            set_up(registered, "register")
             with dsl.If(auto_promote == True):  # noqa: E712
                 promoted = steps.promote(
                     version=registered.output,
@@ -123,7 +125,7 @@ def define(params: Params, image: str) -> Any:
                     mlflow_uri=mlflow_uri,
                     s3_endpoint=s3_endpoint,
                 )
-                configure(promoted, "promote", device, image, placement)
+                set_up(promoted, "promote")
 
     return dual_hrnet
 
@@ -136,9 +138,9 @@ def compile_graph(params: Params, image: str, out: Path) -> None:
         raise PipelineError(f"{out}: Kubeflow takes graphs from files that end in .yaml. Choose another name.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        partial = Path(folder, out.name)
-        compiler.Compiler().compile(define(params, image), str(partial))
-        partial.replace(out)
+        unfinished = Path(folder, out.name)
+        compiler.Compiler().compile(define(params, image), str(unfinished))
+        unfinished.replace(out)
 
 
 def run_graph(graph: Path, arguments: Mapping[str, Any], work: Path) -> None:
@@ -188,39 +190,38 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     usual.add_argument("--params", default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
     usual.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/paper.yaml")
     usual.add_argument("--image", default=IMAGE, help="of all tasks, best by its digest (default: %(default)s)")
+    of_runs = argparse.ArgumentParser(add_help=False, parents=[usual])
+    of_runs.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
+    of_runs.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
 
     text = "write the graph as YAML"
     parser = commands.add_parser("compile", parents=[usual], help=text, description=text)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .yaml")
 
     text = "run the compiled graph on this machine"
-    parser = commands.add_parser("run", parents=[usual], help=text, description=text, epilog=LOCATIONS)
+    parser = commands.add_parser("run", parents=[of_runs], help=text, description=text, epilog=LOCATIONS)
     parser.add_argument("--root", default="output/pipeline", metavar="LOCATION", help="for data, models and scores")
-    parser.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
     parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
-    parser.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
 
-    remote = argparse.ArgumentParser(add_help=False)
+    remote = argparse.ArgumentParser(add_help=False, parents=[of_runs])
     remote.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines, as before /#/ in its UI")
     text = "of the user (default: in the file that $KF_PIPELINES_SA_TOKEN_PATH names, if any)"
     remote.add_argument("--token", help=text)
     remote.add_argument("--namespace", metavar="NS", help="of the user's profile, where there are several users")
     remote.add_argument("--experiment", metavar="E", help="of Kubeflow, made if needed (default: tracking.experiment)")
     remote.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
-    remote.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
     remote.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
     remote.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
     remote.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
-    remote.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
 
     text = "start a run in the cluster"
-    parser = commands.add_parser("submit", parents=[usual, remote], help=text, description=text)
+    parser = commands.add_parser("submit", parents=[remote], help=text, description=text)
     parser.add_argument("--run-name", metavar="N", help="as the UI shows it (default: the graph's and the time)")
     parser.add_argument("--wait", action="store_true", help="show its tasks until it ends; fail if it fails")
 
     text = "start runs in the cluster again and again"
-    parser = commands.add_parser("schedule", parents=[usual, remote], help=text, description=text)
+    parser = commands.add_parser("schedule", parents=[remote], help=text, description=text)
     text = "when: minute, hour, day of the month, month, day of the week, in the cluster's time, such as '0 3 * * 1'"
     parser.add_argument("--cron", required=True, metavar="FIELDS", help=text)
     parser.add_argument("--name", metavar="N", help="replaces a schedule of this name (default: the graph's)")
@@ -228,9 +229,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(params: Params, arguments: argparse.Namespace) -> None:
-    version = arguments.raw_version or version_here(params.data.root).md5
     values = {
-        "raw_version": version,
+        "raw_version": _raw_version(params, arguments),
         "data_remote": arguments.data_remote,
         "root": arguments.root,
         "processes": arguments.processes,
@@ -244,13 +244,10 @@ def _run(params: Params, arguments: argparse.Namespace) -> None:
 
 
 def _submit(params: Params, arguments: argparse.Namespace) -> None:
-    if arguments.raw_version and not MD5.fullmatch(arguments.raw_version):
-        text = "is not an md5 of DVC. Give the one that a .dvc file names"
-        raise PipelineError(f"--raw-version {arguments.raw_version}: {text}.")
     values = {
-        "root": s3_location("--root", arguments.root),
+        "raw_version": _raw_version(params, arguments),
         "data_remote": s3_location("--data-remote", arguments.data_remote),
-        "raw_version": arguments.raw_version or version_here(params.data.root).md5,
+        "root": s3_location("--root", arguments.root),
         "mlflow_uri": arguments.mlflow_uri,
         "s3_endpoint": arguments.s3_endpoint,
         "auto_promote": arguments.auto_promote,
@@ -273,6 +270,14 @@ def _submit(params: Params, arguments: argparse.Namespace) -> None:
         from components.kubeflow.steps import NEEDS
 
         wait(kubeflow, run, NEEDS)
+
+
+def _raw_version(params: Params, arguments: argparse.Namespace) -> str:
+    """The md5 that was given, else the one of the data here; raises PipelineError where the given one is none."""
+    given = arguments.raw_version
+    if given and not MD5.fullmatch(given):
+        raise PipelineError(f"--raw-version {given}: is not an md5 of DVC. Give the one that a .dvc file names.")
+    return given or version_here(params.data.root).md5
 
 
 if __name__ == "__main__":
