@@ -8,6 +8,7 @@ python pipeline.py schedule --host URL --cron ...   runs in the cluster again an
 
 import argparse
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -18,6 +19,7 @@ from typing import Any
 import yaml
 
 from base.errors import InputError, errors_in_one_line
+from base.files import write_file
 from components.kubeflow.client import Kubeflow, s3_location
 from components.kubeflow.cron import with_seconds
 from components.kubeflow.watch import wait
@@ -136,11 +138,12 @@ def compile_graph(params: Params, image: str, out: Path) -> None:
 
     if out.suffix not in (".yaml", ".yml"):
         raise PipelineError(f"{out}: Kubeflow takes graphs from files that end in .yaml. Choose another name.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        unfinished = Path(folder, out.name)
-        compiler.Compiler().compile(define(params, image), str(unfinished))
-        unfinished.replace(out)
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "pipeline.yaml")
+        compiler.Compiler().compile(define(params, image), str(compiled))
+        text = compiled.read_text(encoding="utf-8")
+    # The comment on top tells the defaults in another order in each process, and the same graph is to be one version.
+    write_file(out, re.sub(r"\A(#.*\n)+", "", text))
 
 
 def run_graph(graph: Path, arguments: Mapping[str, Any], work: Path) -> None:
