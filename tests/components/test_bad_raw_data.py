@@ -12,34 +12,16 @@ import pytest
 from PIL import Image
 
 from components.prepare import main, prepare
-from tests.conftest import (
-    SIZE,
-    TEST_SCENES,
-    TRAIN_SCENES,
-    assert_one_line,
-    exit_line,
-    feature,
-    prepare_params,
-    read_csv,
-    run_step,
-    tree,
-    write_label,
-    write_params,
-    write_raw,
-    write_scene,
-)
+from tests.commands import assert_one_line, exit_line, run_step
+from tests.comparing import read_csv, tree
+from tests.scenes import SIZE, TEST_SCENES, TRAIN_SCENES, feature, write_label, write_raw, write_scene
+from tests.tiny import prepare_params, write_params
 from xbd.scenes import SceneError, find_raw_scenes, read_index
 
 BAD = TRAIN_SCENES[1]
 LABEL = f"{BAD}_post_disaster.json"
 SKIP = prepare_params(on_error="skip")
 TRIANGLE = "POLYGON ((0 0, 1 1, 2 0, 0 0))"
-
-
-@pytest.fixture
-def data(raw: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny raw data set, to be damaged."""
-    return shutil.copytree(raw, tmp_path / "raw")
 
 
 def image(raw: Path, moment: str) -> Path:

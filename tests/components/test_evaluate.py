@@ -14,12 +14,15 @@ from components.params import load_params
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, normalize, save_model
 from model.judge.matching import building_scores
-from tests.conftest import SMALL, TEST_SCENES, exit_line, read_csv, read_png, write_params
+from tests.commands import exit_line
+from tests.comparing import read_csv, read_png
 from tests.model.judge.test_calibration import error_by_loop
 from tests.model.judge.test_matching import match_by_sets
 from tests.model.test_buildings import flood
 from tests.model.test_metric import KEYS, score_by_loops
 from tests.model.test_metric_reference import rates_by_loops
+from tests.scenes import TEST_SCENES
+from tests.tiny import SMALL, write_params
 from xbd.dataset import Scenes
 
 MODES = ("off", "vote")

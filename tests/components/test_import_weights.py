@@ -9,7 +9,9 @@ import torch
 
 from components.import_weights import main
 from model.inference import load_model
-from tests.conftest import GOLDEN, LOGITS, assert_close, assert_one_line, exit_line, run_step, succeed, tree
+from tests.commands import assert_one_line, exit_line, run_step, succeed
+from tests.comparing import LOGITS, assert_close, tree
+from tests.paths import GOLDEN
 
 PUBLISHED = GOLDEN / "model" / "published_format_tiny.pth"
 

@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 from components.params import Params, ParamsError, load_params, overrides, recipe_of
-from tests.conftest import ROOT, commit, dvc, run_step, write_params
+from tests.commands import run_step
+from tests.paths import ROOT
+from tests.repository import commit, dvc
+from tests.tiny import write_params
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 

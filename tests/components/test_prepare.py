@@ -16,22 +16,10 @@ import pytest
 from PIL import Image
 
 from components.prepare import main, prepare
-from tests.conftest import (
-    SIZE,
-    TEST_SCENES,
-    TRAIN_SCENES,
-    Rectangle,
-    environment,
-    feature,
-    prepare_params,
-    read_csv,
-    read_png,
-    succeed,
-    tree,
-    write_label,
-    write_params,
-    write_scene,
-)
+from tests.commands import environment, succeed
+from tests.comparing import read_csv, read_png, tree
+from tests.scenes import SIZE, TEST_SCENES, TRAIN_SCENES, Rectangle, feature, write_label, write_scene
+from tests.tiny import prepare_params, write_params
 from xbd.arrays import AHEAD, prepare_arrays
 from xbd.scenes import RawScene, find_raw_scenes, prepared_version, read_index
 

@@ -1,7 +1,6 @@
 """Prepare run again: the arrays of scenes that did not change are kept, damaged ones and those of other code not."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,18 +8,15 @@ import numpy as np
 import pytest
 
 from components.prepare import prepare
-from tests.conftest import TEST_SCENES, TRAIN_SCENES, Rectangle, feature, prepare_params, tree, write_label, write_scene
+from tests.comparing import tree
+from tests.components.prepared_arrays import array, changed, files
+from tests.scenes import TEST_SCENES, TRAIN_SCENES, Rectangle, feature, write_label, write_scene
+from tests.tiny import prepare_params
 from xbd.scenes import SceneError, read_index
 
 ALL = prepare_params()
 SCENES = sorted(TRAIN_SCENES + TEST_SCENES)
 ONE = TRAIN_SCENES[1]
-
-
-@pytest.fixture
-def data(raw: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny raw data set, to be changed."""
-    return shutil.copytree(raw, tmp_path / "raw")
 
 
 @pytest.fixture
@@ -30,23 +26,8 @@ def out(data: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def array(root: Path, scene: str) -> Path:
-    return root / "scenes" / f"{scene}.npy"
-
-
 def label(raw: Path, scene: str = ONE) -> Path:
     return raw / "train" / "labels" / f"{scene}_post_disaster.json"
-
-
-def files(root: Path) -> dict[str, tuple[int, int]]:
-    """Each array's file by its scene: inode, and when it was last written, since inodes are used again."""
-    states = {path.stem: path.stat() for path in (root / "scenes").glob("*.npy")}
-    return {scene: (state.st_ino, state.st_mtime_ns) for scene, state in states.items()}
-
-
-def changed(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
-    """Scenes whose file is not the one it was."""
-    return {scene for scene in before.keys() | after.keys() if before.get(scene) != after.get(scene)}
 
 
 def test_arrays_of_unchanged_scenes_are_kept(data: Path, prepared: Path, out: Path) -> None:

@@ -15,19 +15,11 @@ import numpy as np
 import pytest
 
 from components.prepare import main, prepare
-from tests.conftest import (
-    TEST_SCENES,
-    TRAIN_SCENES,
-    assert_one_line,
-    environment,
-    exit_line,
-    prepare_params,
-    succeed,
-    tree,
-    write_label,
-    write_params,
-    write_scene,
-)
+from tests.commands import assert_one_line, environment, exit_line, succeed
+from tests.comparing import tree
+from tests.components.prepared_arrays import array, changed, files
+from tests.scenes import TEST_SCENES, TRAIN_SCENES, write_label, write_scene
+from tests.tiny import prepare_params, write_params
 from xbd import arrays
 from xbd.scenes import SceneError
 
@@ -35,29 +27,8 @@ ALL = prepare_params()
 ORDER = [*sorted(TEST_SCENES), *sorted(TRAIN_SCENES)]  # the order of the work
 
 
-@pytest.fixture
-def data(raw: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny raw data set, to be changed."""
-    return shutil.copytree(raw, tmp_path / "raw")
-
-
-def array(root: Path, scene: str) -> Path:
-    return root / "scenes" / f"{scene}.npy"
-
-
 def label(raw: Path, scene: str) -> Path:
     return raw / "train" / "labels" / f"{scene}_post_disaster.json"
-
-
-def files(root: Path) -> dict[str, tuple[int, int]]:
-    """Each array's file by its scene: inode, and when it was last written, since inodes are used again."""
-    states = {path.stem: path.stat() for path in (root / "scenes").glob("*.npy")}
-    return {scene: (state.st_ino, state.st_mtime_ns) for scene, state in states.items()}
-
-
-def changed(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
-    """Scenes whose file is not the one it was."""
-    return {scene for scene in before.keys() | after.keys() if before.get(scene) != after.get(scene)}
 
 
 def command(data: Path, work: Path, workers: int) -> list[str | Path]:

@@ -14,10 +14,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from tests.commands import assert_one_line, run_step
+from tests.comparing import tree
 from tests.components.storage.s3_objects import put, remote_tree
-from tests.conftest import assert_one_line, pair, run_step, tree, write_params
+from tests.scenes import pair
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.s3_server import KEY, SECRET, S3Server
+from tests.tiny import write_params
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.prepare import choose_split, find_duplicates, main, prepare
-from tests.conftest import TEST_SCENES, TRAIN_SCENES, exit_line, prepare_params, read_csv, write_params, write_scene
+from tests.commands import exit_line
+from tests.comparing import read_csv
+from tests.scenes import TEST_SCENES, TRAIN_SCENES, write_scene
+from tests.tiny import prepare_params, write_params
 from xbd.scenes import SOURCES, SPLITS, SceneError, SceneRecord, read_index
 
 FIRE = tuple(name for name in TRAIN_SCENES if "fire" in name)

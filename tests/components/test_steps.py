@@ -13,19 +13,11 @@ import pytest
 from components.evaluate import evaluate
 from components.params import ParamsError, load_params
 from model.inference import Predictor, load_model
-from tests.conftest import (
-    TEST_SCENES,
-    assert_one_line,
-    environment,
-    pair,
-    read_csv,
-    read_png,
-    run_step,
-    succeed,
-    tree,
-    write_params,
-)
+from tests.commands import assert_one_line, environment, run_step, succeed
+from tests.comparing import read_csv, read_png, tree
 from tests.model.test_metric import KEYS, score_by_loops
+from tests.scenes import TEST_SCENES, pair
+from tests.tiny import write_params
 from xbd.dataset import Scenes
 
 

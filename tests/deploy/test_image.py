@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.paths import ROOT
 
 LIMIT = 5_000_000  # bytes of the build context
 NAMES = (

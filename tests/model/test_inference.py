@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import ModelError, Predictor, classify, estimate, load_model, normalize, save_model
-from tests.conftest import SMALL, assert_close, tree
+from tests.comparing import assert_close, tree
+from tests.tiny import SMALL
 
 
 @pytest.fixture(scope="module")

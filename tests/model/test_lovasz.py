@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.lovasz import lovasz_softmax
-from tests.conftest import GOLDEN
+from tests.paths import GOLDEN
 
 
 @pytest.mark.parametrize("path", sorted((GOLDEN / "lovasz").glob("*.npz")), ids=lambda path: path.stem)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.metric import XView2Score, confusion, joint_counts
-from tests.conftest import GOLDEN, read_png
+from tests.comparing import read_png
+from tests.paths import GOLDEN
 
 Mask = npt.NDArray[np.uint8]
 KEYS = [

@@ -12,7 +12,9 @@ from torch import Tensor
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.hrnet import Head
 from model.settings import Architecture
-from tests.conftest import GOLDEN, LOGITS, SMALL, assert_close
+from tests.comparing import LOGITS, assert_close
+from tests.paths import GOLDEN
+from tests.tiny import SMALL
 
 PUBLISHED: dict[str, Any] = {"width": 8, "stage1_width": 8, "stage1_blocks": 1, "modules": (1, 2, 1), "blocks": 1}
 

@@ -26,8 +26,12 @@ from components.register import register
 from components.tracking import runs
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
-from tests.conftest import ROOT, SMALL, environment, pair, read_png, succeed, write_params
-from tests.workers.worlds import free_port
+from tests.commands import environment, succeed
+from tests.comparing import read_png
+from tests.paths import ROOT
+from tests.scenes import pair
+from tests.servers.ports import free_port
+from tests.tiny import SMALL, write_params
 from xbd.scenes import prepared_version
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.dual_hrnet import DualHRNet
 from model.weights import WeightsError, load_published, read_state
-from tests.conftest import GOLDEN, SMALL
+from tests.paths import GOLDEN
+from tests.tiny import SMALL
 
 PUBLISHED = GOLDEN / "model" / "published_format_tiny.pth"
 COUNTER = "num_batches_tracked"

@@ -19,8 +19,8 @@ import pytest
 import yaml
 from kubernetes import client, config, watch
 
-from tests.conftest import ROOT
-from tests.servers.s3_server import _free_ports as free_ports
+from tests.paths import ROOT
+from tests.servers.ports import free_ports
 
 CRD = ROOT / "tests" / "crd" / "kubeflow.org_pytorchjobs_v1.9.4.yaml"
 USERS = ("admin", "launcher", "stranger")  # admin may do everything, the others what a test binds them to

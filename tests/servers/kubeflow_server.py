@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from tests.servers.mlflow_server import free_port
+from tests.servers.ports import free_port
 
 API = "/apis/v2beta1"
 EQUALS = ("EQUALS", 1)  # name and number in filter.proto; JSON of a proto may have either

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from components.tracking import connection
-from tests.conftest import environment
+from tests.commands import environment
+from tests.servers.ports import free_port
 
 
 class MlflowServer:
@@ -77,13 +78,6 @@ class MlflowServer:
     def _accepts(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as number:
-        number.bind(("127.0.0.1", 0))
-        return int(number.getsockname()[1])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.mlflow_server import free_port
+from tests.servers.ports import free_port
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))  # where Debian has them, outside of PATH
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.servers.ports import free_ports
 
 BUCKETS = ("dvc", "data")
 KEY, SECRET = "test-key", "test-secret"
@@ -26,7 +27,7 @@ class S3Server:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
-        numbers = iter(_free_ports(2 * len(PORTS)))
+        numbers = iter(free_ports(2 * len(PORTS)))
         self.ports = {name: (next(numbers), next(numbers)) for name in PORTS}
 
     @property
@@ -94,13 +95,3 @@ class S3Server:
         except (BotoCoreError, ClientError):
             return False
         return True
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for number in sockets:
-        number.bind(("127.0.0.1", 0))
-    ports = [int(number.getsockname()[1]) for number in sockets]
-    for number in sockets:
-        number.close()
-    return ports

@@ -11,7 +11,7 @@ from components.cluster.job import Finished, TrainJob
 from components.cluster.pytorchjob.api import JobApi, JobPatience
 from components.cluster.pytorchjob.launcher import run
 from components.params import load_params
-from tests.conftest import ROOT
+from tests.paths import ROOT
 from tests.servers.kube_api import PLACE, WAIT_SECONDS, KubeApi
 
 NOW = "2026-01-02T03:04:05Z"

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
+
+from tests.servers.ports import free_port
 
 
 def torchrun_command(script: Path, size: int, *arguments: str | Path, options: tuple[str, ...] = ()) -> list[str]:
@@ -45,13 +46,6 @@ def members(rank: int, size: int, port: int) -> dict[str, str]:
     """The variables by which a process finds its world on this machine."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     return {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
-
-
-def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _member(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.conftest import SIZE, TEST_SCENES, read_csv
+from tests.comparing import read_csv
+from tests.scenes import SIZE, TEST_SCENES
 from xbd.dataset import Sample, SceneCrops, Scenes
 from xbd.scenes import SceneError
 

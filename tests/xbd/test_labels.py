@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import feature, write_label
+from tests.scenes import feature, write_label
 from xbd.labels import LabelError, read_buildings, read_label
 
 SQUARE = "POLYGON ((1 1, 5 1, 5 5, 1 5, 1 1))"

@@ -10,7 +10,7 @@ import shapely.wkt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import read_png
+from tests.comparing import read_png
 from xbd.labels import Building, read_buildings
 from xbd.masks import rasterize
 

@@ -6,7 +6,10 @@ import pytest
 
 from components import evaluate, prepare
 from components.storage.prepared import local_scenes
-from tests.conftest import TEST_SCENES, TRAIN_SCENES, exit_line, prepare_params, tree
+from tests.commands import exit_line
+from tests.comparing import tree
+from tests.scenes import TEST_SCENES, TRAIN_SCENES
+from tests.tiny import prepare_params
 from xbd.scenes import SceneError, open_scene, prepared_version, read_index
 from xbd.union import unite
 

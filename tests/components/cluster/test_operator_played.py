@@ -16,9 +16,11 @@ from components.cluster.job import TrainJob
 from components.cluster.pytorchjob.launcher import manifest, train_arguments
 from components.params import load_params
 from components.storage.locations import local_input
-from tests.conftest import environment, succeed, tree, write_params
+from tests.commands import environment, succeed
+from tests.comparing import tree
+from tests.servers.ports import free_port
 from tests.servers.s3_server import S3Server
-from tests.workers.worlds import free_port
+from tests.tiny import write_params
 
 pytestmark = pytest.mark.slow
 

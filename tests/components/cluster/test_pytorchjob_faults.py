@@ -9,7 +9,7 @@ import pytest
 from components.cluster.job import JobError
 from components.cluster.pytorchjob.api import JobApi
 from components.cluster.pytorchjob.launcher import run
-from tests.servers.kube_api import KubeApi, eventually, running
+from tests.servers.kube_api import KubeApi, eventually
 from tests.servers.kube_proxy import (
     Act,
     KubeProxy,
@@ -25,17 +25,6 @@ from tests.servers.kube_proxy import (
 from tests.servers.training_operator import QUICK, Operator, ended, job_in, launch, report_when_there
 
 JOBS, LOGS, WATCH = "/pytorchjobs", "/pods/train-1-master-0/log", "watch=True"
-
-
-@pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        yield server
-
-
-@pytest.fixture
-def operator(kube: KubeApi) -> Operator:
-    return Operator(kube)
 
 
 @pytest.fixture

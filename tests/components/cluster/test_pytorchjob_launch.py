@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,9 @@ import pytest
 from components.cluster.job import Finished, JobError, PodReference
 from components.cluster.pytorchjob.api import JobApi
 from components.cluster.pytorchjob.launcher import _delete_jobs, manifest
-from tests.conftest import ROOT, assert_one_line, environment, run_step
-from tests.servers.kube_api import KubeApi, running
+from tests.commands import assert_one_line, environment, run_step
+from tests.paths import ROOT
+from tests.servers.kube_api import KubeApi
 from tests.servers.training_operator import NOW, QUICK, Operator, ended, is_deleted, job_in, launch, report_when_there
 
 # All that a launcher needs.
@@ -27,17 +27,6 @@ RULES = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
 ]
-
-
-@pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        yield server
-
-
-@pytest.fixture
-def operator(kube: KubeApi) -> Operator:
-    return Operator(kube)
 
 
 def test_a_job_that_succeeds_is_the_result(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:

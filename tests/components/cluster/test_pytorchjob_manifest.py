@@ -14,7 +14,9 @@ import yaml
 from components.cluster.job import JobError, PodReference, TrainJob
 from components.cluster.pytorchjob.launcher import main, manifest, train_arguments
 from components.params import ClusterParams, load_params
-from tests.conftest import ROOT, assert_one_line, exit_line, run_step, succeed, write_params
+from tests.commands import assert_one_line, exit_line, run_step, succeed
+from tests.paths import ROOT
+from tests.tiny import write_params
 
 CRD = ROOT / "tests" / "crd" / "kubeflow.org_pytorchjobs_v1.9.4.yaml"
 TYPES = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}

@@ -18,7 +18,7 @@ from components.kubeflow.client import KubeflowError
 from components.kubeflow.cron import with_seconds
 from tests.conftest import ROOT, environment, exit_line
 from tests.servers.kubeflow_server import Asked, KubeflowServer
-from tests.servers.mlflow_server import free_port
+from tests.servers.ports import free_port
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 PLACES = ("--root", "s3://bucket/runs", "--data-remote", "s3://bucket/xbd", "--raw-version", MD5)

@@ -14,8 +14,9 @@ import pytest
 from base.patience import Patience
 from components.storage import sync
 from components.storage.s3 import FILES_AT_ONCE, StorageError, Store
+from tests.commands import assert_one_line, environment, run_step
+from tests.comparing import tree
 from tests.components.storage.s3_objects import everything, put, remote_tree, requests_of, use_server, write
-from tests.conftest import assert_one_line, environment, run_step, tree
 from tests.servers.fault_proxy import Damage, FaultProxy, cut, flip, times
 from tests.servers.s3_server import S3Server
 
@@ -37,14 +38,7 @@ sync.download(store, Path(folder)) if direction == "download" else sync.upload(P
 """
 
 
-@pytest.fixture(autouse=True)
-def settings(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_server(s3, tmp_path / "cache", monkeypatch)
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    return f"s3://data/faults/{tmp_path.parent.name}/{tmp_path.name}/set"
+pytestmark = pytest.mark.usefixtures("server")
 
 
 def begin(direction: str, folder: Path, uri: str, after: int) -> "subprocess.Popen[str]":

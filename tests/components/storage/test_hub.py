@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from components.storage.hub import PretrainedError, find_pretrained
-from tests.conftest import assert_one_line, environment
+from tests.commands import assert_one_line, environment
 
 CONTENT = b"weights" * 1000
 COMMIT = "0123456789" * 4

@@ -8,23 +8,10 @@ import pytest
 from base.errors import InputError
 from components.storage.locations import join, local_input, local_output
 from components.storage.s3 import StorageError, Store
-from tests.components.storage.s3_objects import put, remote_tree, remove, use_server, write
-from tests.conftest import tree
+from tests.comparing import tree
+from tests.components.storage.s3_objects import put, remote_tree, remove, write
 from tests.servers.s3_server import KEY, SECRET, S3Server
 from xbd.scenes import is_prepared_file
-
-
-@pytest.fixture
-def server(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server that this process's settings name; the cache is a folder of the test."""
-    use_server(s3, tmp_path / "cache", monkeypatch)
-    return s3
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    """A location of the test's own, on which nothing is yet."""
-    return f"s3://data/storage/{tmp_path.parent.name}/{tmp_path.name}/set"
 
 
 def test_a_path_is_given_as_it_is(tmp_path: Path) -> None:

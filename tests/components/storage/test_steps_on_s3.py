@@ -8,16 +8,19 @@ import pytest
 
 from components import evaluate, import_weights, predict, register, sample, train
 from components.storage.s3 import Store
-from tests.components.storage.s3_objects import put, remote_tree, use_server
-from tests.conftest import GOLDEN, pair, tree, write_params
+from tests.comparing import tree
+from tests.components.storage.s3_objects import put, remote_tree
+from tests.paths import GOLDEN
+from tests.scenes import pair
 from tests.servers.s3_server import S3Server
+from tests.tiny import write_params
 
 
 @pytest.fixture
-def server(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    use_server(s3, tmp_path / "cache", monkeypatch)
+def server(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server; paths are those of the test's own folder."""
     monkeypatch.chdir(tmp_path)
-    return s3
+    return server
 
 
 def run_all(params: Path, data: str, images: str, out: str) -> None:

@@ -12,8 +12,8 @@ from components.storage import sync
 from components.storage.s3 import StorageError, Store
 from model.inference import CONFIG
 from model.train.checkpoint_folder import DESCRIPTION
+from tests.comparing import tree
 from tests.components.storage.s3_objects import everything, put, remote_tree, requests_of, use_server, write
-from tests.conftest import tree
 from tests.servers.s3_server import S3Server
 from xbd.scenes import INDEX, is_prepared_file
 
@@ -24,19 +24,6 @@ FILES = {
     "scenes/Überschwemmung 洪水 🛰.npy": b"2" * 3000,
     "scenes/deep/er/.hidden": b"3",
 }
-
-
-@pytest.fixture
-def server(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server that this process's settings name; the cache is a folder of the test."""
-    use_server(s3, tmp_path / "cache", monkeypatch)
-    return s3
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    """A location of the test's own, on which nothing is yet."""
-    return f"s3://data/sync/{tmp_path.parent.name}/{tmp_path.name}/set"
 
 
 def test_what_goes_up_comes_down_byte_for_byte(server: S3Server, uri: str, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW
 from components.tracking import connection, registry, runs
 from components.tracking.connection import AwayError, TrackingError
 from tests.conftest import assert_one_line, run_step
-from tests.servers.mlflow_server import free_port, using
+from tests.servers.mlflow_server import using
+from tests.servers.ports import free_port
 
 
 @pytest.mark.slow

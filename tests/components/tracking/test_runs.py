@@ -18,7 +18,8 @@ from components.tracking import runs
 from components.tracking.connection import TrackingError
 from tests.conftest import environment, read_csv, write_params
 from tests.servers.fault_proxy import FaultProxy
-from tests.servers.mlflow_server import MlflowServer, free_port, using
+from tests.servers.mlflow_server import MlflowServer, using
+from tests.servers.ports import free_port
 
 PARAMS = {"train": {"epochs": 5, "network": {"width": 4}}, "prepare": {"exclude": []}}
 SENT_PARAMS = {"train.epochs": "5", "train.network.width": "4", "prepare.exclude": "[]"}

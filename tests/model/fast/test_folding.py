@@ -9,7 +9,8 @@ from torch import nn
 from model.dual_hrnet import DualHRNet
 from model.fast.folding import fold
 from model.inference import Predictor, classify, normalize
-from tests.conftest import SMALL, assert_close
+from tests.comparing import assert_close
+from tests.tiny import SMALL
 
 
 def trained(**fields: Any) -> DualHRNet:

@@ -8,7 +8,7 @@ from torch import Tensor
 from model.dual_hrnet import DualHRNet
 from model.fast.folding import fold
 from model.fast.winograd import WinogradConv
-from tests.conftest import assert_close
+from tests.comparing import assert_close
 
 INPUT, OUTPUT = 24, 40
 # Of the largest number: twenty times the plain convolution's, because the method adds and subtracts multiples of its

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from model.train import distributed
 from model.train.distributed import WorldError, join_world, share_of_batch
-from tests.conftest import ROOT, environment
+from tests.commands import environment
+from tests.paths import ROOT
+from tests.servers.ports import free_port
 from tests.workers.distributed_worker import counts
-from tests.workers.worlds import free_port, members, torchrun
+from tests.workers.worlds import members, torchrun
 
 WORKER = ROOT / "tests" / "workers" / "distributed_worker.py"
 SIZES = st.integers(1, 40)

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import environment, read_csv, write_params
+from tests.commands import environment
+from tests.comparing import read_csv
+from tests.tiny import write_params
 
 # Longer than the launch of the processes, so that a fault comes while they train.
 LONG = {"epochs": 3, "crops_per_scene": 4, "device_batch_size": 2, "validate_every": 2, "checkpoint_every": 3}

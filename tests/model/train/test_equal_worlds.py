@@ -16,7 +16,9 @@ from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
 from model.settings import TrainSettings
-from tests.conftest import ROOT, environment, write_params
+from tests.commands import environment
+from tests.paths import ROOT
+from tests.tiny import write_params
 from tests.workers.training_worker import CASES, VALIDATIONS, mean_loss, validation_name, validator
 from xbd.dataset import SceneCrops
 from xbd.scenes import read_index, scene_path

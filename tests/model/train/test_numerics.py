@@ -15,7 +15,8 @@ from model.inference import normalize
 from model.losses import dual_loss
 from model.settings import TrainSettings
 from model.train.training import _accumulate_gradients, train
-from tests.conftest import ALONE, SMALL, assert_close
+from tests.comparing import assert_close
+from tests.tiny import ALONE, SMALL
 from xbd.dataset import Sample
 
 

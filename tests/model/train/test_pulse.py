@@ -16,7 +16,9 @@ from model.dual_hrnet import DualHRNet
 from model.fast.folding import fold
 from model.train.distributed import World
 from model.train.pulse import Pulse, diagnose
-from tests.conftest import ROOT, SMALL, environment
+from tests.commands import environment
+from tests.paths import ROOT
+from tests.tiny import SMALL
 from tests.workers.pulse_worker import SCENES, STUCK_AT, TIMEOUT
 from tests.workers.worlds import torchrun_command
 

@@ -12,7 +12,10 @@ from model.dual_hrnet import DualHRNet
 from model.fast.folding import fold
 from model.train.distributed import World
 from model.train.sync_batch_norm import SyncBatchNorm2d, convert
-from tests.conftest import ROOT, SMALL, assert_close, environment
+from tests.commands import environment
+from tests.comparing import assert_close
+from tests.paths import ROOT
+from tests.tiny import SMALL
 from tests.workers.sync_batch_norm_worker import CASES, SIZES, Case, network, network_batch, network_step, train_steps
 
 CPU = torch.device("cpu")

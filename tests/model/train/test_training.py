@@ -21,7 +21,9 @@ from model.dual_hrnet import DualHRNet
 from model.inference import load_model
 from model.settings import TrainSettings
 from model.train.training import TrainingError, poly_learning_rate, train
-from tests.conftest import ALONE, assert_one_line, environment, read_csv, run_step, succeed, write_params
+from tests.commands import assert_one_line, environment, run_step, succeed
+from tests.comparing import read_csv
+from tests.tiny import ALONE, write_params
 
 
 @pytest.fixture

@@ -21,11 +21,13 @@ from model.settings import TrainSettings
 from model.train.distributed import World
 from model.train.run import RunError
 from model.train.training import _batches, train
+from tests.commands import environment
+from tests.comparing import tree
 from tests.components.storage.s3_objects import remote_tree
-from tests.conftest import ALONE, environment, tree, write_params
 from tests.limits import files_up_to
 from tests.model.train.test_distributed_training import launch, log_of, trainers, wait_for
 from tests.servers.s3_server import S3Server
+from tests.tiny import ALONE, write_params
 from xbd.dataset import SceneCrops
 from xbd.scenes import scene_path
 

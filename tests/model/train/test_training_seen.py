@@ -16,7 +16,8 @@ from model.inference import load_model
 from model.settings import TrainSettings
 from model.train import history, training
 from model.train.training import train
-from tests.conftest import ALONE, read_csv
+from tests.comparing import read_csv
+from tests.tiny import ALONE
 from xbd.dataset import Sample, SceneCrops
 
 
