@@ -16,8 +16,8 @@ from affine import Affine
 
 from benchmarks.demonstration import write_tile
 from imagery.predict.blending import NODATA
-from imagery.predict.inference import predict_scene
-from imagery.read.raster import ScenePair
+from imagery.predict.inference import predict_classes
+from imagery.read.raster import ImagePair
 from imagery.read.registration import register
 from imagery.settings import ALIGNMENTS, Sources, Windows
 from model.inference import Predictor, load_model
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             sources = Sources((pre,), (post,))
             for mode in ALIGNMENTS:
-                with ScenePair(sources) as pair:
+                with ImagePair(sources) as pair:
                     pair.align(register(pair, mode))
                     said = pair.alignment.facts(pair.grid.gsd)["said"]
-                    classes = predict_scene(predictor, "", pair, work / "tiles", Windows())
+                    classes = predict_classes(predictor, "", pair, work / "tiles", Windows())
                 with rasterio.open(classes) as dataset:
                     damage = torch.from_numpy(dataset.read(1))
                 damage[damage == NODATA] = 0  # beyond the border of post, where it was moved

@@ -1,10 +1,9 @@
-"""Step predict: image pairs to damage masks and a picture of them, or a pair of GeoTIFFs to a map of its buildings."""
+"""Step predict: image pairs to damage masks and a picture of them, or a pair of GeoTIFFs to maps of its buildings."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +11,23 @@ from base.errors import InputError
 from base.files import write_file
 from components.cli import errors_in_one_line
 from components.storage.locations import LOCATIONS, Location, local_input, local_output, scratch_for
-from imagery.settings import ALIGNMENTS, Sources, Windows, Wishes
+from imagery.settings import ALIGN, ALIGNMENTS, CELL, Reading, Sources, Windows
 
 if TYPE_CHECKING:
     from imagery.give.summary import Summary
+    from model.inference import Predictor
 
 PRE, POST = "_pre_disaster.png", "_post_disaster.png"
-GEOTIFFS = (".tif", ".tiff", ".vrt")
-ALIGN = "global"
+ENDINGS = (".tif", ".tiff", ".vrt")
+Pair = tuple[str, Path, Path]  # prefix of the output names, pre image, post image
 
 
 class PredictError(InputError):
-    """Images or options that cannot be predicted with."""
+    """Images that cannot be predicted, or not with the options given."""
 
 
-def predict_pairs(model: Location, pairs: Sequence[tuple[str, Path, Path]], out: Location) -> None:
-    """Predicts image pairs (prefix of the output names, pre image, post image) of any size.
+def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None:
+    """Predicts image pairs of any size.
 
     model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
@@ -37,11 +37,10 @@ def predict_pairs(model: Location, pairs: Sequence[tuple[str, Path, Path]], out:
     from tqdm import tqdm
 
     from base.images import encode_png, read_image
-    from model.inference import Predictor, load_model
     from model.judge.picture import Picture, draw_predictions
 
     with local_output(out) as folder, local_input(find_model(model)) as directory:
-        predictor = Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
+        predictor = _predictor(directory)
         folder.mkdir(parents=True, exist_ok=True)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
@@ -59,50 +58,44 @@ def predict_pairs(model: Location, pairs: Sequence[tuple[str, Path, Path]], out:
 
 
 def predict_imagery(
-    model: Location,
-    pre: Sequence[Location],
-    post: Sequence[Location],
-    out: Location,
-    *,
-    value_range: tuple[float, float] | None = None,
-    percentiles: tuple[float, float] = Sources.percentiles,
-    resample_to: float | None = None,
-    align: str = ALIGN,
-    windows: Windows | None = None,
-    footprints: Location | None = None,
-    areas: Location | None = None,
-    cell: float = Wishes.cell,
-    resume: bool = False,
-) -> "Summary":
-    """Predicts a pair of georeferenced images of any size, each one file or several tiles, to a map of its buildings.
+    model: Location, pre: Sequence[Location], post: Sequence[Location], out: Location, *,
+    reading: Reading | None = None, windows: Windows | None = None, align: str = ALIGN,
+    footprints: Location | None = None, areas: Location | None = None, cell: float = CELL, resume: bool = False,
+) -> "Summary":  # fmt: skip
+    """Predicts a pair of georeferenced images, or of tiles of them, and writes maps of it into `out`.
 
-    model: as in `predict_pairs`. value_range, percentiles, resample_to, windows, footprints, areas, cell: see
-    `imagery.settings`, whose ALIGNMENTS are what `align` may be. resume: go on with the windows that an interrupted run
-    finished. Returns the buildings summed up.
-    Raises ModelError, RasterError, SettingsError, VectorError, OutputError, StorageError.
+    model: as for `predict_pairs`. footprints, areas: vector files of buildings to grade instead of those found, and of
+    areas to sum up by instead of squares of `cell` metres. The rest: see `imagery.mapping.make_map`.
+    Raises ModelError, RasterError, VectorError, OutputError, StorageError.
     """
-    from imagery.mapping import Work, make_map
+    from imagery.give.outputs import check_outputs
+    from imagery.mapping import make_map
+    from imagery.predict.inference import identity_of
+    from imagery.read.vectors import Polygons, read_polygons
 
     with ExitStack() as stack:
 
-        def bring(location: Location) -> Path:
+        def local(location: Location) -> Path:
             return stack.enter_context(local_input(location))
 
-        work = Work(stack.enter_context(local_output(out)), scratch_for(out, "tiles"), resume)
-        given = [None if location is None else bring(location) for location in (footprints, areas)]
-        sources = Sources(tuple(map(bring, pre)), tuple(map(bring, post)), value_range, percentiles, resample_to)
+        def polygons(location: Location | None) -> Polygons | None:
+            return None if location is None else read_polygons(local(location))
+
+        def load() -> "tuple[Predictor, str]":
+            directory = local(find_model(model))
+            return _predictor(directory), identity_of(directory)
+
+        folder = stack.enter_context(local_output(out))
+        check_outputs(folder, cell)
+        vectors = {"footprints": polygons(footprints), "areas": polygons(areas)}
+        sources = Sources(tuple(map(local, pre)), tuple(map(local, post)), **asdict(reading or Reading()))
         return make_map(
-            sources,
-            align,
-            windows or Windows(),
-            Wishes(given[0], given[1], cell),
-            work,
-            lambda: bring(find_model(model)),
-            ([str(image) for image in pre], [str(image) for image in post]),
-        )
+            load, sources, folder, scratch_for(out, "tiles"), windows=windows or Windows(), align=align, cell=cell,
+            names={"before": [*map(str, pre)], "after": [*map(str, post)]}, resume=resume, **vectors,
+        )  # fmt: skip
 
 
-def find_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
+def find_pairs(folder: Path) -> list[Pair]:
     """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing."""
     names = {path.name.removesuffix(ending) for ending in (PRE, POST) for path in folder.glob(f"*{ending}")}
     if not names:
@@ -122,79 +115,97 @@ def find_model(model: Location) -> Location:
     return registry.download_model(str(model))
 
 
+def _predictor(directory: Path) -> "Predictor":
+    import torch
+
+    from model.inference import Predictor, load_model
+
+    return Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _is_imagery(images: Sequence[str]) -> bool:
+    """Whether these are GeoTIFFs, and not a pair of plain images."""
+    return len(images) > 2 or any(image.lower().endswith(ENDINGS) for image in images)
+
+
+def _add_imagery_options(parser: argparse.ArgumentParser) -> list[str]:
+    """Adds the options of GeoTIFFs, which are set only where they are given; returns their names in the namespace."""
+    group = parser.add_argument_group(
+        "GeoTIFFs", "post may have another CRS, resolution or extent.", argument_default=argparse.SUPPRESS
+    )
+    two: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
+    more = "values that become black and white, in images of more than 8 bits"
+    low, high = Reading.percentiles
+    shift = f"correct the shift of post: of the whole image, or also from place to place ({ALIGN})"
+    options = [
+        group.add_argument("--resample-to", type=float, metavar="GSD", help="metres of a pixel to predict at"),
+        group.add_argument("--range", dest="value_range", help=f"{more}; else --percentiles", **two),
+        group.add_argument("--percentiles", help=f"of each band, without --range ({low:g} {high:g})", **two),
+        group.add_argument("--align", choices=ALIGNMENTS, help=shift),
+        group.add_argument("--tile", type=int, help=f"pixels of a window ({Windows.tile})"),
+        group.add_argument("--overlap", type=int, help=f"pixels that windows share ({Windows.overlap})"),
+        group.add_argument("--batch", type=int, help=f"windows at once ({Windows.batch})"),
+        group.add_argument("--workers", type=int, help=f"threads that read ahead ({Windows.workers})"),
+        group.add_argument(
+            "--footprints", metavar="LOCATION", help="vector file of buildings to grade, not those found"
+        ),
+        group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares"),
+        group.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})"),
+        group.add_argument("--resume", action="store_true", help="go on with the windows of an interrupted run"),
+    ]
+    return [option.dest for option in options]
+
+
+def _refuse_unused(given: dict[str, Any], *, imagery: bool) -> None:
+    """Raises PredictError that names the options which would change nothing."""
+    option = {name: "--range" if name == "value_range" else f"--{name.replace('_', '-')}" for name in given}
+    if given and not imagery:
+        raise PredictError(
+            f"{', '.join(option.values())}: is for GeoTIFFs alone, found plain images. Leave it out, or give "
+            "--pre and --post as .tif or .vrt."
+        )
+    for unused, by in (("cell", "areas"), ("percentiles", "value_range")):
+        if unused in given and by in given:
+            raise PredictError(f"{option[unused]}: is not used with {option[by]}. Give one of the two.")
+
+
+def _typed(given: dict[str, Any]) -> dict[str, Any]:
+    """What is given of the options of GeoTIFFs, as `predict_imagery` takes it; raises SettingsError."""
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+    def taken(kind: type[Any]) -> Any:
+        return kind(**{field.name: rest.pop(field.name) for field in fields(kind) if field.name in rest})
+
+    return {"reading": taken(Reading), "windows": taken(Windows), **rest}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
-    parser, options = _parser()
-    given = vars(parser.parse_args(argv))
-    model, pre, post, images, out = (given.pop(name) for name in ("model", "pre", "post", "images", "out"))
-    if (images is None) == (pre is None) or (pre is None) != (post is None):
-        parser.error("give either --pre and --post, or --images")
-    with errors_in_one_line(), ExitStack() as stack:
-        if pre is not None and _are_geotiffs([*pre, *post]):
-            summary = predict_imagery(model, pre, post, out, **_options_of_imagery(given))
-            for note in summary.notes:
-                print(f"warning: {note}", file=sys.stderr)
-            print(f"{len(summary)} buildings; wrote damage.tif, buildings.gpkg, report.html and more to {out}")
-            return
-        for name in given:
-            raise PredictError(f"{options[name]}: is for GeoTIFFs, found other images. Leave it out.")
-        if images is not None:
-            pairs = find_pairs(stack.enter_context(local_input(images)))
-        else:
-            before, after = (stack.enter_context(local_input(image)) for image in (*pre, *post))
-            pairs = [("", before, after)]
-        predict_pairs(model, pairs, out)
-        print(f"wrote {3 * len(pairs)} files to {out}")
-
-
-def _are_geotiffs(images: Sequence[str]) -> bool:
-    return len(images) > 2 or any(image.lower().endswith(GEOTIFFS) for image in images)
-
-
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
-    """The parser, and the options of GeoTIFFs by the names of their values, which are there only if they are given."""
     parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
     parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
     parser.add_argument("--pre", nargs="+", metavar="LOCATION", help="image before the disaster; GeoTIFFs may be tiles")
     parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")
     parser.add_argument("--images", metavar="LOCATION", help=f"folder of pairs NAME{PRE} and NAME{POST}")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="results are written here")
-    group = parser.add_argument_group("GeoTIFFs", "post may have another CRS, resolution or extent.")
-    options = {}
-
-    def add(name: str, help: str, **more: Any) -> None:
-        action = group.add_argument(name, default=argparse.SUPPRESS, help=help, **more)
-        options[action.dest] = name
-
-    low, high = Sources.percentiles
-    pair = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
-    add("--resample-to", "metres of a pixel to predict at (as --pre)", type=float, metavar="GSD")
-    add("--range", "values that become black and white, in images of more than 8 bits", **pair)
-    add("--percentiles", f"the same as shares of the values, in percent ({low:g} {high:g})", **pair)
-    add("--align", f"correct the shift of post, as a whole or also from place to place ({ALIGN})", choices=ALIGNMENTS)
-    add("--tile", f"pixels of a window ({Windows.tile})", type=int)
-    add("--overlap", f"pixels that windows share ({Windows.overlap})", type=int)
-    add("--batch", f"windows at once ({Windows.batch})", type=int)
-    add("--workers", f"threads that read ahead ({Windows.workers})", type=int)
-    add("--footprints", "vector file of buildings to grade, instead of those found", metavar="LOCATION")
-    add("--areas", "vector file of areas to sum up by, instead of squares", metavar="LOCATION")
-    add("--cell", f"metres of these squares ({Wishes.cell:g})", type=float)
-    add("--resume", "go on with the windows that an interrupted run finished", action="store_true")
-    return parser, options
-
-
-def _options_of_imagery(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as `predict_imagery` takes them; raises PredictError where one rules out another."""
-    for one, other in (("range", "percentiles"), ("areas", "cell")):
-        if one in given and other in given:
-            raise PredictError(f"--{other}: is not used with --{one}. Give one of them.")
-    values = dict(given)
-    windows = Windows(**{field.name: values.pop(field.name) for field in fields(Windows) if field.name in values})
-    for name, parameter in (("range", "value_range"), ("percentiles", "percentiles")):
-        if name in values:
-            low, high = values.pop(name)
-            values[parameter] = (low, high)
-    return {"windows": windows, **values}
+    names = _add_imagery_options(parser)
+    a = parser.parse_args(argv)
+    if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
+        parser.error("give either --pre and --post, or --images")
+    given = {name: value for name, value in vars(a).items() if name in names}
+    imagery = a.images is None and _is_imagery([*a.pre, *a.post])
+    with errors_in_one_line(), ExitStack() as stack:
+        _refuse_unused(given, imagery=imagery)
+        if imagery:
+            summary = predict_imagery(a.model, a.pre, a.post, a.out, **_typed(given))
+            print(f"{len(summary)} buildings; wrote damage.tif, buildings.gpkg, report.html and more to {a.out}")
+            return
+        if a.images is not None:
+            pairs = find_pairs(stack.enter_context(local_input(a.images)))
+        else:
+            pre, post = (stack.enter_context(local_input(image)) for image in (*a.pre, *a.post))
+            pairs = [("", pre, post)]
+        predict_pairs(a.model, pairs, a.out)
+        print(f"wrote {3 * len(pairs)} files to {a.out}")
 
 
 if __name__ == "__main__":

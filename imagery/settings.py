@@ -1,4 +1,4 @@
-"""What a scene is read from and how it is taken apart: plain values that a command line can check before any work."""
+"""What imagery is read from and how it is taken apart: plain values that a command line can check before any work."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,26 +6,26 @@ from pathlib import Path
 from base.errors import InputError
 
 ALIGNMENTS = ("off", "global", "local")  # of post with pre
+ALIGN = "global"
+CELL = 500.0  # metres of a side of the squares that a map is summed up by
 CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by default it is 5 % of the machine's memory
 STRIDE = 32  # pixels of the coarsest branch's pixel, `model.dual_hrnet.STRIDE`, here without torch
 
 
 class SettingsError(InputError):
-    """A setting of a scene's prediction that cannot be used."""
+    """A setting of a map that cannot be used."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a pair is read from.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a pair is read.
 
-    pre, post: one raster each, or the tiles of a mosaic. value_range: what becomes 0 and 255 in images of more than 8
-    bits; None takes `percentiles` of each band over the whole scene, as QGIS does by default
+    value_range: what becomes 0 and 255 in images of more than 8 bits; None takes `percentiles` of each band over what
+    both images show, as QGIS does by default
     (https://docs.qgis.org/latest/en/docs/user_manual/working_with_raster/raster_properties.html, "Cumulative count
     cut"). resample_to: metres of a pixel; None keeps pre's. Raises SettingsError.
     """
 
-    pre: tuple[Path, ...]
-    post: tuple[Path, ...]
     value_range: tuple[float, float] | None = None
     percentiles: tuple[float, float] = (2.0, 98.0)
     resample_to: float | None = None
@@ -42,19 +42,16 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the map is to show besides. footprints: vector file of buildings to grade, instead of those found. areas:
-    vector file of areas to sum up by, instead of squares of `cell` metres.
-    """
+class Sources(Reading):
+    """What a pair is read from, and how. pre, post: one raster each, or the tiles of a mosaic."""
 
-    footprints: Path | None = None
-    areas: Path | None = None
-    cell: float = 500.0
+    pre: tuple[Path, ...]
+    post: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a scene is taken apart. tile, overlap: pixels, multiples of 32; batch: tiles that are predicted at once;
+    """How imagery is taken apart. tile, overlap: pixels, multiples of 32; batch: tiles that are predicted at once;
     workers: threads that read ahead. Raises SettingsError.
     """
 

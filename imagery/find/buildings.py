@@ -1,10 +1,10 @@
-"""The single buildings of a predicted scene, read block by block: each whole and once, whatever the blocks.
+"""The single buildings of predicted imagery, read block by block: each whole and once, whatever the blocks.
 
 What hangs together within a block is a part of a building. Parts that meet at the border of two blocks belong to one
 building: their votes are added up and their outlines joined. Memory is that of a block and of the buildings found.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from imagery.find.votes import Votes, count_votes
 from imagery.predict.blending import NODATA
+from imagery.read.grid import blocks
 from model.buildings import separate
 
 DAMAGE_BAND, GRADE_BANDS = 1, [3, 4, 5, 6]  # of classes.tif
@@ -36,7 +37,7 @@ class Buildings(NamedTuple):
 
 
 class _Parts(NamedTuple):
-    """Of a block. first: index of each part's first pixel, in the scene; edges: numbers of the parts, 0 for none."""
+    """Of a block. first: index of each part's first pixel, in the raster; edges: numbers of the parts, 0 for none."""
 
     votes: Votes
     outlines: list[shapely.Geometry]
@@ -65,13 +66,6 @@ def find_buildings(classes: Path, side: int = SIDE) -> Buildings:
             first.append(parts.first)
             outlines += parts.outlines
     return _join(np.concatenate(votes), outlines, np.concatenate(first), np.concatenate(pairs))
-
-
-def blocks(width: int, height: int, side: int) -> Iterator[Window]:
-    """Windows of `side` pixels that cover a raster, row by row."""
-    for y in range(0, height, side):
-        for x in range(0, width, side):
-            yield Window(x, y, min(side, width - x), min(side, height - y))
 
 
 def _parts(dataset: Any, window: Window, known: int) -> _Parts:

@@ -1,4 +1,4 @@
-"""Known buildings, of OpenStreetMap or another map, graded by the pixels of a predicted scene that they cover."""
+"""Known buildings, of OpenStreetMap or another map, graded by the pixels of predicted imagery that they cover."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +8,11 @@ import numpy.typing as npt
 import rasterio
 import shapely
 
-from imagery.find.buildings import DAMAGE_BAND, GRADE_BANDS, SIDE, blocks
+from imagery.find.buildings import DAMAGE_BAND, GRADE_BANDS, SIDE
 from imagery.find.ground import Geometries, from_degrees, place, to_degrees
 from imagery.find.votes import Votes, count_votes
 from imagery.predict.blending import NODATA
-from imagery.read.grid import Grid
+from imagery.read.grid import Grid, blocks
 from imagery.read.vectors import Polygons, VectorError
 
 _Flags = npt.NDArray[np.bool_]
@@ -29,7 +29,7 @@ class Footprints(NamedTuple):
     notes: tuple[str, ...]
 
 
-def onto_scene(given: Polygons, grid: Grid) -> tuple[Geometries, Geometries, _Flags]:
+def onto_grid(given: Polygons, grid: Grid) -> tuple[Geometries, Geometries, _Flags]:
     """The polygons in degrees, the same in pixels of the grid, and which of them reach into its frame.
 
     Raises VectorError where none does.
@@ -41,8 +41,8 @@ def onto_scene(given: Polygons, grid: Grid) -> tuple[Geometries, Geometries, _Fl
     inside = (west < grid.width) & (north < grid.height) & (east > 0) & (south > 0)
     if not inside.any():
         raise VectorError(
-            f"{given.path}: lies outside the scene, at {_extent(polygons)} degrees (west, south, east, north), the "
-            f"scene at {grid.extent}. Give buildings of the same place."
+            f"{given.path}: lies outside the imagery, at {_extent(polygons)} degrees (west, south, east, north), the "
+            f"imagery at {grid.extent}. Give buildings of the same place."
         )
     return polygons, pixels, inside
 
@@ -51,11 +51,11 @@ def grade_footprints(given: Polygons, classes: Path) -> Footprints:
     """Lets the pixels of classes.tif whose centres lie in a building vote, whatever class they have; for a building
     smaller than that, all pixels that it touches. Overlapping buildings do not disturb each other.
 
-    Raises VectorError where none of the buildings lies in the scene.
+    Raises VectorError where none of the buildings lies in the imagery.
     """
     with rasterio.open(classes) as dataset:
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        polygons, pixels, inside = onto_scene(given, grid)
+        polygons, pixels, inside = onto_grid(given, grid)
         votes, covering = _vote(dataset, pixels, inside, touched=False)
         votes += _vote(dataset, pixels, inside & ~covering, touched=True)[0]
     return Footprints(polygons, votes, given.frame.drop(columns="geometry"), given.notes)

@@ -1,6 +1,6 @@
 """How the pixels of a building vote on its grade, in whole numbers, so that parts of a building add up exactly.
 
-The vote is that of `model.buildings.grade`, which sees all of a building at once; a scene is seen block by block.
+The vote is that of `model.buildings.grade`, which sees all of a building at once; imagery is seen block by block.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A pair of scenes as people look at it: both images, small enough for a page, and what is known of them."""
+"""A pair of images as people look at it: both images, small enough for a page, and what is known of them."""
 
 import math
 from collections.abc import Mapping
@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from imagery.find.buildings import SIDE, blocks
-from imagery.read.raster import ScenePair
+from imagery.find.buildings import SIDE
+from imagery.read.grid import blocks
+from imagery.read.raster import ImagePair
 from model.judge.page import photo
 from xbd.overview import Image
 
@@ -23,7 +24,7 @@ class Look(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def look_at(pair: ScenePair, facts: Mapping[str, Any], largest: int = LARGEST) -> Look:
+def look_at(pair: ImagePair, facts: Mapping[str, Any], largest: int = LARGEST) -> Look:
     """Both images, a whole number of their pixels averaged to one where a side is longer than `largest`; they are read
     block by block. facts: what is known beside the size of the grid. Raises RasterError.
     """

@@ -1,4 +1,4 @@
-"""What a predicted scene is given out as: rasters and vectors for map programs, and a summary for people."""
+"""What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table, tabulate
 from imagery.read.grid import WGS84
 from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
-from imagery.settings import Wishes
+from imagery.settings import CELL
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
@@ -38,13 +38,13 @@ class OutputError(InputError):
 
 def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
-    cell: float = Wishes.cell,
+    cell: float = CELL,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
 
     classes: see `imagery.predict.inference`. look: of the same pair, for the report. footprints: buildings to grade,
     with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of squares of
-    `cell` metres. Both may be in any CRS. Raises VectorError where no footprint lies in the scene, and what
+    `cell` metres. Both may be in any CRS. Raises VectorError where no footprint lies in the imagery, and what
     `check_outputs` does.
     """
     check_outputs(out, cell)
@@ -91,7 +91,7 @@ def _table(classes: Path, footprints: Polygons | None) -> tuple[Table, tuple[str
 
 
 def _middle(classes: Path) -> tuple[float, float]:
-    """Longitude and latitude of the scene's middle."""
+    """Longitude and latitude of the map's middle."""
     with rasterio.open(classes) as dataset:
         x, y = dataset.transform @ (dataset.width / 2, dataset.height / 2)
         longitude, latitude = Transformer.from_crs(dataset.crs, WGS84, always_xy=True).transform(x, y)

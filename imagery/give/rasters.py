@@ -1,4 +1,4 @@
-"""Cloud-optimized GeoTIFFs of a predicted scene, for map programs and web servers."""
+"""Cloud-optimized GeoTIFFs of a map, for map programs and web servers."""
 
 import zlib
 from contextlib import ExitStack
@@ -14,8 +14,9 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 
 from base.grades import LEGEND
-from imagery.find.buildings import DAMAGE_BAND, SIDE, blocks
+from imagery.find.buildings import DAMAGE_BAND, SIDE
 from imagery.predict.blending import NODATA
+from imagery.read.grid import blocks
 
 CONFIDENCE_BAND = 2  # of classes.tif
 DAMAGE, CONFIDENCE = "damage.tif", "confidence.tif"

@@ -1,4 +1,4 @@
-"""The page of a predicted scene, for people who decide where to go: both images, each building, and the totals."""
+"""The page of a map, for people who decide where to go: both images, each building, and the totals."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from imagery.give.table import Table
 from model.judge.page import Outlined, path_of, render
 
 REPORT = "report.html"
-_TEMPLATE = Path(__file__).parent / "pages" / "scene.html"
+_TEMPLATE = Path(__file__).parent / "pages" / "map.html"
 _PARTS = 100  # rows of the table of parts; the rest is in the summary
 _GRADES = {name: grade for grade, name in enumerate(DAMAGE, start=1)} | {NOT_VISIBLE: 0}
 
@@ -36,7 +36,7 @@ def write_report(path: Path, classes: Path, look: Look, table: Table, summary: S
         "summary": summary,
         "buildings": list(_outlined(table, onto)),
         "rows": [(grade, LEGEND[grade][0] if grade else "not visible", _key(name)) for name, grade in _GRADES.items()],
-        "parts_of_scene": parts,
+        "parts_of_map": parts,
         "left_out": len(ranked) - len(parts),
     }
     path.write_text(render(_TEMPLATE, values), encoding="utf-8")
@@ -63,7 +63,7 @@ class _Onto:
 
 
 def _outlined(table: Table, onto: _Onto) -> Iterator[Outlined]:
-    """The buildings that lie in the scene; the worst are drawn last, over the others."""
+    """The buildings that lie in the images; the worst are drawn last, over the others."""
     polygons = np.asarray(table.frame.geometry, dtype=object)
     pixels = onto.pixels(polygons)
     left, top, right, bottom = shapely.bounds(pixels).T

@@ -54,7 +54,7 @@ class Summary:
 def by_cells(table: Table, cell: float, middle: tuple[float, float], notes: Sequence[str] = ()) -> Summary:
     """By squares of `cell` metres in the UTM zone of `middle` (longitude, latitude), those that have a building.
 
-    They are named after column and row from the zone's origin, so that two scenes of a zone have the same squares. A
+    They are named after column and row from the zone's origin, so that two maps of a zone have the same squares. A
     building belongs to the square of a point within it.
     """
     crs = metric_crs(*middle)

@@ -1,6 +1,6 @@
-"""Blocks of a scene put together from the tiles that overlap there, their logits blended by a cosine."""
+"""Blocks of the result put together from the tiles that overlap there, their logits blended by a cosine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from base.files import new_file
 from imagery.errors import RasterError
 from imagery.predict.tile_store import CHANNELS, TileStore
 from imagery.predict.windows import weights
-from imagery.read.grid import Grid
+from imagery.read.grid import Grid, blocks
 from model.dual_hrnet import DualLogits
 from model.inference import estimate
 
@@ -29,7 +29,7 @@ Span = tuple[int, int]  # first and one behind the last
 
 
 def compose(grid: Grid, tiles: Sequence[Window], store: TileStore) -> Path:
-    """Writes classes.tif beside the tiles, block by block; see `predict_scene` for its bands."""
+    """Writes classes.tif beside the tiles, block by block; see `predict_classes` for its bands."""
     path = store.folder / "classes.tif"
     if path.exists():  # complete, and of the same tiles
         return path
@@ -41,17 +41,11 @@ def compose(grid: Grid, tiles: Sequence[Window], store: TileStore) -> Path:
     try:
         with new_file(path) as partial, rasterio.open(partial, "w", **profile) as out:
             out.descriptions = BANDS
-            for block in tqdm(list(_blocks(grid)), "compose", unit="block", disable=None):
+            for block in tqdm(list(blocks(grid.width, grid.height, BLOCK)), "compose", unit="block", disable=None):
                 out.write(_predict(block, grid, tiles, store), window=block)
     except RasterioError as error:
         raise RasterError(f"{path}: cannot be written ({error}). Check the folder and the disk.") from error
     return path
-
-
-def _blocks(grid: Grid) -> Iterator[Window]:
-    for y in range(0, grid.height, BLOCK):
-        for x in range(0, grid.width, BLOCK):
-            yield Window(x, y, min(BLOCK, grid.width - x), min(BLOCK, grid.height - y))
 
 
 def _predict(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStore) -> npt.NDArray[np.uint8]:
@@ -78,7 +72,7 @@ def _predict(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStor
 
 
 def _logits_of(block: Window, grid: Grid) -> tuple[Span, Span]:
-    """Rows and columns of the logits behind a block: one more on each side where the scene goes on, because bilinear
+    """Rows and columns of the logits behind a block: one more on each side where the imagery goes on, because bilinear
     upsampling looks that far.
     """
     spans = []
@@ -108,7 +102,7 @@ def _mark(valid: npt.NDArray[np.bool_], block: Window, own: npt.NDArray[np.bool_
 
 
 def _spread(total: Tensor, weight: Tensor) -> Tensor:
-    """Blended logits [1, 6, h, w]. Where there is no tile, those beside it, as at the border of a scene: upsampling
+    """Blended logits [1, 6, h, w]. Where there is no tile, those beside it, as at the border of the imagery: upsampling
     mixes them in.
     """
     blended = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)

@@ -1,4 +1,4 @@
-"""A pair of rasters of any size to classes and probabilities. Memory is that of a tile, not of the scene: first every
+"""A pair of rasters of any size to classes and probabilities. Memory is that of a tile, not of the images: first every
 tile's logits go to a file, then blocks of the result are put together from the tiles that overlap there.
 """
 
@@ -21,13 +21,13 @@ from imagery.errors import RasterError
 from imagery.predict.blending import compose
 from imagery.predict.tile_store import TileStore
 from imagery.predict.windows import plan
-from imagery.read.raster import ScenePair, Tile
+from imagery.read.raster import ImagePair, Tile
 from imagery.settings import Windows
 from model.inference import Predictor
 
 
-def predict_scene(
-    predictor: Predictor, identity: str, pair: ScenePair, work: Path, windows: Windows, *, resume: bool = False
+def predict_classes(
+    predictor: Predictor, identity: str, pair: ImagePair, work: Path, windows: Windows, *, resume: bool = False
 ) -> Path:
     """Predicts the pair; returns `work`/classes.tif, a tiled BigTIFF of six uint8 bands on the grid of the pair.
 
@@ -41,7 +41,7 @@ def predict_scene(
     tiles = plan(pair.grid.width, pair.grid.height, windows.tile, windows.overlap)
     store = TileStore(work, _describe(identity, pair, windows), resume=resume)
     with ExitStack() as stack:
-        others = [stack.enter_context(ScenePair(pair.sources, like=pair)) for _ in range(windows.workers - 1)]
+        others = [stack.enter_context(ImagePair(pair.sources, like=pair)) for _ in range(windows.workers - 1)]
         try:
             _predict_tiles(predictor, [pair, *others], tiles, store, windows)
             if all(store.load(number) is None for number in range(len(tiles))):
@@ -63,7 +63,7 @@ def identity_of(model: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(identity: str, pair: ScenePair, windows: Windows) -> str:
+def _describe(identity: str, pair: ImagePair, windows: Windows) -> str:
     """What tiles are of, as text that is equal only where they fit together."""
     files = [
         [file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns] for file in (*pair.pre.files, *pair.post.files)
@@ -75,7 +75,7 @@ def _describe(identity: str, pair: ScenePair, windows: Windows) -> str:
 
 
 def _predict_tiles(
-    predictor: Predictor, pairs: Sequence[ScenePair], tiles: Sequence[Window], store: TileStore, windows: Windows
+    predictor: Predictor, pairs: Sequence[ImagePair], tiles: Sequence[Window], store: TileStore, windows: Windows
 ) -> None:
     left = {number: tile for number, tile in enumerate(tiles) if number not in store}
     bar = tqdm(total=len(tiles), initial=len(tiles) - len(left), desc="predict", unit="tile", disable=None)
@@ -96,7 +96,7 @@ def _predict_tiles(
                 store.save(number, None, tile.valid)
                 bar.update()
                 continue
-            if full and full[0][1].valid.shape != tile.valid.shape:  # one that ends with the scene
+            if full and full[0][1].valid.shape != tile.valid.shape:  # one that ends with the images
                 finish()
             full.append((number, tile))
             if len(full) == windows.batch:
@@ -104,11 +104,11 @@ def _predict_tiles(
         finish()
 
 
-def _read_ahead(pairs: Sequence[ScenePair], tiles: Mapping[int, Window], ahead: int) -> Iterator[tuple[int, Tile]]:
+def _read_ahead(pairs: Sequence[ImagePair], tiles: Mapping[int, Window], ahead: int) -> Iterator[tuple[int, Tile]]:
     """The tiles in their order, read by one thread for each pair while earlier ones are worked on; at most `ahead`
     of them wait in memory.
     """
-    free: SimpleQueue[ScenePair] = SimpleQueue()
+    free: SimpleQueue[ImagePair] = SimpleQueue()
     for pair in pairs:
         free.put(pair)
 

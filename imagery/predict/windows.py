@@ -1,4 +1,4 @@
-"""Which windows a scene is predicted in, and how much each of them counts where they overlap."""
+"""Which windows imagery is predicted in, and how much each of them counts where they overlap."""
 
 import math
 
@@ -10,9 +10,9 @@ from imagery.settings import STRIDE
 
 
 def plan(width: int, height: int, tile: int, overlap: int) -> list[Window]:
-    """Windows that cover a scene of width x height pixels, row by row, with `overlap` pixels or more between them.
+    """Windows that cover a raster of width x height pixels, row by row, with `overlap` pixels or more between them.
 
-    All are of `tile` x `tile` pixels but for those at the right and the lower end of the scene, where they end with it.
+    All are of `tile` x `tile` pixels but for those at the right and the lower end of it, where they end with it.
     They start at multiples of 32 pixels, the size of the coarsest branch's: moved by less, the same place would look
     different to the network. tile and overlap: multiples of 32, overlap less than tile.
     """

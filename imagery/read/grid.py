@@ -1,6 +1,7 @@
 """Where pixels lie: the grid of a raster, its resolution on the ground, and where two grids meet."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +82,13 @@ class Grid:
         column = np.concatenate([columns, columns, columns[0] * ends, columns[-1] * ends])
         row = np.concatenate([rows[0] * ends, rows[-1] * ends, rows, rows])
         return _apply(self.transform, column, row)
+
+
+def blocks(width: int, height: int, side: int) -> Iterator[Window]:
+    """Windows of `side` pixels that cover a raster, row by row."""
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            yield Window(x, y, min(side, width - x), min(side, height - y))
 
 
 def meet(grid: Grid, other: Grid) -> Window | None:

@@ -198,7 +198,7 @@ def _mask(file: Any, **part: Any) -> npt.NDArray[np.bool_]:
 
 
 def _without_break(image: Grid, grid: Grid) -> tuple[Any, float]:
-    """The image's CRS, and what to add to its x, so that they go on where the scene crosses the antimeridian: other
+    """The image's CRS, and what to add to its x, so that they go on where the image crosses the antimeridian: other
     systems know no 180.001 degrees, and of one system GDAL takes x as they are.
     """
     same = image.crs == grid.crs

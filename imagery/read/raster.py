@@ -30,15 +30,15 @@ class Tile(NamedTuple):
     valid: npt.NDArray[np.bool_]
 
 
-class ScenePair:
+class ImagePair:
     """An open pair, a context manager; `grid` is that of pre (north up, resampled where asked for), cut to what both
     images cover.
 
-    like: another ScenePair of the same sources, of which is taken what need not be looked for again. ranges: what
-    becomes 0 and 255 in each image, None for 8 bits. One ScenePair is for one thread at a time. Raises RasterError.
+    like: another ImagePair of the same sources, of which is taken what need not be looked for again. ranges: what
+    becomes 0 and 255 in each image, None for 8 bits. One ImagePair is for one thread at a time. Raises RasterError.
     """
 
-    def __init__(self, sources: Sources, like: "ScenePair | None" = None) -> None:
+    def __init__(self, sources: Sources, like: "ImagePair | None" = None) -> None:
         with ExitStack() as stack:
             pre, post = (stack.enter_context(Image(paths)) for paths in (sources.pre, sources.post))
             grid = pre.upright
@@ -104,7 +104,7 @@ class ScenePair:
         return (low,) * 3, (high,) * 3
 
 
-def warn_of_resolution(pair: ScenePair) -> None:
+def warn_of_resolution(pair: ImagePair) -> None:
     """Says on stderr where pixels are not of the size that the model learned from."""
     expected = f"the model learned from {FINEST} to {COARSEST} m"
     if not FINEST <= round(pair.grid.gsd, 2) <= COARSEST:

@@ -1,8 +1,8 @@
 """Looks for the shift between two images of a place, by phase correlation.
 
 Two images are rarely taken from the same direction, and each is laid on the ground with an error of its own. What is
-looked for is the shift that most of the scene agrees on. It shows in the strength of edges, which stay where colours
-and seasons change. The spectra of many parts of the scene are added up before the peak is looked for: in a single part
+looked for is the shift that most of the image agrees on. It shows in the strength of edges, which stay where colours
+and seasons change. The spectra of many parts of the image are added up before the peak is looked for: in a single part
 it is often too weak. Method: C. D. Kuglin and D. C. Hines, The phase correlation image alignment method, 1975.
 """
 
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from imagery.read.alignment import Alignment, Floats
 from imagery.read.grid import Grid
-from imagery.read.raster import ScenePair, Tile
+from imagery.read.raster import ImagePair, Tile
 
 PART, SPACING = 512, 256  # pixels of a side of what is compared at once, and between the middles of two of them
-LEAST = 64  # pixels of a side of a scene, below which nothing is compared
-PARTS = 100  # that the shift of the whole scene is taken from, at most
+LEAST = 64  # pixels of a side of an image, below which nothing is compared
+PARTS = 100  # that the shift of the whole image is taken from, at most
 REACH, LOCAL_REACH = 48, 8  # pixels: the largest shift looked for, and how far a place may differ from the whole
 CERTAIN = 6.0  # standard deviations that a peak stands above the rest: 9 and more in tiles of xBD, 4 in unrelated ones
 NEAR = 1.0  # how fast places count less the further they are: neighbours exp(-NEAR)
-DOUBT = 0.2  # weight of the whole scene's shift in a place, beside that of what is just certain there
+DOUBT = 0.2  # weight of the whole image's shift in a place, beside that of what is just certain there
 SEEN = 0.5  # share of a part that must have data
 DETAIL = 0.09  # cycles a pixel: finer detail hardly agrees between two images
 
@@ -38,10 +38,10 @@ class _Peak(NamedTuple):
     certainty: float
 
 
-def register(pair: ScenePair, mode: str) -> Alignment:
+def register(pair: ImagePair, mode: str) -> Alignment:
     """The alignment of the pair, which is read as it lies. mode: see `imagery.settings.ALIGNMENTS`.
 
-    No shift is found where nothing stands out, or where a side of the scene is shorter than 64 pixels.
+    No shift is found where nothing stands out, or where a side of the images is shorter than 64 pixels.
     Raises RasterError.
     """
     grid = pair.grid
@@ -73,7 +73,7 @@ def _centres(side: int) -> tuple[float, ...]:
     return tuple(np.linspace(part / 2, side - part / 2, math.ceil((side - part) / SPACING) + 1).tolist())
 
 
-def _places(pair: ScenePair, rows: Sequence[float], columns: Sequence[float], whole: _Peak) -> Floats:
+def _places(pair: ImagePair, rows: Sequence[float], columns: Sequence[float], whole: _Peak) -> Floats:
     """How much further each place is shifted, [2, len(rows), len(columns)]: as most of what lies around it says, and
     nothing more where the images do not tell.
     """

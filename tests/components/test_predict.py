@@ -92,20 +92,27 @@ def test_either_a_pair_or_a_folder_is_needed(arguments: list[str], capsys: pytes
     assert "give either --pre and --post, or --images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        ["--footprints", "a.geojson"], ["--areas", "a.gpkg"], ["--cell", "100"], ["--range", "0", "9"],
-        ["--percentiles", "1", "99"], ["--align", "off"], ["--tile", "512"], ["--overlap", "64"], ["--batch", "2"],
-        ["--workers", "0"], ["--resample-to", "0.5"], ["--resume"],
-    ],
-    ids=lambda option: option[0],
+IMAGERY_OPTIONS = (
+    "--footprints a.gpkg", "--areas a.gpkg", "--cell 500", "--range 0 9", "--percentiles 2 98", "--align global",
+    "--tile 1024", "--overlap 256", "--batch 1", "--workers 2", "--resample-to 0.5", "--resume",
 )  # fmt: skip
-@pytest.mark.parametrize("kind", ["pair", "folder"])
-def test_an_option_of_geotiffs_is_refused_by_name_with_other_images(
-    kind: str, option: list[str], raw: Path, tmp_path: Path
-) -> None:
-    images = pair(raw) if kind == "pair" else ["--images", str(raw / "test" / "images")]
-    line = exit_line(predict_step.main, "--model", tmp_path / "no", *images, "--out", tmp_path / "out", *option)
-    assert line == f"PredictError: {option[0]}: is for GeoTIFFs, found other images. Leave it out."
-    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("images", ["--pre a.png --post b.png", "--images c"])
+@pytest.mark.parametrize("option", IMAGERY_OPTIONS)
+def test_an_option_of_geotiffs_is_refused_with_plain_images(option: str, images: str) -> None:
+    """Before any work: neither the model nor the images are there. Also where it is given its default."""
+    line = exit_line(predict_step.main, "--model", "m", "--out", "o", *images.split(), *option.split())
+    assert line.startswith(f"PredictError: {option.split()[0]}: is for GeoTIFFs alone")
+
+
+@pytest.mark.parametrize(
+    ("options", "unused", "by"),
+    [
+        ("--cell 500 --areas a.gpkg", "--cell", "--areas"),
+        ("--percentiles 2 98 --range 0 9", "--percentiles", "--range"),
+    ],
+)
+def test_an_option_that_another_makes_useless_is_refused(options: str, unused: str, by: str) -> None:
+    line = exit_line(predict_step.main, "--model", "m", *"--out o --pre a.tif --post b.tif".split(), *options.split())
+    assert line.startswith(f"PredictError: {unused}: is not used with {by}")

@@ -1,4 +1,4 @@
-"""predict on GeoTIFF scenes, as its users call it."""
+"""predict on GeoTIFFs, as its users call it."""
 
 import subprocess
 import sys
@@ -44,12 +44,12 @@ def run(network: Path, pre: Any, post: Any, out: Path, *options: str) -> None:
     predict.main([*words, "--workers", "0", *options])
 
 
-def test_a_scene_becomes_maps(
+def test_a_pair_of_geotiffs_becomes_maps(
     network: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(network, images[0], images[1], tmp_path / "out", "--tile", "128", "--overlap", "32")
     said = capsys.readouterr()
-    assert said.out.startswith("scene of 224 x 160 pixels of 0.50 m\n")
+    assert said.out.startswith("imagery of 224 x 160 pixels of 0.50 m\n")
     assert "warning" not in said.err
     assert {path.name for path in tmp_path.iterdir()} == {"out"}  # what was only needed on the way is gone
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
@@ -105,7 +105,7 @@ def test_resampling_is_to_the_asked_size(
     network: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(network, images[0], images[1], tmp_path / "out", "--resample-to", "0.8")
-    assert capsys.readouterr().out.startswith("scene of 140 x 100 pixels of 0.80 m")
+    assert capsys.readouterr().out.startswith("imagery of 140 x 100 pixels of 0.80 m")
 
 
 def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path], tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path]
     [
         (["--cell", "0"], "--cell 0.0: expected metres"),
         (["--areas", "none.gpkg"], "none.gpkg: cannot be read"),
-        (["--footprints", "far.gpkg"], "far.gpkg: lies outside the scene"),
+        (["--footprints", "far.gpkg"], "far.gpkg: lies outside the imagery"),
         (["--out", "mine"], "mine/notes.txt: would be deleted"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
@@ -211,19 +211,4 @@ def test_given_footprints_are_graded_and_keep_what_they_say(
     assert list(found["id"]) == list("abcd")
     assert set(found["use"]) == {"school"}
     assert found["grade"][:3].between(1, 4).all()
-    assert found["grade"].isna()[3]  # outside of the scene
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        (("--areas", "a.gpkg", "--cell", "100"), "--cell: is not used with --areas"),
-        (("--range", "0", "9", "--percentiles", "1", "99"), "--percentiles: is not used with --range"),
-    ],
-)
-def test_an_option_that_another_makes_useless_is_refused(
-    options: tuple[str, ...], named: str, network: Path, images: list[Path], tmp_path: Path
-) -> None:
-    given = ("--model", network, "--pre", images[0], "--post", images[1], "--out", tmp_path / "out")
-    assert named in exit_line(predict.main, *given, *options)
-    assert not (tmp_path / "out").exists()
+    assert found["grade"].isna()[3]  # outside of the imagery

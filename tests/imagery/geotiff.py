@@ -11,7 +11,7 @@ from affine import Affine
 from pyproj import Transformer
 from rasterio.windows import Window
 
-from imagery.read.raster import ScenePair, Tile
+from imagery.read.raster import ImagePair, Tile
 from imagery.settings import Sources
 
 UTM = "EPSG:32633"
@@ -55,11 +55,11 @@ def landscape(crs: str, transform: Affine, height: int, width: int, ground: str 
     return picture
 
 
-def pair(pre: Path | list[Path], post: Path | list[Path], **settings: Any) -> ScenePair:
+def pair(pre: Path | list[Path], post: Path | list[Path], **settings: Any) -> ImagePair:
     paths = [tuple(one) if isinstance(one, list) else (one,) for one in (pre, post)]
-    return ScenePair(Sources(paths[0], paths[1], **settings))
+    return ImagePair(Sources(paths[0], paths[1], **settings))
 
 
-def whole(opened: ScenePair) -> Tile:
+def whole(opened: ImagePair) -> Tile:
     with opened:
         return opened.read(Window(0, 0, opened.grid.width, opened.grid.height))

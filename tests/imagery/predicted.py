@@ -1,4 +1,4 @@
-"""Predicted scenes made by the tests, as `imagery.predict.inference.predict_scene` writes them."""
+"""Predicted imagery made by the tests, as `imagery.predict.inference.predict_classes` writes them."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -186,7 +186,7 @@ def broken(path: Path, kind: str) -> Path:
         ("empty", "a.geojson", r"holds no polygon in 0 features"),
         ("no crs", "a.shp", r"has no coordinate reference system.*\.prj"),
         ("layers", "a.gpkg", r"has 2 layers of polygons \(old, new\), expected one"),
-        ("elsewhere", "a.geojson", r"lies outside the scene, at 15\.05.* the scene at 15\.0"),
+        ("elsewhere", "a.geojson", r"lies outside the imagery, at 15\.05.* the imagery at 15\.0"),
     ],
 )
 def test_files_that_cannot_be_used_are_told_in_one_line(

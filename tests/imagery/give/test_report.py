@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagery.give.look import Look, look_at
 from imagery.give.outputs import write_outputs
-from imagery.read.raster import ScenePair
+from imagery.read.raster import ImagePair
 from imagery.settings import Sources
 from model.judge.page import photo
 from tests.imagery.geotiff import ORIGIN, UTM, noise, write_tif
@@ -198,7 +198,7 @@ def test_large_scenes_are_shown_small_and_in_place(tmp_path: Path) -> None:
     """In more than one block, with sides that are no multiple of the factor."""
     squares = noise(44, 82).repeat(32, axis=1).repeat(32, axis=2)[:, :1399, :2601]
     path = write_tif(tmp_path / "image.tif", squares, transform=ORIGIN)
-    with ScenePair(Sources((path,), (path,))) as pair:
+    with ImagePair(Sources((path,), (path,))) as pair:
         look = look_at(pair, {"more": 1}, largest=1301)
     assert look.facts == {"more": 1, "width": 2601, "height": 1399, "gsd_m": pytest.approx(0.5, rel=0.001)}
     for uri in (look.pre, look.post):

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from imagery.errors import RasterError
-from imagery.predict.inference import identity_of, predict_scene
+from imagery.predict.inference import identity_of, predict_classes
 from imagery.predict.windows import plan, weights
-from imagery.read.raster import ScenePair
+from imagery.read.raster import ImagePair
 from imagery.settings import Sources, Windows
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import Predictor, load_model, normalize, save_model
@@ -79,9 +79,9 @@ def read(sources: Sources) -> list[Any]:
 def predict_of(
     predictor: Predictor, identity: str, sources: Sources, work: Path, windows: Windows, **more: bool
 ) -> Path:
-    """`predict_scene` of images as they lie."""
-    with ScenePair(sources) as pair:
-        return predict_scene(predictor, identity, pair, work, windows, **more)
+    """`predict_classes` of images as they lie."""
+    with ImagePair(sources) as pair:
+        return predict_classes(predictor, identity, pair, work, windows, **more)
 
 
 def predicted(predictor: Predictor, sources: Sources, work: Path, **settings: Any) -> Any:
@@ -206,13 +206,13 @@ COMMAND = """
 import sys, torch
 from pathlib import Path
 from model.inference import Predictor, load_model
-from imagery.predict.inference import identity_of, predict_scene
-from imagery.read.raster import ScenePair
+from imagery.predict.inference import identity_of, predict_classes
+from imagery.read.raster import ImagePair
 from imagery.settings import Sources, Windows
 torch.set_num_threads(1)
 model, pre, post, work = map(Path, sys.argv[1:])
-with ScenePair(Sources((pre,), (post,))) as pair:
-    predict_scene(Predictor(load_model(model)), identity_of(model), pair, work, Windows(128, 64))
+with ImagePair(Sources((pre,), (post,))) as pair:
+    predict_classes(Predictor(load_model(model)), identity_of(model), pair, work, Windows(128, 64))
 """
 
 

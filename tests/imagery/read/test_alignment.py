@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from base.images import read_image
 from imagery.read.alignment import Alignment
-from imagery.read.raster import ScenePair, Tile
+from imagery.read.raster import ImagePair, Tile
 from imagery.read.registration import register
 from imagery.settings import Sources
 from tests.imagery.geotiff import moved, noise, write_tif
@@ -46,7 +46,7 @@ def files(folder: Path, pre: Any, post: Any, **more: Any) -> Sources:
     return Sources((write_tif(folder / "pre.tif", pre),), (write_tif(folder / "post.tif", post, **more),))
 
 
-def whole(pair: ScenePair) -> Tile:
+def whole(pair: ImagePair) -> Tile:
     return pair.read(Window(0, 0, pair.grid.width, pair.grid.height))
 
 
@@ -62,7 +62,7 @@ def test_a_shift_of_the_whole_scene_is_found_and_corrected(shift: tuple[float, f
     after = lying(ground, *shift)
     after[:, 450:] = 255 - after[:, 450:]  # another season: dark is bright in half of it
     after[100:300, 100:300] = town(200, 200, 9)  # and a part of it is destroyed
-    with ScenePair(files(tmp_path, colours(ground, 1), colours(after, 2))) as pair:
+    with ImagePair(files(tmp_path, colours(ground, 1), colours(after, 2))) as pair:
         found = register(pair, "global")
         assert found.found
         assert np.hypot(found.x - shift[0], found.y - shift[1]) <= 0.25  # half a pixel is what users are promised
@@ -80,7 +80,7 @@ def test_an_image_that_lies_wrong_on_the_ground_is_brought_back(tmp_path: Path) 
     wrong = moved(6.0, -4.0) @ Affine.scale(0.8)
     small = cv2.resize(ground, (750, 750), interpolation=cv2.INTER_CUBIC)
     sources = files(tmp_path, colours(ground, 1), colours(small, 2), transform=wrong)
-    with ScenePair(sources) as pair:
+    with ImagePair(sources) as pair:
         found = register(pair, "global")
         pair.align(found)
         # The scene begins where post does: pre's pixel 6 in x; in y post begins above it.
@@ -92,7 +92,7 @@ def test_a_shift_from_place_to_place_is_found_and_corrected(tmp_path: Path) -> N
     ground = town(1400, 1600)
     rows, columns = np.mgrid[:1400, :1600].astype(np.float32)
     across, down = 4 + 3 * (columns / 1600 - 0.5), -2 + 2.5 * (rows / 1400 - 0.5)
-    with ScenePair(files(tmp_path, colours(ground, 1), colours(lying(ground, across, down), 2))) as pair:
+    with ImagePair(files(tmp_path, colours(ground, 1), colours(lying(ground, across, down), 2))) as pair:
         found = register(pair, "local")
         further = found.at(Window(0, 0, 1600, 1400))
         errors = np.hypot(found.x + further[0] - across, found.y + further[1] - down)
@@ -113,15 +113,15 @@ def test_a_shift_from_place_to_place_is_found_and_corrected(tmp_path: Path) -> N
 
 def test_another_reader_of_the_same_pair_sees_the_same(tmp_path: Path) -> None:
     ground = town(600, 700)
-    with ScenePair(files(tmp_path, colours(ground, 1), colours(lying(ground, 5.4, 1.2), 2))) as pair:
+    with ImagePair(files(tmp_path, colours(ground, 1), colours(lying(ground, 5.4, 1.2), 2))) as pair:
         pair.align(register(pair, "local"))
-        with ScenePair(pair.sources, like=pair) as other:
+        with ImagePair(pair.sources, like=pair) as other:
             np.testing.assert_array_equal(whole(other).post, whole(pair).post)
 
 
 @pytest.mark.parametrize("mode", ["global", "local"])
 def test_images_that_have_nothing_in_common_are_taken_as_they_lie(mode: str, tmp_path: Path) -> None:
-    with ScenePair(files(tmp_path, colours(town(600, 600, 1), 1), colours(town(600, 600, 2), 2))) as pair:
+    with ImagePair(files(tmp_path, colours(town(600, 600, 1), 1), colours(town(600, 600, 2), 2))) as pair:
         before = whole(pair)
         found = register(pair, mode)
         assert not found.found
@@ -133,7 +133,7 @@ def test_images_that_have_nothing_in_common_are_taken_as_they_lie(mode: str, tmp
 
 @pytest.mark.parametrize("side", [20, 63])
 def test_scenes_too_small_to_tell_are_taken_as_they_lie(side: int, tmp_path: Path) -> None:
-    with ScenePair(files(tmp_path, noise(side, side, 1), noise(side, side, 1))) as pair:
+    with ImagePair(files(tmp_path, noise(side, side, 1), noise(side, side, 1))) as pair:
         assert register(pair, "local") == Alignment("local")
 
 
@@ -142,7 +142,7 @@ def test_places_without_data_neither_disturb_nor_are_seen(tmp_path: Path) -> Non
     pre, post = colours(ground, 1), colours(lying(ground, -7.3, 2.2), 2)
     pre[:, :, :300], post[:, 600:] = 0, 0
     paths = [write_tif(tmp_path / f"{name}.tif", one, nodata=0) for name, one in (("a", pre), ("b", post))]
-    with ScenePair(Sources((paths[0],), (paths[1],))) as pair:
+    with ImagePair(Sources((paths[0],), (paths[1],))) as pair:
         found = register(pair, "local")
         assert found.x == pytest.approx(-7.3, abs=0.3) and found.y == pytest.approx(2.2, abs=0.3)
         pair.align(found)
@@ -162,7 +162,7 @@ def test_shifts_are_found_in_real_pairs(xbd_sample: Path, tmp_path: Path) -> Non
         found = []
         for name, after in (("as it is", post), ("further", further)):
             (tmp_path / name).mkdir(exist_ok=True)
-            with ScenePair(files(tmp_path / name, pre, after)) as pair:
+            with ImagePair(files(tmp_path / name, pre, after)) as pair:
                 found.append(register(pair, "global"))
         assert all(one.found for one in found), image.name
         error = np.hypot(found[1].x - found[0].x - 3.3, found[1].y - found[0].y + 2.6)

@@ -1,6 +1,6 @@
-"""How predict grows with the size of a scene: GeoTIFFs put together from real tiles, again and again.
+"""How predict grows with the size of the imagery: GeoTIFFs put together from real tiles, again and again.
 
-python -m benchmarks.scene_growth --raw XBD --model DIR [--sides 2048 8192 16384]
+python -m benchmarks.imagery_growth --raw XBD --model DIR [--sides 2048 8192 16384]
 
 The image after lies half a pixel beside the one before, so that it is warped as it is read. Memory is the sum of the
 peaks of the process and of those it starts. Needs 25 bytes of disk a pixel.
@@ -63,7 +63,7 @@ def measure(raw: Path, model: Path, side: int, work: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scene_growth", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.imagery_growth", description=__doc__)
     parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="raw scenes in the xBD layout")
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a model directory")
     parser.add_argument("--sides", type=int, nargs="+", default=[2048, 8192, 16384], help="pixels of a side")

@@ -6,11 +6,11 @@
   const [width, height] = [Number(viewer.dataset.width), Number(viewer.dataset.height)];
   let zoom = 1;
 
-  // How far the slider is, as a share of the whole scene and not of the part of it that is in view.
+  // How far the slider is, as a share of the whole map and not of the part of it that is in view.
   const follow = () => {
     const view = pane.getBoundingClientRect();
-    const scene = layers.getBoundingClientRect();
-    const at = (view.left + (view.width * slider.value) / 100 - scene.left) / scene.width;
+    const map = layers.getBoundingClientRect();
+    const at = (view.left + (view.width * slider.value) / 100 - map.left) / map.width;
     layers.style.setProperty("--at", `${100 * Math.min(1, Math.max(0, at))}%`);
   };
   const whole = () => Math.min(pane.clientWidth / width, pane.clientHeight / height);
