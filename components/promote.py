@@ -1,14 +1,15 @@
 """Step promote: moves the alias "production" to a registered version, if it passes the gate of params.yaml."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from components.cli import errors_in_one_line, read_params, step_parser
+from components.evaluate import evaluate
 from components.params import PromoteParams
 from components.promotion.approval import Approval, wait_for_approval
-from components.promotion.decision import Decision
-from components.promotion.gate import GateError, Scored, compare, decide, scored, table
+from components.promotion.decision import PROMOTED, UNCHANGED, Decision
+from components.promotion.gate import GateError, Row, Scored, compare, decide, scored, table
 from components.promotion.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
 from components.promotion.rescoring import Rescoring, keep_scores, known_scores, rescore
 from components.storage.locations import LOCATIONS
@@ -27,12 +28,14 @@ def promote(
     rescoring: Rescoring | None = None,
     approval: Approval | None = None,
     dry_run: bool = False,
-) -> str:
+    on_comparison: Callable[[Sequence[Row]], object] = lambda rows: None,
+) -> Decision:
     """Makes the version of that alias or number production. Nothing moves where the gate stays shut.
 
     to: the alias that moves. rescoring: how production is scored where its scores do not compare with the version's.
     approval: wait for a person, after the gate. dry_run: only compare; nothing is written anywhere.
-    Prints the comparison. Returns a line that says what was decided and why; the version and its run carry it too.
+    on_comparison: gets the rows before the gate decides, so that a person can read them before an approval.
+    Returns what was decided and why; the version and its run carry it too.
     Raises TrackingError where there is no such version, GateError where the gate refuses, HandoverError where another
     promotion came between, and what evaluate raises.
     """
@@ -41,18 +44,18 @@ def promote(
     candidate = _find(name, alias=alias, version=version)
     production = registry.find_version(name, alias=to)
     if production is not None and production.version == candidate.version:
-        return f"{name} version {candidate.version} is {to} already"
-    decision = Decision(candidate, to, production)
+        return Decision(candidate, to, production, UNCHANGED, is_dry_run=dry_run)
+    decision = Decision(candidate, to, production, is_dry_run=dry_run)
     try:
         found = scored(candidate.version, candidate.tags)
         decision = replace(decision, scored=found)
         known = None if production is None else _comparable(production, found, rescoring, dry_run)
         rows = compare(found, known, params)
         decision = replace(decision, rows=rows)
-        print(table(rows), flush=True)
+        on_comparison(rows)
         reason = decide(rows, params)
         if dry_run:
-            return f"{name} version {candidate.version} would become {to}: {reason}"
+            return replace(decision, verdict=PROMOTED, reason=reason)
         if approval is not None:
             decision = replace(decision, approved_by=wait_for_approval(candidate, approval))
             reason += f"; approved by {decision.approved_by}"
@@ -63,8 +66,21 @@ def promote(
         if isinstance(error, HandoverError):
             raise
         raise GateError(f"model {name} version {candidate.version}: {error}") from None
-    registry.tag_version(candidate, {"promotion": f"promoted: {reason}"})
-    return f"{name} version {candidate.version} is {to} now: {reason}"
+    registry.tag_version(candidate, {"promotion": f"{PROMOTED}: {reason}"})
+    return replace(decision, verdict=PROMOTED, reason=reason)
+
+
+def print_comparison(rows: Sequence[Row]) -> None:
+    """Prints them as a table."""
+    print(table(rows), flush=True)
+
+
+def describe(decision: Decision) -> str:
+    """The line for people that says what `promote` decided and why."""
+    which, alias = f"{decision.version.name} version {decision.version.version}", decision.alias
+    if decision.verdict == UNCHANGED:
+        return f"{which} is {alias} already"
+    return f"{which} {f'would become {alias}' if decision.is_dry_run else f'is {alias} now'}: {decision.reason}"
 
 
 def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
@@ -146,17 +162,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if a.rollback:
             print(rollback(name, to=a.to, dry_run=a.dry_run))
             return
-        line = promote(
+        decision = promote(
             name,
             params.promote,
             alias=a.alias or (None if a.version is not None else CHALLENGER),
             version=a.version,
             to=a.to,
-            rescoring=Rescoring(a.data, params) if a.data else None,
+            rescoring=Rescoring(a.data, params, evaluate) if a.data else None,
             approval=Approval(a.approval_timeout, a.approval_interval) if a.require_approval else None,
             dry_run=a.dry_run,
+            on_comparison=print_comparison,
         )
-        print(line)
+        print(describe(decision))
 
 
 if __name__ == "__main__":

@@ -155,16 +155,19 @@ def register(model: Artifact, evaluation: str, root: str, image: str, sections: 
 
 
 def promote(uri: str, data: Sequence[str], sections: Sections) -> str:
-    """Promotes the version if it passes the gate; returns the decision.
+    """Promotes the version if it passes the gate; returns the decision as a line.
 
     data: the scenes that the version was scored on; production is scored on them too, where it was not.
     """
-    from components.promote import promote
+    from components.evaluate import evaluate
+    from components.promote import describe, print_comparison, promote
     from components.promotion.rescoring import Rescoring
 
     params = params_of(sections)
     name, version = uri.removeprefix("models:/").rsplit("/", 1)
-    return promote(name, params.promote, version=int(version), rescoring=Rescoring(data, params))
+    rescoring = Rescoring(data, params, evaluate)
+    decision = promote(name, params.promote, version=int(version), rescoring=rescoring, on_comparison=print_comparison)
+    return describe(decision)
 
 
 def finish(state: str, message: str, sections: Sections) -> None:

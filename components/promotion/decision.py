@@ -13,19 +13,27 @@ if TYPE_CHECKING:
     from components.tracking.registry import ModelVersion
 
 
+PROMOTED, UNCHANGED = "promoted", "unchanged"  # verdicts that `promote` returns
+
+
 @dataclass(frozen=True)
 class Decision:
-    """What is decided about `version` and `alias`, by whom, and what it is based on.
+    """What is decided about `version` and `alias`, why, by whom, and what it is based on.
 
     previous: the version that the alias points to when the decision is made.
+    verdict: PROMOTED, or UNCHANGED where the alias points to the version already; empty while it is not decided.
+    rows, scored: the comparison, and the scores of the version. is_dry_run: whether nothing moves and nothing is kept.
     """
 
     version: "ModelVersion"
     alias: str
     previous: "ModelVersion | None"
+    verdict: str = ""
+    reason: str = ""
     rows: Sequence[Row] = ()
     scored: Scored | None = None
     approved_by: str | None = None
+    is_dry_run: bool = False
     by: str = field(default_factory=who)
 
     def record(self, verdict: str, reason: str) -> None:

@@ -1,15 +1,12 @@
-"""Moves an alias from one version to the next so that of several promotions at once only one counts.
+"""Moves an alias from one version to the next: compare, set, read back.
 
-MLflow's registry cannot compare and set. But its tags are written and read in one order for all, so a promotion first
-puts a mark of its own on the registered model and then looks for others: of two at once, at least one sees the other.
-Whoever sees another takes its mark back and tries again; who is alone has its turn.
+A promotion that came between the decision and the move is refused, and so is one whose move another one overtook before
+it was read back. MLflow's registry cannot compare and set, so two promotions within the same instant are not kept
+apart: both may find what they expect, and the alias is where the later one set it. The history may then lack that
+version; rollback says so, and a version is promoted by its number.
 """
 
-import random
-import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,14 +16,11 @@ if TYPE_CHECKING:
     from components.tracking.registry import ModelVersion
 
 CHALLENGER, PRODUCTION = "challenger", "production"
-MARK = "moving."  # of the tags of promotions under way, with the time of their beginning
-LEASE = 120.0  # seconds after which a mark is one of a process that died
-HOLD = LEASE / 3  # seconds for a turn: it ends early enough for clocks that differ by a minute
 KEPT = 50  # entries of a history
 
 
 class HandoverError(InputError):
-    """Something else moves the alias, or moved it."""
+    """Something else moved the alias."""
 
 
 def hand_over(
@@ -40,27 +34,26 @@ def hand_over(
 ) -> None:
     """Moves the alias to the version, if it still points where it did when the decision was made.
 
-    record: keeps the decision; called when nothing can come between any more but an error of the registry.
+    record: keeps the decision, before anything moves.
     back: whether `to` is what the history has before `expected`, so that the history gets shorter.
     Raises HandoverError where the alias was moved meanwhile, TrackingError.
     """
     from components.tracking import registry
 
-    with _turn(name) as check_time:
-        _expect(name, alias, expected)
-        known = history(name, alias)
-        before = "" if expected is None else str(expected.version)
-        if back:
-            following = known[: _last(known, before)]
-        else:
-            following = [*known, *([before] if before and known[-1:] != [before] else []), str(to.version)]
-        record()
-        check_time()
-        # A process that dies between the two leaves a history from which both ways lead back to what was production.
-        steps = [partial(_write_history, name, alias, following), partial(registry.set_alias, to, alias)]
-        for step in reversed(steps) if back else steps:
-            step()
-        _expect(name, alias, to)
+    _expect(name, alias, expected)
+    record()
+    known = history(name, alias)
+    before = "" if expected is None else str(expected.version)
+    if back:
+        following = known[: _last(known, before)]
+    else:
+        following = [*known, *([before] if before and known[-1:] != [before] else []), str(to.version)]
+    _expect(name, alias, expected)  # once more: the record took a while
+    # A process that dies between the two leaves a history from which both ways lead back to what was production.
+    steps = [partial(_write_history, name, alias, following), partial(registry.set_alias, to, alias)]
+    for step in reversed(steps) if back else steps:
+        step()
+    _expect(name, alias, to)
 
 
 def history(name: str, alias: str) -> list[str]:
@@ -105,36 +98,3 @@ def _expect(name: str, alias: str, expected: "ModelVersion | None") -> None:
             f"model {name}: {alias} is {now}, expected {then}: it was moved at the same time"
             f"{f' by {by}' if by else ''}. That move stands; promote again to compare with it."
         )
-
-
-@contextmanager
-def _turn(name: str) -> Iterator[Callable[[], None]]:
-    """Waits until no other promotion of the model is under way, and lets none begin until the block ends.
-
-    Gives a function that raises HandoverError where the turn took too long to go on.
-    """
-    from components.tracking import registry
-
-    key = f"{MARK}{secrets.token_hex(8)}"
-    deadline = time.monotonic() + 2 * LEASE
-    while True:
-        began = time.monotonic()
-        try:
-            registry.tag_model(name, key, str(time.time()))
-            marks = {other: float(at) for other, at in registry.model_tags(name).items() if other.startswith(MARK)}
-            living = [other for other, at in marks.items() if other != key and time.time() - at < LEASE]
-            if not living:
-                for dead in marks.keys() - {key}:
-                    registry.untag_model(name, dead)
-                yield partial(_check, name, began)
-                return
-        finally:
-            registry.untag_model(name, key)
-        if time.monotonic() > deadline:
-            raise HandoverError(f"model {name}: other promotions are under way all the time. Promote again later.")
-        time.sleep(random.uniform(0.05, 0.5))
-
-
-def _check(name: str, began: float) -> None:
-    if time.monotonic() - began > HOLD:
-        raise HandoverError(f"model {name}: the registry took more than {HOLD:.0f} s to answer. Promote again.")

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.params import EvaluateParams, Params
 from components.promotion.gate import GateError, Scored, scores_of
@@ -21,10 +21,15 @@ PREFIX = "rescored."  # of tags that keep scores by what they were measured on
 
 @dataclass(frozen=True)
 class Rescoring:
-    """data: the prepared scenes. params: their section evaluate goes for a candidate that does not name its own."""
+    """How production is scored anew.
+
+    data: the prepared scenes. params: their section evaluate goes for a candidate that does not name its own.
+    evaluate: scores a model directory on scenes, writes to a folder, and returns the metrics: the step of that name.
+    """
 
     data: Sequence[Location]
     params: Params
+    evaluate: Callable[[Path, Path, Path, Params], Mapping[str, Any]]
 
 
 def known_scores(version: "ModelVersion", like: Scored) -> Scored | None:
@@ -36,9 +41,8 @@ def known_scores(version: "ModelVersion", like: Scored) -> Scored | None:
 def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
     """Scores the registered version as the scores of `like` were measured.
 
-    Raises GateError where the data are of another version, and what evaluate raises.
+    Raises GateError where the data are of another version, and what `how.evaluate` raises.
     """
-    from components.evaluate import evaluate
     from components.tracking import registry
     from xbd.scenes import prepared_version
 
@@ -56,7 +60,7 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
             )
         model = registry.download_model(f"models:/{version.name}/{version.version}", Path(folder))
         params = how.params.model_copy(update={"evaluate": settings})
-        return Scored(scores_of(evaluate(scenes, model, Path(folder, "evaluate"), params)), *like.measure)
+        return Scored(scores_of(how.evaluate(scenes, model, Path(folder, "evaluate"), params)), *like.measure)
 
 
 def keep_scores(version: "ModelVersion", found: Scored) -> None:

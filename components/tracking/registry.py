@@ -146,12 +146,6 @@ def tag_model(name: str, key: str, value: str) -> None:
         client().set_registered_model_tag(name, key, value)
 
 
-def untag_model(name: str, key: str) -> None:
-    """Removes a tag of the registered model, if it is there; raises TrackingError."""
-    with asking(), impatience():
-        client().delete_registered_model_tag(name, key)
-
-
 def log_texts(version: ModelVersion, texts: Mapping[str, str]) -> None:
     """Stores texts, by their paths, with the run of the version; a version without a run keeps none.
 

@@ -2,7 +2,6 @@
 
 import getpass
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import pytest
 
 from components.params import PromoteParams
-from components.promote import main, promote, rollback
-from components.promotion import handover
+from components.promote import describe, main, print_comparison, promote, rollback
+from components.promotion.decision import Decision
 from components.promotion.gate import GateError
 from components.promotion.handover import HandoverError, hand_over
+from components.tracking import registry as registry_of_models
 from tests.components.tracking.model_registry import Registry
 from tests.conftest import assert_one_line, exit_line, run_step, write_params
 from tests.servers.mlflow_server import using
@@ -27,7 +27,7 @@ def registry(mlflow_store: str, tmp_path: Path, request: pytest.FixtureRequest) 
         yield Registry(mlflow_store, request.node.name, tmp_path / "files")
 
 
-def promote_challenger(registry: Registry, **options: Any) -> str:
+def promote_challenger(registry: Registry, **options: Any) -> Decision:
     return promote(registry.name, GATE, alias="challenger", **options)
 
 
@@ -37,10 +37,17 @@ def version_of(registry: Registry, number: int) -> Any:
 
 def test_the_first_version_that_reaches_the_minimum_becomes_production(registry: Registry) -> None:
     version = registry.add(0.3)
-    line = promote_challenger(registry)
-    assert line.startswith(f"{registry.name} version {version} is production now: score 0.3000 reaches 0.3")
+    decision = promote_challenger(registry)
+    line = f"{registry.name} version {version} is production now: {decision.reason}"
+    assert describe(decision) == line
+    assert (decision.verdict, decision.is_dry_run, decision.previous) == ("promoted", False, None)
+    assert decision.reason.startswith("score 0.3000 reaches 0.3")
+    assert [(row.name, row.candidate, row.limit) for row in decision.rows] == [
+        ("minimum", 0.3, 0.3),
+        ("score", 0.3, None),
+    ]
     assert registry.production() == version
-    assert registry.promotion(version) == f"promoted: {line.split(': ', 1)[1]}"
+    assert registry.promotion(version) == f"promoted: {decision.reason}"
 
 
 def test_a_version_worse_than_production_is_refused_and_production_stays(registry: Registry) -> None:
@@ -64,7 +71,7 @@ def test_promoting_production_again_changes_nothing(registry: Registry) -> None:
     version = registry.add(0.5)
     promote_challenger(registry)
     strict = PromoteParams(minimum_score=0.9, tolerance=0.0)
-    line = promote(registry.name, strict, alias="challenger")
+    line = describe(promote(registry.name, strict, alias="challenger"))
     assert line.endswith(f"version {version} is production already")
     assert registry.production() == version
 
@@ -133,9 +140,12 @@ def test_a_dry_run_prints_the_comparison_and_changes_nothing(
     better, worse = registry.add(0.6), registry.add(0.4)
     before = registry.model_tags(), registry.tags(better), registry.tags(worse)
     capsys.readouterr()
-    assert f"version {better} would become production" in promote(registry.name, GATE, version=better, dry_run=True)
+    shown = {"dry_run": True, "on_comparison": print_comparison}
+    decision = promote(registry.name, GATE, version=better, **shown)  # type: ignore[arg-type]
+    assert (decision.verdict, decision.is_dry_run) == ("promoted", True)
+    assert f"version {better} would become production: score 0.6000" in describe(decision)
     with pytest.raises(GateError):
-        promote(registry.name, GATE, version=worse, dry_run=True)
+        promote(registry.name, GATE, version=worse, **shown)  # type: ignore[arg-type]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["score", "0.6000", "0.5000", "+0.1000", "0.5000", "passes"] in lines
     assert ["score", "0.4000", "0.5000", "-0.1000", "0.5000", "refused"] in lines
@@ -192,29 +202,54 @@ def test_an_alias_that_was_moved_after_the_decision_is_not_moved_again(registry:
     assert (registry.production(), recorded) == (3, [3])
 
 
-def test_the_mark_of_a_process_that_died_holds_a_promotion_up_for_a_while(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handover, "LEASE", 1.0)
-    registry.add(0.5)
-    began = time.time()
-    registry.client.set_registered_model_tag(registry.name, "moving.dead", str(began))
-    promote_challenger(registry)
-    assert time.time() - began >= 1.0
-    assert registry.production() == 1
-    assert registry.model_tags() == {"history.production": "1"}
+def test_a_move_that_came_while_the_decision_was_recorded_stands(registry: Registry) -> None:
+    for _ in range(3):
+        registry.add(0.5)
+    promote(registry.name, GATE, version=1)
+    first, second = (version_of(registry, number) for number in (1, 2))
+    with pytest.raises(HandoverError, match="production is version 3, expected version 1"):
+        hand_over(registry.name, "production", first, second, lambda: promote(registry.name, GATE, version=3))
+    assert registry.production() == 3
+    assert registry.model_tags() == {"history.production": "1 3"}
 
 
-def test_a_promotion_that_took_too_long_does_not_move_the_alias(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
+def test_a_move_that_overtook_this_one_is_noticed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(2):
+        registry.add(0.5)
+    move = registry_of_models.set_alias
+
+    def move_and_lose(version: Any, alias: str) -> None:
+        move(version, alias)
+        registry.client.set_registered_model_alias(registry.name, alias, "2")
+
+    monkeypatch.setattr(registry_of_models, "set_alias", move_and_lose)
+    with pytest.raises(HandoverError, match="production is version 2, expected version 1"):
+        promote(registry.name, GATE, version=1)
+    assert registry.production() == 2
+    assert str(registry.promotion(1)).startswith("refused: ")
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["promotion", "rollback"])
+def test_a_process_that_dies_between_two_steps_leaves_a_way_back(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, back: bool
 ) -> None:
-    monkeypatch.setattr(handover, "HOLD", 0.0)
-    version = registry.add(0.5)
-    with pytest.raises(HandoverError, match="Promote again"):
-        promote_challenger(registry)
-    assert registry.production() is None
-    assert str(registry.promotion(version)).startswith("refused:")
-    assert registry.model_tags() == {}
+    for _ in range(4):
+        registry.add(0.5)
+    for version in (1, 2, 3):
+        promote(registry.name, GATE, version=version)
+
+    def die(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(registry_of_models, "tag_model" if back else "set_alias", die)
+        rollback(registry.name) if back else promote(registry.name, GATE, version=4)
+    assert registry.production() == (2 if back else 3)
+    rollback(registry.name)
+    assert registry.production() == (1 if back else 2)
+    promote(registry.name, GATE, version=4)
+    rollback(registry.name)
+    assert registry.production() == (1 if back else 2)
 
 
 @pytest.mark.parametrize("which", [["--alias", "nobody"], ["--version", "7"], ["--model", "no-such-model"]], ids=str)
