@@ -15,7 +15,7 @@ from components.params import Params
 from components.promotion.gate import SCORES, scores_of
 from components.promotion.handover import CHALLENGER
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
-from components.tracking.lineage import OLD_NAMES, in_todays_names
+from components.tracking.lineage import OLD_NAMES, circumstances, in_todays_names, source_tags
 from components.tracking.lock import pin, read_lock
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ REQUIREMENTS = (
     *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "safetensors", "shapely"),
     "torchmetrics",
 )
+CODE = ("base", "model", "xbd")  # model/pyfunc.py, and what its package imports of this project
 LOCK = Path("dvc.lock")
 
 
@@ -92,8 +93,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]:
     """What a version says of itself: its scores, what they were measured on, and where it comes from."""
-    from components.tracking import registry, runs
-    from components.tracking.connection import circumstances
+    from components.tracking import registry
 
     known = registry.run_tags(run)
     measure = {
@@ -108,7 +108,7 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
         **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
         SCORES: json.dumps(scores_of(metrics)),
         **measure,
-        **runs.source_tags(),
+        **source_tags(),
         **circumstances(),
         "prepared_version": run.prepared_version,
         "settings_hash": run.settings_hash,
@@ -143,7 +143,7 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
         yield ModelPackage(
             script=ROOT / "model" / "pyfunc.py",
             artifacts={"model": model},
-            code=[ROOT / "base", ROOT / "model", ROOT / "xbd"],
+            code=[ROOT / name for name in CODE],
             example={"pre": pre, "post": post},
             signature=SIGNATURE,
             # Named here, because MLflow otherwise guesses them by running the model in a second process. The

@@ -80,7 +80,7 @@ def _train_tracked(
     )
     resolved = params.model_dump(mode="json", by_alias=True)
     runs.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
-    runs.log_dict(run, resolved, "params.yaml")
+    runs.log_yaml(run, resolved, "params.yaml")
     content = json.dumps(resolved, sort_keys=True).encode()
     runs.tag_run(run, {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)})
     try:

@@ -82,21 +82,6 @@ def store() -> str:
     return re.sub(r"//[^/]*@", "//", str(mlflow.get_tracking_uri()).partition("?")[0])
 
 
-def circumstances() -> dict[str, str]:
-    """What the cluster tells a process of itself: its image, with the digest, and its pipeline run; else empty."""
-    known = {"image": os.environ.get("DUAL_HRNET_IMAGE"), "pipeline_run": os.environ.get("RUN_ID")}
-    return {name: value for name, value in known.items() if value}
-
-
-def built_from() -> dict[str, str]:
-    """Git commit of which the image was built, and whether it had changes; empty where no image says so."""
-    revision = os.environ.get("DUAL_HRNET_REVISION", "unknown")
-    if revision == "unknown":
-        return {}
-    commit = revision.removesuffix("-dirty")
-    return {"git_commit": commit, "git_dirty": str(commit != revision).lower()}
-
-
 @contextmanager
 def impatience() -> Iterator[None]:
     """Requests of the block are answered, or fail, within seconds."""

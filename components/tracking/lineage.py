@@ -1,4 +1,4 @@
-"""Who runs a step, and where: what stands in the registry beside a decision."""
+"""Where a run or a version comes from: who made it, of which code, in which image and pipeline run."""
 
 import getpass
 import os
@@ -21,14 +21,12 @@ def in_todays_names(known: Mapping[str, str]) -> dict[str, str]:
 
 def who() -> str:
     """user@host, with the identity that git knows here, and the pipeline run in a cluster."""
-    from components.tracking.connection import circumstances
-
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a number without a name, as clusters give
         user = str(os.getuid())
     known = [f"{user}@{socket.gethostname()}"]
-    name, email = _git("user.name"), _git("user.email")
+    name, email = _git("config", "user.name"), _git("config", "user.email")
     if name or email:
         known.append(f"git {' '.join(part for part in (name, email and f'<{email}>') if part)}")
     if run := circumstances().get("pipeline_run"):
@@ -36,8 +34,32 @@ def who() -> str:
     return ", ".join(known)
 
 
-def _git(setting: str) -> str:
+def source_tags() -> dict[str, str]:
+    """Git commit of the working directory, or of the image, and whether it has changes; empty where none is known."""
+    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    if commit is None or status is None:
+        return built_from()
+    return {"git_commit": commit, "git_dirty": str(bool(status)).lower()}
+
+
+def built_from() -> dict[str, str]:
+    """Git commit of which the image was built, and whether it had changes; empty where no image says so."""
+    revision = os.environ.get("DUAL_HRNET_REVISION", "unknown")
+    if revision == "unknown":
+        return {}
+    commit = revision.removesuffix("-dirty")
+    return {"git_commit": commit, "git_dirty": str(commit != revision).lower()}
+
+
+def circumstances() -> dict[str, str]:
+    """What the cluster tells a process of itself: its image, with the digest, and its pipeline run; else empty."""
+    known = {"image": os.environ.get("DUAL_HRNET_IMAGE"), "pipeline_run": os.environ.get("RUN_ID")}
+    return {name: value for name, value in known.items() if value}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git answers; None where it has no answer, or is not here."""
     try:
-        return subprocess.run(["git", "config", setting], capture_output=True, text=True).stdout.strip()
-    except OSError:  # no git here
-        return ""
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,55 +1,41 @@
-"""A queue that a thread of its own sends: putting something in never waits, however long the other side is away."""
+"""What an open run recorded and MLflow does not have yet. A thread of its own sends it, so that training never waits.
+
+The records stay here until MLflow confirms them: an outage of any length loses none while the process lives, and what
+is left at its end the same train command sends again, because a resumed run records all its epochs anew.
+"""
 
 import sys
-from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from threading import Condition, Thread
 from time import monotonic
 
-# Between two attempts while the other side is away: little to ask of it, and soon noticed when it is back.
+from components.tracking.connection import is_final, reason, store
+from components.tracking.records import Record, send
+
+# Between two attempts while MLflow is away: little to ask of it, and soon noticed when it is back.
 PAUSE = 5.0  # seconds
 
 
-class Refusal(Exception):
-    """What `send` raises where another attempt is of no use; every other error means later."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """what: kind of thing, for the log. send: sends it; may be called again after it failed, also after its half."""
-
-    what: str
-    send: Callable[[], object]
-
-
 class Outbox:
-    """Sends entries one after the other until each is taken or refused.
+    """The records of a run by their kind ("metrics", "params.yaml"): one that cannot be sent does not hold up the rest.
 
-    What fails goes to the back, so that one thing that cannot be sent does not hold up the rest. An outage is one line
-    on stderr when it begins and one when it ends. The thread is a daemon: it does not keep the process alive.
-    to: name of the other side, for these lines. pause: seconds between attempts during an outage.
+    An outage is one line on stderr when it begins and one when it ends. The thread does not keep the process alive.
     """
 
-    def __init__(self, to: str, pause: float = PAUSE) -> None:
-        self._to, self._pause = to, pause
-        self._entries: deque[Entry] = deque()
-        self._refused: Counter[str] = Counter()
-        self._failure = self._refusal = ""  # why the last attempt failed, and the last refusal
+    def __init__(self, run_id: str) -> None:
+        self._run_id, self._to = run_id, f"MLflow at {store()}"
+        self._waiting: dict[str, list[Record]] = {}
+        self._refused: set[str] = set()  # kinds of which MLflow will never take something
+        self._reason = ""  # why the last attempt failed
         self._is_away = self._is_closed = self._is_urgent = False
-        self._done = 0
+        self._sent = 0
         self._changed = Condition()
         Thread(target=self._work, name="outbox", daemon=True).start()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the outbox still takes entries."""
-        return not self._is_closed
-
-    def put(self, what: str, send: Callable[[], object]) -> None:
-        """Adds an entry; a closed outbox drops it."""
+    def put(self, kind: str, records: Sequence[Record]) -> None:
+        """Adds records, and returns at once."""
         with self._changed:
-            self._entries.append(Entry(what, send))
+            self._waiting.setdefault(kind, []).extend(records)
             self._changed.notify_all()
 
     def drain(self, patience: float) -> bool:
@@ -60,70 +46,73 @@ class Outbox:
         with self._changed:
             self._is_urgent = True
             self._changed.notify_all()
-            done, deadline = self._done, monotonic() + patience
-            while self._entries and monotonic() < deadline:
+            sent, deadline = self._sent, monotonic() + patience
+            while self._waiting and monotonic() < deadline:
                 self._changed.wait(deadline - monotonic())
-                if self._done != done:
-                    done, deadline = self._done, monotonic() + patience
-            return not self._entries
+                if self._sent != sent:
+                    sent, deadline = self._sent, monotonic() + patience
+            return not self._waiting
 
-    def missing(self) -> str:
-        """What was not sent, with the last reason; empty if everything was."""
-        with self._changed:
-            counts = self._refused + Counter(entry.what for entry in self._entries)
-            if not counts:
-                return ""
-            things = [what if number == 1 else f"{number} x {what}" for what, number in sorted(counts.items())]
-            return f"{', '.join(things)} ({self._failure if self._entries else self._refusal})"
+    def close(self) -> str:
+        """Ends the thread after the attempt that it makes just now.
 
-    def close(self) -> None:
-        """Ends the thread after the attempt that it makes just now."""
+        Returns the kinds of which MLflow lacks something, with the last reason; empty where it has everything.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+            kinds = sorted(self._refused | self._waiting.keys())
+            return f"{', '.join(kinds)} ({self._reason or 'no answer in time'})" if kinds else ""
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._entries or self._is_closed)
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                batches = {kind: list(records) for kind, records in self._waiting.items()}
+            taken = []
+            for kind, records in batches.items():
                 if self._is_closed:
                     return
-                entry = self._entries[0]
-            try:
-                entry.send()
-            except Refusal as refusal:
-                self._refuse(entry, str(refusal))
-            except Exception as error:  # a thread that ends here would end the sending for the rest of the run
-                self._postpone(entry, str(error) or type(error).__name__)
-            else:
-                with self._changed:
-                    self._take_off()
+                taken.append(self._attempt(kind, records))
+            with self._changed:
+                if self._is_closed:
+                    return
+                if not all(taken):
+                    self._changed.wait_for(lambda: self._is_closed or self._is_urgent, PAUSE)
+                    self._is_urgent = False
+                elif self._is_away and not self._waiting:
+                    self._is_away = False
+                    self._say(f"{self._to} answers again: everything is sent.")
 
-    def _take_off(self) -> None:
-        self._entries.popleft()
-        self._done += 1
-        if self._is_away and not self._entries:
-            self._is_away = False
-            self._say(f"{self._to} answers again: everything is sent.")
-        self._changed.notify_all()
-
-    def _refuse(self, entry: Entry, reason: str) -> None:
+    def _attempt(self, kind: str, records: Sequence[Record]) -> bool:
+        """Whether another attempt is of no use, because they were taken, or refused for good."""
+        error: Exception | None = None
+        try:
+            send(self._run_id, records)
+        except Exception as failure:  # a thread that ends here would end the sending for the rest of the run
+            error = failure
         with self._changed:
-            if entry.what not in self._refused:
-                self._say(f"warning: {self._to} does not take {entry.what} ({reason}).")
-            self._refused[entry.what] += 1
-            self._refusal = reason
-            self._take_off()
-
-    def _postpone(self, entry: Entry, reason: str) -> None:
-        with self._changed:
+            if error is None:
+                self._take_off(kind, len(records))
+                return True
+            self._reason = reason(error)
+            if is_final(error):
+                if kind not in self._refused:
+                    self._say(f"warning: {self._to} does not take {kind} ({self._reason}).")
+                self._refused.add(kind)
+                self._take_off(kind, len(records))
+                return True
             if not self._is_away and not self._is_closed:
-                self._say(f"warning: {self._to} did not take {entry.what} ({reason}); trying again in the background.")
+                self._say(f"warning: {self._to} did not take {kind} ({self._reason}); trying again in the background.")
             self._is_away = True
-            self._failure = reason
-            self._entries.rotate(-1)
-            self._changed.wait_for(lambda: self._is_closed or self._is_urgent, self._pause)
-            self._is_urgent = False
+            return False
+
+    def _take_off(self, kind: str, number: int) -> None:
+        del self._waiting[kind][:number]
+        if not self._waiting[kind]:
+            del self._waiting[kind]
+        self._sent += number
+        self._changed.notify_all()
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)

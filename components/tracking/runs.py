@@ -1,21 +1,18 @@
 """The one door to MLflow for runs: begin or continue one, log to it through an outage, finish it.
 
 While a run trains, everything that is logged goes to an `Outbox`, so that a server which is away stops nothing; what is
-logged by a later step is sent at once. Both can be sent twice without harm: after an attempt of which the answer was
-lost, and after a run was resumed, which logs all its epochs again.
+logged by a later step is sent at once.
 """
 
 import json
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
@@ -25,19 +22,18 @@ from components.tracking.connection import (
     AwayError,
     TrackingError,
     asking,
-    built_from,
     client,
     impatience,
     is_final,
     reason,
     store,
 )
-from components.tracking.lineage import in_todays_names
-from components.tracking.outbox import PAUSE, Outbox, Refusal
+from components.tracking.lineage import in_todays_names, source_tags
+from components.tracking.outbox import PAUSE, Outbox
+from components.tracking.records import End, File, Record, send
 from components.tracking.system_metrics import SystemMetrics
 
 PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
-BATCH = 100  # parameters in a request, MLflow's limit
 IDENTITY = ("run_id", "experiment", "prepared_version", "settings_hash")  # what run.json holds
 
 
@@ -70,10 +66,9 @@ def open_run(path: Path, experiment: str, prepared_version: str, settings_hash: 
             or _new_run(experiment, prepared_version, settings_hash)
         )
     _write_run_file(path, run)
-    outbox = Outbox(f"MLflow at {store()}")
-    return replace(
-        run, outbox=outbox, system_metrics=SystemMetrics(run.run_id, partial(_log_system_metrics, outbox, run.run_id))
-    )
+    outbox = Outbox(run.run_id)
+    system = SystemMetrics(run.run_id, lambda metrics, step: outbox.put("system metrics", _points(metrics, step)))
+    return replace(run, outbox=outbox, system_metrics=system)
 
 
 def read_run(path: Path) -> Run:
@@ -94,76 +89,42 @@ def read_run(path: Path) -> Run:
 
 def log_params(run: Run, params: Mapping[str, Any]) -> None:
     """Logs nested parameters under dotted names; a continued run keeps the values that it has."""
-    values = dict(_flatten(params))
-
-    def send() -> None:
-        known = client().get_run(run.run_id).data.params
-        new = [Param(name, str(value)) for name, value in values.items() if name not in known]
-        for start in range(0, len(new), BATCH):
-            client().log_batch(run.run_id, params=new[start : start + BATCH])
-
-    _deliver(run, "parameters", send)
+    _record(run, "parameters", [Param(name, str(value)) for name, value in _flatten(params)])
 
 
 def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
     """Logs metrics of one step, except those that the run has with the same value."""
-    now = _now()
-    points = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-
-    def send() -> None:
-        new = [point for point in points if _values(run.run_id, point.key).get(step) != repr(point.value)]
-        client().log_batch(run.run_id, metrics=new)
-        for point in new:
-            _values(run.run_id, point.key)[step] = repr(point.value)
-
-    _deliver(run, "metrics", send)
+    _record(run, "metrics", _points(metrics, step))
 
 
 def log_file(run: Run, path: Path) -> None:
     """Stores a file with the run, as it is now."""
-    content = path.read_bytes()
-
-    def send() -> None:
-        with TemporaryDirectory() as folder:
-            copy = Path(folder, path.name)
-            copy.write_bytes(content)
-            client().log_artifact(run.run_id, str(copy))
-
-    _deliver(run, path.name, send)
+    _record(run, path.name, [File(path.name, path.read_bytes())])
 
 
-def log_dict(run: Run, content: Mapping[str, Any], name: str) -> None:
-    """Stores a mapping as a YAML or JSON file with the run, by the name's ending."""
-    _deliver(run, name, lambda: client().log_dict(run.run_id, dict(content), name))
+def log_yaml(run: Run, content: Mapping[str, Any], name: str) -> None:
+    """Stores a mapping as a YAML file with the run."""
+    _record(run, name, [File(name, yaml.safe_dump(dict(content)).encode())])
 
 
 def tag_run(run: Run, tags: Mapping[str, str]) -> None:
     """Adds tags to the run."""
-    entities = [RunTag(key, value) for key, value in tags.items()]
-    _deliver(run, "tags", lambda: client().log_batch(run.run_id, tags=entities))
+    _record(run, "tags", [RunTag(key, value) for key, value in tags.items()])
 
 
 def finish_run(run: Run, *, failed: bool = False, patience: float = PATIENCE) -> None:
-    """Ends the run; later steps may still add to it.
+    """Ends a run that `open_run` opened; later steps may still add to it.
 
     Waits for what is not sent yet, at most until nothing could be sent for `patience` seconds; then says in one line
     what is missing. The run then keeps its status, so that the same train command continues it.
     """
-    status, now = RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED), _now()
-
-    def send() -> None:
-        client().set_terminated(run.run_id, status, now)
-
-    if run.system_metrics is not None:
-        run.system_metrics.stop()
-    if run.outbox is None or not run.outbox.is_open:
-        _deliver(run, "status", send)
-        return
+    assert run.outbox is not None and run.system_metrics is not None
+    end = End(RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED), _now())
+    run.system_metrics.stop()
     if run.outbox.drain(patience):
-        _deliver(run, "status", send)
+        run.outbox.put("status", [end])
         run.outbox.drain(patience)
-    run.outbox.close()
-    if missing := run.outbox.missing():
+    if missing := run.outbox.close():
         print(
             f"warning: run {run.run_id} of MLflow at {store()} lacks {missing}. history.csv holds the metrics; the "
             "same train command sends them all again.",
@@ -176,16 +137,6 @@ def record_failure(experiment: str, tags: Mapping[str, str]) -> None:
     """Adds a failed run with these tags to the experiment, for what failed outside of a run; raises TrackingError."""
     with asking("Correct MLFLOW_TRACKING_URI or tracking.experiment."), impatience():
         client().set_terminated(_create_run(experiment, dict(tags)), RunStatus.to_string(RunStatus.FAILED))
-
-
-def source_tags() -> dict[str, str]:
-    """Git commit of the working directory, or of the image, and whether it has changes; empty where none is known."""
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return built_from()
-    return {"git_commit": commit, "git_dirty": str(bool(status.strip())).lower()}
 
 
 def _given_run(prepared_version: str, settings_hash: str) -> Run | None:
@@ -250,43 +201,27 @@ def _read_run_file(path: Path) -> Run:
         raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
 
 
-def _deliver(run: Run, what: str, send: Callable[[], object]) -> None:
-    """Leaves it to the outbox of an open run; else sends it now, which raises TrackingError if it fails."""
-    if run.outbox is not None and run.outbox.is_open:
-        run.outbox.put(what, partial(_attempt, send))
+def _record(run: Run, kind: str, records: Sequence[Record]) -> None:
+    """Leaves them to the outbox of an open run; else sends them now, which raises TrackingError if it fails."""
+    if run.outbox is not None:
+        run.outbox.put(kind, records)
         return
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return _attempt(send)
-        except (Refusal, AwayError) as error:
-            if isinstance(error, Refusal) or time.monotonic() > deadline:
+            return send(run.run_id, records)
+        except Exception as error:  # of MLflow, and of whatever library reaches the store of its files
+            if is_final(error) or time.monotonic() > deadline:
                 raise TrackingError(
-                    f"{store()}: run {run.run_id} could not be given its {what} ({error}). Run this step again when "
-                    "that is mended."
+                    f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). Run this step again "
+                    "when that is mended."
                 ) from error
         time.sleep(PAUSE)
 
 
-def _attempt(send: Callable[[], object]) -> None:
-    try:
-        with impatience():
-            send()
-    except Exception as error:  # of MLflow, and of whatever library reaches the store of its files
-        raise (Refusal if is_final(error) else AwayError)(reason(error)) from error
-
-
-def _log_system_metrics(outbox: Outbox, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+def _points(metrics: Mapping[str, float], step: int) -> list[Metric]:
     now = _now()
-    points = [Metric(name, value, now, step) for name, value in metrics.items()]
-    outbox.put("system metrics", partial(_attempt, lambda: client().log_batch(run_id, metrics=points)))
-
-
-@cache
-def _values(run_id: str, key: str) -> dict[int, str]:
-    """What the run has of a metric: the latest value of each step, as `repr`, by which NaN equals itself."""
-    history = client().get_metric_history(run_id, key)
-    return {point.step: repr(point.value) for point in sorted(history, key=lambda point: int(point.timestamp))}
+    return [Metric(name, float(value), now, step) for name, value in metrics.items()]
 
 
 def _now() -> int:

@@ -1,5 +1,6 @@
 """Registration on a local store: one version for one result, requirements by the lock, what is left out if unknown."""
 
+import ast
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from components.params import load_params
-from components.register import main, register
+from components.register import CODE, main, register
 from components.tracking import lock, runs
 from components.tracking.lock import LockError, pin, read_lock
-from tests.conftest import exit_line, write_params
+from tests.conftest import ROOT, exit_line, write_params
 from tests.servers.mlflow_server import using
 
 
@@ -99,6 +100,31 @@ def test_without_a_lock_nothing_is_registered(work: Work, monkeypatch: pytest.Mo
     assert line.startswith(f"LockError: {work.folder / 'requirements-image.txt'}: is missing")
     assert work.versions() == 0
     assert not (work.folder / "out").exists()
+
+
+def imported_packages(script: Path) -> set[str]:
+    """Packages of this project that a file reaches through imports, also those inside functions."""
+    found, waiting = set[str](), [script]
+    seen = set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        found.add(path.relative_to(ROOT).parts[0])
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for place in (ROOT.joinpath(*name.split(".")) for name in names):
+                waiting += [place.with_suffix(".py"), place / "__init__.py"]
+    return found
+
+
+def test_a_version_brings_every_package_that_its_script_reaches() -> None:
+    reached = imported_packages(ROOT / "model" / "pyfunc.py")
+    assert {"base", "model"} <= reached <= set(CODE)
 
 
 def test_the_lock_of_the_image_goes_before_the_one_of_the_development(

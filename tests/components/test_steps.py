@@ -253,7 +253,7 @@ def test_a_file_that_is_no_run_file_is_refused(tmp_path: Path, content: str) -> 
 def test_source_tags_name_the_commit_and_whether_it_has_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.tracking.runs import source_tags
+    from components.tracking.lineage import source_tags
 
     monkeypatch.chdir(tmp_path)
     assert source_tags() == {}
