@@ -4,32 +4,31 @@ Source: Koo et al., "Dual-HRNet for Building Localization and Damage Classificat
 """
 
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.hrnet import HRNet, conv_bn_relu
+from model.networks.pair_network import DualLogits, PairNetwork, check_pair
 from model.settings import Architecture
 
+__all__ = ["DualHRNet", "DualLogits"]
 LOCALIZATION_CLASSES = 2  # background, building
 DAMAGE_CLASSES = 4  # no damage, minor, major, destroyed; on building pixels only
 STRIDE = 32  # the coarsest branch has 1/32 of the input's resolution
 
 
-class DualLogits(NamedTuple):
-    """localization: [B, 2, H/4, W/4]; damage: [B, 4, H/4, W/4]; raw logits."""
-
-    localization: Tensor
-    damage: Tensor
-
-
-class DualHRNet(nn.Module):
+class DualHRNet(PairNetwork):
     """The network of the paper. `DualHRNet(width=32)` has 59,535,494 parameters.
 
     Either pass an `Architecture` or single fields of it: `DualHRNet(width=18, modules=(1, 1, 1))`.
     """
+
+    Settings = Architecture
+    architecture: Architecture
 
     def __init__(self, architecture: Architecture | None = None, **fields: Any) -> None:
         super().__init__()
@@ -54,7 +53,7 @@ class DualHRNet(nn.Module):
         not multiples of 32 are padded with zeros at the right and the bottom, and the logits are cut back.
         Raises ValueError where the shapes differ or are not those of images.
         """
-        check_pair(pre, post)
+        check_pair(pre, post, "DualHRNet")
         height, width = pre.shape[-2:]
         if height % STRIDE or width % STRIDE:
             pre, post = (F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE)) for image in (pre, post))
@@ -68,6 +67,18 @@ class DualHRNet(nn.Module):
             loc, cls = self.loc_net.stage(stage, loc), self.cls_net.stage(stage, cls)
         logits = self.loc_net.head(loc), self.cls_net.head(cls)
         return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
+
+    def for_inference(self) -> nn.Module:
+        """The network folded, see `model.fast.folding`; it cannot be trained, saved or moved to another device."""
+        from model.fast.folding import fold
+
+        return fold(self)
+
+    def load_pretrained(self, path: Path) -> str:
+        """Takes an ImageNet HRNet into both streams, see `model.weights.load_imagenet`."""
+        from model.weights import load_imagenet
+
+        return load_imagenet(self, path).summary()
 
     def set_recompute(self, recompute: bool) -> None:
         """Trades a third more work in training for a fraction of the memory, see `HRNet`."""
@@ -90,12 +101,3 @@ class DualHRNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-
-def check_pair(pre: Tensor, post: Tensor) -> None:
-    """Raises ValueError where the two are not image batches of one shape."""
-    if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
-        raise ValueError(
-            f"DualHRNet: pre {tuple(pre.shape)} and post {tuple(post.shape)}: expected two tensors of one shape "
-            "[B, 3, H, W]."
-        )

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from base.errors import InputError
 from base.files import new_folder
-from model.dual_hrnet import DualHRNet, DualLogits, check_pair
-from model.fast.folding import fold
 from model.hrnet import resize
-from model.settings import Architecture
+from model.networks.by_name import find_network
+from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, check_pair
+from model.settings import network_settings
 
 # ImageNet statistics of RGB in [0, 1]: the published weights and every HRNet backbone were trained with them.
 MEAN = (0.485, 0.456, 0.406)
@@ -88,15 +88,15 @@ class Predictor:
     at 1024 x 1024, the same class map. The model is copied, so that it can be trained on, or dropped.
     """
 
-    def __init__(self, model: DualHRNet) -> None:
+    def __init__(self, model: PairNetwork) -> None:
         self.device = next(model.parameters()).device
-        self.network = fold(model)
+        self.network = model.for_inference()
 
     @torch.inference_mode()
     def __call__(self, pre: Tensor, post: Tensor) -> Prediction:
         """Classes of a batch of pairs, on the model's device.
 
-        pre, post: uint8 [B, 3, H, W], any H and W (see `DualHRNet.forward` for how they are padded).
+        pre, post: uint8 [B, 3, H, W], any H and W (see `PairNetwork.forward`).
         Raises ValueError where the shapes differ or are not those of images.
         """
         return classify(self.logits(pre, post), (pre.shape[-2], pre.shape[-1]))
@@ -109,18 +109,18 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, pre: Tensor, post: Tensor) -> DualLogits:
         """What the classes are made of, [B, 2 and 4, ceil(H / 4), ceil(W / 4)], for what is put together of parts."""
-        check_pair(pre, post)
+        check_pair(pre, post, "Predictor")
         logits: DualLogits = self.network(*(normalize(image.to(self.device)) for image in (pre, post)))
         return logits
 
 
-def save_model(model: DualHRNet, directory: Path) -> None:
+def save_model(model: PairNetwork, directory: Path) -> None:
     """Writes the model directory: weights as safetensors, architecture and preprocessing as JSON, nothing pickled.
 
     The directory appears at once, complete; an existing one is replaced.
     """
     config = {
-        "model": "dual-hrnet",
+        "model": model.architecture.name,
         "architecture": asdict(model.architecture),
         "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
     }
@@ -129,21 +129,25 @@ def save_model(model: DualHRNet, directory: Path) -> None:
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(directory: Path | str) -> DualHRNet:
-    """Reads a model directory; the model is in eval mode, on the CPU.
+def load_model(directory: Path | str) -> PairNetwork:
+    """Reads a model directory, of any network of `model.networks.by_name`; the model is in eval mode, on the CPU.
 
-    Raises ModelError where a file is missing or damaged, or the weights do not fit the architecture.
+    Raises ModelError where a file is missing or damaged, names no network that is known, or the weights do not fit the
+    architecture.
     """
     directory = Path(directory)
     config_path, weights_path = directory / CONFIG, directory / WEIGHTS
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-        model = DualHRNet(Architecture(**config["architecture"]))
+        name = config["model"]
+        model = find_network(name)(network_settings({**config["architecture"], "name": name}))
     except OSError as error:
         raise ModelError(f"{config_path}: cannot be read ({error.strerror}): expected a model directory.") from error
+    except NetworkError as error:
+        raise ModelError(f"{config_path}: model: {error} Use the version of this project that made it.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{config_path}: does not describe a Dual-HRNet ({error}). Train or import it again."
+            f"{config_path}: does not describe a network ({error!r}). Train or import it again."
         ) from error
     try:
         state = load_file(weights_path)

@@ -1,10 +1,11 @@
 """What decides a network and a training run, as validated data; without torch, so that a `--help` stays quick."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
-from pydantic import ConfigDict
+from pydantic import ConfigDict, PlainValidator
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
@@ -13,6 +14,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 @dataclass(config=_STRICT, frozen=True, kw_only=True)
 class Architecture:
     """Everything that decides which tensors an HRNet holds and how they are applied; the defaults are HRNetV2-W32."""
+
+    name: ClassVar[str] = "dual-hrnet"
 
     width: Annotated[int, Ge(1)] = 32  # channels of the finest branch, C
     stem_width: Annotated[int, Ge(1)] = 64
@@ -32,11 +35,30 @@ class Architecture:
         return [self.width * 2**i for i in range(branches)]
 
 
+def network_settings(fields: Any) -> Any:
+    """The settings of the network that the key `name` selects, an `Architecture` where there is no name.
+
+    fields: a mapping, or settings already. Raises ValueError for an unknown name and for fields that are not its own.
+    """
+    if not isinstance(fields, Mapping):
+        if not is_dataclass(fields):
+            raise ValueError("expected the fields of a network")
+        return fields
+    name = fields.get("name", Architecture.name)
+    if name == Architecture.name:
+        # Its name is no field, so that runs and models from before there were others keep their identity.
+        return Architecture(**{key: value for key, value in fields.items() if key != "name"})
+    # Another network's settings stand in its own file, and so behind torch.
+    from model.networks.by_name import find_network
+
+    return find_network(name).Settings(**fields)
+
+
 @dataclass(config=_STRICT, frozen=True, kw_only=True)
 class TrainSettings:
     """The section `train` of params.yaml: the paper's recipe (section 3) and what it leaves open."""
 
-    network: Architecture
+    network: Annotated[Any, PlainValidator(network_settings)]
     pretrained: str | None  # ImageNet weights for both streams: a file, or owner/name on the Hugging Face hub
     seed: Annotated[int, Ge(0)]
     epochs: Annotated[int, Ge(1)]

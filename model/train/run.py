@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from base.errors import InputError
-from model.dual_hrnet import DualHRNet
 from model.inference import save_model
+from model.networks.pair_network import PairNetwork
 from model.settings import TrainSettings
 from model.train.checkpoints import Checkpoints
 from model.train.distributed import World
@@ -46,7 +46,7 @@ class Run:
         data: Path,
         out: Path,
         settings: TrainSettings,
-        model: DualHRNet,
+        model: PairNetwork,
         world: World,
         steps: int,
         on_epoch: Callable[[Record], None],
@@ -163,7 +163,7 @@ def identity_of(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
 
 
-def make_optimizer(model: DualHRNet, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: PairNetwork, settings: TrainSettings) -> torch.optim.Optimizer:
     """SGD with momentum, the paper's, or AdamW; fused: one pass over all weights instead of some ten for each."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(

@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
-from model.dual_hrnet import DualHRNet
 from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
 from model.losses import dual_loss
+from model.networks.by_name import build
 from model.settings import TrainSettings
 from model.train.distributed import World, share_of_batch
 from model.train.history import Record
@@ -29,7 +29,6 @@ from model.train.pulse import Pulse
 from model.train.run import Run
 from model.train.sync_batch_norm import convert
 from model.train.validation import validate, validation_scenes
-from model.weights import load_imagenet
 from xbd.dataset import Sample, SceneCrops
 
 
@@ -51,24 +50,25 @@ def train(
     """Trains on the prepared data set `data`; the main process writes `out`/model, history.csv and checkpoints/.
 
     A checkpoint of the same settings and data in `out` is resumed, also in mid-epoch; on CPUs, and with as many
-    processes as before, the weights then are those of the undisturbed run, bit for bit. pretrained: file of ImageNet
-    weights for both streams. In the main process, calls `on_checkpoint` with the path of each checkpoint, from a
+    processes as before, the weights then are those of the undisturbed run, bit for bit. pretrained: file of weights
+    to start from. In the main process, calls `on_checkpoint` with the path of each checkpoint, from a
     thread, and `on_epoch` with each record, also with those of the epochs before a resume. When `should_stop` is true
     in any process, all write a checkpoint together and raise Preempted.
     Returns the record of the epoch whose weights were kept: the best validation score, or the last epoch.
     Raises TrainingError where the data set has fewer crops than a batch or the loss is not finite, InputError where
-    the batch sizes do not fit the processes, WeightsError where `pretrained` does not fit the network.
+    the batch sizes do not fit the processes, NetworkError where the network lacks a feature that is asked for,
+    WeightsError where `pretrained` does not fit it.
     """
     share_of_batch(settings.global_batch_size, settings.device_batch_size, world.size)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(settings.deterministic)
     crops = _crops(data, settings)
     validation = validation_scenes(data) if settings.validate_every else None
-    model = DualHRNet(settings.network)
+    model = build(settings.network)
     if pretrained is not None:
-        transfer = load_imagenet(model, pretrained)
+        transfer = model.load_pretrained(pretrained)
         if world.is_main:
-            print(transfer.summary())
+            print(transfer)
     model.set_recompute(settings.recompute)
     if world.device.type == "cpu":
         keep_freed_memory()

@@ -6,9 +6,9 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from base.errors import InputError
-from model.dual_hrnet import DualHRNet
 from model.inference import Predictor
 from model.metric import XView2Score
+from model.networks.pair_network import PairNetwork
 from model.train.distributed import World
 from model.train.history import Record
 from model.train.pulse import Pulse
@@ -24,7 +24,7 @@ def validation_scenes(data: Path) -> Scenes:
         raise InputError(f"{error} Raise prepare.validation_share, or set train.validate_every to 0.") from error
 
 
-def validate(model: DualHRNet, scenes: Scenes, world: World, pulse: Pulse) -> Record:
+def validate(model: PairNetwork, scenes: Scenes, world: World, pulse: Pulse) -> Record:
     """xView2 score of the model on whole scenes; the model itself stays as it is.
 
     Each process takes every world.size-th scene, so that none is left out or counted twice; the counts of pixels are

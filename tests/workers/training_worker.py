@@ -21,6 +21,7 @@ from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
 from model.metric import XView2Score
+from model.networks.by_name import build
 from model.settings import TrainSettings
 from model.train import training, validation
 from model.train.distributed import join_world
@@ -86,7 +87,7 @@ def mean_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Loss
 def use_double() -> None:
     """Lets training compute in float64; validation, whose folded convolutions know float32 only, does not."""
     vars(training).update(
-        DualHRNet=lambda architecture: DualHRNet(architecture).double(),
+        build=lambda settings: build(settings).double(),
         normalize=lambda images: normalize(images).double(),
         validate=lambda model, *others: validate(copy.deepcopy(model).float(), *others),
     )

@@ -1,0 +1,73 @@
+"""What every network of this project is: image pairs in, logits for localization and damage out.
+
+`model.networks.by_name` lists the networks. Beside these two a network may offer the features that have defaults here;
+one without them trains and predicts plainly, through the same training and the same `Predictor`.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from base.errors import InputError
+
+
+class NetworkError(InputError):
+    """A network that does not exist, or a feature that a network does not have."""
+
+
+class DualLogits(NamedTuple):
+    """localization: [B, 2, H/4, W/4]; damage: [B, 4, H/4, W/4]; raw logits."""
+
+    localization: Tensor
+    damage: Tensor
+
+
+class PairNetwork(nn.Module):
+    """Base of the networks; each is built from an instance of its `Settings` alone, and keeps it as `architecture`.
+
+    Settings: a frozen pydantic dataclass, all fields with defaults, that decides every tensor of the network. Its field
+    `name` is the network's name in `model.networks.by_name`: `name: Literal["NAME"] = "NAME"`.
+    """
+
+    Settings: ClassVar[Any]
+    architecture: Any  # of the class Settings
+
+    def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
+        """Logits at a quarter of the input's resolution, rounded up.
+
+        pre, post: [B, 3, H, W] float, normalized (`model.inference.normalize`), of any size.
+        Raises ValueError where the shapes differ or are not those of images.
+        """
+        raise NotImplementedError
+
+    def for_inference(self) -> nn.Module:
+        """A copy in eval mode for prediction, whose forward gives the same logits up to float32 rounding.
+
+        A network may return something faster, which cannot be trained or saved.
+        """
+        return copy.deepcopy(self).eval()
+
+    def set_recompute(self, recompute: bool) -> None:
+        """Whether training keeps a fraction of the activations and computes the others twice; raises NetworkError."""
+        if recompute:
+            raise NetworkError(f"train.recompute: {self.architecture.name} cannot recompute. Set it to false.")
+
+    def load_pretrained(self, path: Path) -> str:
+        """Takes over the weights of another network, as `train.pretrained` names them; returns a line for the log.
+
+        Raises NetworkError where the network knows no such weights, InputError where these do not fit.
+        """
+        raise NetworkError(
+            f"train.pretrained: {path}: {self.architecture.name} starts from no weights of others. Set it to null."
+        )
+
+
+def check_pair(pre: Tensor, post: Tensor, network: str) -> None:
+    """Raises ValueError, which names the network, where the two are not image batches of one shape."""
+    if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
+        raise ValueError(
+            f"{network}: pre {tuple(pre.shape)} and post {tuple(post.shape)}: expected two tensors of one shape "
+            "[B, 3, H, W]."
+        )
