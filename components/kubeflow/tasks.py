@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from base.errors import InputError, Preempted, errors_in_one_line
+from components.kubeflow.code_version import code_version
 from components.params import Params, load_params, validate
 from components.storage.locations import Location, join, local_input
 
@@ -98,7 +99,7 @@ def train(
     params = params_of(sections)
     used = _of_sources(parts, SPLIT_SOURCES)
     versions = sorted(part.metadata["version"] for part in used)
-    key = _key(versions, identity_of(params.train), _code_version())
+    key = _key(versions, identity_of(params.train), code_version("train"))
     out = join(root, f"train/{key}")
     if processes:
         _train_here(params, [_location(part) for part in used], out, processes)
@@ -131,7 +132,7 @@ def evaluate(
     }
     used = _of_sources(parts, wanted)
     versions = sorted(part.metadata["version"] for part in used)
-    key = _key(versions, model.metadata["version"], params.evaluate.model_dump(), _code_version())
+    key = _key(versions, model.metadata["version"], params.evaluate.model_dump(), code_version("evaluate"))
     out = join(root, f"evaluate/{key}")
     data = [_location(part) for part in used]
     trained = {"run_file": model.metadata["run"], "history": model.metadata["history"]}
@@ -236,12 +237,6 @@ def _of_sources(parts: Sequence[Artifact], sources: Collection[str]) -> list[Art
 
 def _key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _code_version() -> str:
-    """Of the code that trains and scores: a new image does not go on with the work of an old one."""
-    files = sorted(path for package in ("base", "model", "xbd") for path in (ROOT / package).rglob("*.py"))
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:

@@ -17,6 +17,7 @@ NAMES = (
     "LICENSE",
     "base",
     "components",
+    "dvc.yaml",
     "imagery",
     "model",
     "params.yaml",
