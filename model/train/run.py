@@ -1,7 +1,7 @@
 """What of a training run outlives a step: weights, optimizer, progress, history, and their copies on disk."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -159,8 +159,17 @@ class Run:
 
 
 def identity_of(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that decide the weights of a run."""
-    return {name: value for name, value in asdict(settings).items() if name not in WITHOUT_EFFECT}
+    """The settings that decide the weights of a run.
+
+    One with a default came later than the others. The default is what training did before, and stands for no setting,
+    so that earlier runs and checkpoints are still found.
+    """
+    before = {field.name: field.default for field in fields(settings) if field.default is not MISSING}
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if name not in WITHOUT_EFFECT and not (name in before and value == before[name])
+    }
 
 
 def make_optimizer(model: PairNetwork, settings: TrainSettings) -> torch.optim.Optimizer:
