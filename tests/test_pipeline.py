@@ -14,7 +14,7 @@ from components.kubeflow.steps import NEEDS, SCRATCH
 from components.params import load_params
 from tests.conftest import ROOT, environment, exit_line
 
-STEPS = ("fetch", "prepare", "train", "evaluate", "register", "promote", "finish")
+STEPS = tuple(NEEDS)
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 

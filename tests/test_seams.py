@@ -1,0 +1,170 @@
+"""What a new step or parameter needs in other places; each message names the place that was forgotten.
+
+docs/extend.md has the places in order.
+"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, ConfigDict
+from pydantic.dataclasses import dataclass
+
+import pipeline
+from components.kubeflow import steps
+from components.params import Params, load_params
+from model.settings import TrainSettings
+from model.train.run import identity_of
+from tests.conftest import GOLDEN, ROOT
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+SECTIONS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+SECTION, LOCAL, KUBEFLOW = "its parameters", "the local graph", "the Kubeflow graph"
+# Where a step does not stand, and why; every other step stands in all places.
+LEFT_OUT: dict[str, dict[str, str]] = {
+    "sample": {KUBEFLOW: "a run in a cluster starts from a version of the raw data that exists"},
+    "fetch": {SECTION: "what it brings is told by its options", LOCAL: "there DVC has the raw data"},
+    "promote": {LOCAL: "a decision, no result that one can make again"},
+    "predict": {
+        SECTION: "its options belong to one pair of images",
+        LOCAL: "it runs when there is a disaster",
+        KUBEFLOW: "it runs when there is a disaster",
+    },
+    "import_weights": {
+        SECTION: "there is nothing to choose",
+        LOCAL: "a model of others is imported once",
+        KUBEFLOW: "a model of others is imported once",
+    },
+}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> set[str]:
+    return {node.name for node in parse(path).body if isinstance(node, ast.FunctionDef)}
+
+
+# A file of components/ with a command line is a step; params.py only prints a recipe.
+STEPS = sorted(
+    path.stem for path in (ROOT / "components").glob("*.py") if "main" in functions(path) and path.stem != "params"
+)
+
+
+@cache
+def calls(path: Path) -> set[str]:
+    """Calls as text, such as `steps.train` and `configure 'train'`: the function, and each text that it is given."""
+    found = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            found |= {name, *(f"{name} {ast.unparse(part)}" for part in node.args if isinstance(part, ast.Constant))}
+    return found
+
+
+def missing(step: str) -> Iterator[tuple[str, str]]:
+    """The places where a step does not stand: the group, and what is missing in which file."""
+    if step not in SECTIONS:
+        yield SECTION, f"params.yaml: the section {step}"
+    if step not in {field.alias or name for name, field in Params.model_fields.items()}:
+        yield SECTION, f"components/params.py: the schema of its section, and a field {step} of Params"
+    if step not in STAGES:
+        yield LOCAL, f"dvc.yaml: the stage {step}"
+    if step not in functions(ROOT / "components" / "kubeflow" / "steps.py"):
+        yield KUBEFLOW, f"components/kubeflow/steps.py: a @component {step}"
+    if step not in steps.NEEDS:
+        yield KUBEFLOW, f"components/kubeflow/steps.py: what it needs, NEEDS[{step!r}]"
+    if step not in functions(ROOT / "components" / "kubeflow" / "tasks.py"):
+        yield KUBEFLOW, f"components/kubeflow/tasks.py: what its task does around it, a function {step}"
+    if f"steps.{step}" not in calls(ROOT / "pipeline.py"):
+        yield KUBEFLOW, f"pipeline.py: its task in the graph, steps.{step}(...)"
+    if f"configure {step!r}" not in calls(ROOT / "pipeline.py"):
+        yield KUBEFLOW, f"pipeline.py: configure(..., {step!r}, ...) for its task"
+    if step in SECTIONS and step not in pipeline.SECTIONS:
+        yield KUBEFLOW, f"pipeline.py: its section in SECTIONS and among the parameters of the graph, {step}"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_stands_in_every_place_or_there_is_a_reason(step: str) -> None:
+    left_out = LEFT_OUT.get(step, {})
+    forgotten = [what for place, what in missing(step) if place not in left_out]
+    assert forgotten == [], f"components/{step}.py: the step is missing in {'; '.join(forgotten)}"
+
+
+@pytest.mark.parametrize("step", LEFT_OUT)
+def test_a_reason_to_leave_out_a_step_is_still_needed(step: str) -> None:
+    assert step in STEPS
+    assert set(LEFT_OUT[step]) == {place for place, _ in missing(step)} & set(LEFT_OUT[step])
+
+
+def test_what_the_graphs_run_is_a_step() -> None:
+    assert set(STAGES) <= set(STEPS)
+    assert set(steps.NEEDS) - {"finish"} <= set(STEPS)  # finish is only of a graph: what is left of a run
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_is_a_function_of_its_name_that_python_can_call(step: str) -> None:
+    assert step in functions(ROOT / "components" / f"{step}.py")
+
+
+def parameters(section: Any, prefix: str) -> Iterator[str]:
+    """Names of the parameters in a schema, such as train.network.width."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        for name, info in section.model_fields.items():
+            yield from parameters(info.annotation, f"{prefix}.{info.alias or name}")
+    elif dataclasses.is_dataclass(section):
+        for field in dataclasses.fields(section):
+            yield from parameters(field.type, f"{prefix}.{field.name}")
+    else:
+        yield prefix.removeprefix(".")
+
+
+@cache
+def read_attributes() -> set[str]:
+    """Every name that the code reads from something, such as `epochs` of `settings.epochs`."""
+    files = [path for package in ("xbd", "model", "imagery", "components") for path in (ROOT / package).rglob("*.py")]
+    nodes = (node for path in files for node in ast.walk(parse(path)) if isinstance(node, ast.Attribute))
+    return {node.attr for node in nodes if isinstance(node.ctx, ast.Load)}
+
+
+@pytest.mark.parametrize("name", sorted(parameters(Params, "")))
+def test_every_parameter_is_read(name: str) -> None:
+    assert name.rpartition(".")[2] in read_attributes(), f"{name}: no code reads it. Use it or take it out"
+
+
+@dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
+class WithLater(TrainSettings):
+    """The settings with a parameter that came later."""
+
+    later: float = 0.0
+
+
+def test_a_parameter_that_came_later_leaves_earlier_runs_what_they_were(params_file: Path) -> None:
+    then = load_params(params_file).train
+    now = WithLater(**{field.name: getattr(then, field.name) for field in dataclasses.fields(then)})
+    assert identity_of(now) == identity_of(then)
+    assert identity_of(dataclasses.replace(now, later=0.5)) == identity_of(then) | {"later": 0.5}
+
+
+def test_the_first_parameters_of_training_have_no_default_and_later_ones_have(params_file: Path) -> None:
+    """`identity_of` leaves a default out: a first parameter that got one, or a later one that has none, would make
+    earlier runs others.
+    """
+    required = {field.name for field in dataclasses.fields(TrainSettings) if field.default is dataclasses.MISSING}
+    earlier = yaml.safe_load((GOLDEN / "earlier" / "params.yaml").read_text(encoding="utf-8"))["train"]
+    assert required == set(earlier), "model/settings.py: a new field of TrainSettings has a default, no other one has"
+
+
+def test_the_checklists_name_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|yaml|md))`", text)
+    assert len(named) > 30
+    gone = [path for path in named if "NAME" not in path and "KIND" not in path and not (ROOT / path).exists()]
+    assert gone == [], f"docs/extend.md: {', '.join(gone)}: not there any more. Correct the checklist"
