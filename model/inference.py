@@ -146,9 +146,8 @@ def load_model(directory: Path | str) -> PairNetwork:
     except NetworkError as error:
         raise ModelError(f"{config_path}: model: {error} Use the version of this project that made it.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{config_path}: does not describe a network ({error!r}). Train or import it again."
-        ) from error
+        what = " ".join(str(error).split())  # pydantic says it in several lines
+        raise ModelError(f"{config_path}: does not describe a network ({what}). Train or import it again.") from error
     try:
         state = load_file(weights_path)
     except (OSError, SafetensorError) as error:

@@ -200,6 +200,15 @@ def test_a_model_of_an_unknown_network_is_one_line(name: Any, model: Path) -> No
     assert str(caught.value).startswith(expected)
 
 
+def test_a_model_with_fields_of_another_network_is_one_line(model: Path, tiny: None) -> None:
+    config = model / "config.json"
+    content = json.loads(config.read_text(encoding="utf-8"))
+    config.write_text(json.dumps(content | {"model": "tiny"}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"config\.json: does not describe a network \(.*width") as caught:
+        load_model(model)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "pretrained", "finding"),
     [
