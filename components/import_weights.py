@@ -13,7 +13,7 @@ def import_weights(checkpoint: Location, out: Location) -> None:
     Raises WeightsError where the checkpoint cannot be used, InputError where `out` holds other files, StorageError.
     """
     from model.inference import CONFIG, WEIGHTS, save_model
-    from model.weights import load_published
+    from model.published import load_published
 
     with local_input(checkpoint) as path:
         model = load_published(path)

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.architecture import Architecture
+from model.fast.folding import fold
 from model.hrnet import HRNet, conv_bn_relu
 from model.networks.pair_network import DualLogits, PairNetwork, check_pair
-from model.settings import Architecture
+from model.weights import load_imagenet
 
 __all__ = ["DualHRNet", "DualLogits"]
 LOCALIZATION_CLASSES = 2  # background, building
@@ -70,14 +72,10 @@ class DualHRNet(PairNetwork):
 
     def for_inference(self) -> nn.Module:
         """The network folded, see `model.fast.folding`; it cannot be trained, saved or moved to another device."""
-        from model.fast.folding import fold
-
         return fold(self)
 
     def load_pretrained(self, path: Path) -> str:
         """Takes an ImageNet HRNet into both streams, see `model.weights.load_imagenet`."""
-        from model.weights import load_imagenet
-
         return load_imagenet(self, path).summary()
 
     def set_recompute(self, recompute: bool) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.settings import Architecture
+from model.architecture import Architecture
 
 
 class BasicBlock(nn.Module):

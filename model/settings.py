@@ -1,38 +1,16 @@
-"""What decides a network and a training run, as validated data; without torch, so that a `--help` stays quick."""
+"""What decides a training run, as validated data; without torch, so that a `--help` stays quick."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
 from pydantic import ConfigDict, PlainValidator
 from pydantic.dataclasses import dataclass
 
+from model.architecture import Architecture
+
 _STRICT = ConfigDict(extra="forbid", strict=True)
-
-
-@dataclass(config=_STRICT, frozen=True, kw_only=True)
-class Architecture:
-    """Everything that decides which tensors an HRNet holds and how they are applied; the defaults are HRNetV2-W32."""
-
-    name: ClassVar[str] = "dual-hrnet"
-
-    width: Annotated[int, Ge(1)] = 32  # channels of the finest branch, C
-    stem_width: Annotated[int, Ge(1)] = 64
-    stage1_width: Annotated[int, Ge(1)] = 64
-    stage1_blocks: Annotated[int, Ge(1)] = 4
-    modules: Annotated[Sequence[Annotated[int, Ge(1)]], Len(3, 3)] = (1, 4, 3)  # in stages 2, 3 and 4
-    blocks: Annotated[int, Ge(1)] = 4  # of each branch in a module
-    # "imagenet" is conv, BN, ReLU, twice. "published" is the forward of the published Dual-HRNet, on which its weights
-    # depend: no ReLU after the first BN, and one before the second.
-    stem_order: Literal["imagenet", "published"] = "imagenet"
-    # 0.01 in the published code. The running statistics that evaluation uses lag behind the weights by about
-    # 1 / momentum steps, so that a run of a few hundred steps needs a larger one.
-    batch_norm_momentum: Annotated[float, Gt(0), Le(1)] = 0.01
-
-    def channels(self, branches: int) -> list[int]:
-        """Channels of the first `branches` branches: C, 2C, 4C, 8C."""
-        return [self.width * 2**i for i in range(branches)]
 
 
 def network_settings(fields: Any) -> Any:

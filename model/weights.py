@@ -1,4 +1,4 @@
-"""Weight files of others, brought into our network: published Dual-HRNet checkpoints and ImageNet backbones.
+"""Weight files of others: what is in them, and ImageNet backbones brought into our streams.
 
 Names and layouts: https://github.com/SIAnalytics/dual-hrnet (models/dual_hrnet.py);
 https://github.com/HRNet/HRNet-Image-Classification (lib/models/cls_hrnet.py), which timm's hrnet.py keeps.
@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from base.errors import InputError
-from model.dual_hrnet import DualHRNet
-from model.settings import Architecture
+from model.architecture import Architecture
+from model.networks.pair_network import PairNetwork
 
 STREAMS = ("loc_net", "cls_net")
 HEAD = "last_layer."
@@ -90,36 +90,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in state.items()}
 
 
-def load_published(path: Path) -> DualHRNet:
-    """A checkpoint of the published code (see `read_state`) as a float32 model in eval mode, on the CPU.
-
-    The sizes of the network are read off the tensors.
-    Raises WeightsError where the file is no Dual-HRNet, or has missing, unknown or misshapen tensors.
-    """
-    state = read_state(path)
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    architecture = _published_architecture(path, found)
-    with torch.device("meta"):  # no random weights that nobody needs
-        model = DualHRNet(architecture)
-    ours = model.state_dict()
-    misfits = _misfits({name: tuple(tensor.shape) for name, tensor in ours.items()}, found)
-    if misfits:
-        raise WeightsError(
-            f"{path}: does not fit the published Dual-HRNet of width {architecture.width}: {misfits}. Fetch the file "
-            "again; checkpoints with another head, FPN or fusion kernel cannot be imported."
-        )
-    # Copies, because tensors of a safetensors file are windows on it, which someone may replace.
-    values = {
-        name: state[name].to(like.dtype, copy=True, memory_format=torch.contiguous_format)
-        if name in state
-        else torch.zeros_like(like, device="cpu")
-        for name, like in ours.items()
-    }
-    model.load_state_dict(values, assign=True)
-    return model.eval()
-
-
-def load_imagenet(model: DualHRNet, path: Path) -> TransferReport:
+def load_imagenet(model: PairNetwork, path: Path) -> TransferReport:
     """Copies an HRNet classification backbone, of timm or of the original repository, into both streams of `model`.
 
     Stem, stages and transitions are loaded; the heads and the fusion blocks stay as they are.
@@ -138,23 +109,73 @@ def load_imagenet(model: DualHRNet, path: Path) -> TransferReport:
             f"so on. Take an HRNet classification checkpoint, such as {EXAMPLE}."
         )
     # One stream stands for both, they differ in their heads only.
-    ours = {name: tensor for name, tensor in model.loc_net.state_dict().items() if not name.startswith(HEAD)}
+    ours = {
+        name: tensor
+        for name, tensor in model.get_submodule("loc_net").state_dict().items()
+        if not name.startswith(HEAD)
+    }
     expected = {_imagenet_name(name): tuple(tensor.shape) for name, tensor in ours.items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if BACKBONE.match(name)}
-    if _misfits(expected, found):
+    if misfits(expected, found):
         raise WeightsError(f"{path}: does not fit the network: {_with_remedy(model.architecture, expected, found)}")
     targets, loaded = model.state_dict(), []
     with torch.no_grad():
-        for target, source in ((f"{stream}.{name}", _imagenet_name(name)) for stream in STREAMS for name in ours):
+        for target, source in ((f"{side}.{name}", _imagenet_name(name)) for side in STREAMS for name in ours):
             if source in state:
                 targets[target].copy_(state[source])
                 loaded.append(target)
-    backbone = {f"{stream}.{name}" for stream in STREAMS for name in ours}
+    backbone = {f"{side}.{name}" for side in STREAMS for name in ours}
     return TransferReport(
         loaded=tuple(loaded),
         skipped=tuple(name for name in state if name not in expected),
         random=tuple(name for name in targets if name not in backbone),
     )
+
+
+def published_architecture(path: Path, shapes: Shapes) -> Architecture:
+    """The sizes that both streams of a published checkpoint agree on; raises WeightsError."""
+    sizes = []
+    for stream in STREAMS:
+        prefix = f"{stream}."
+        below = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        if not below:
+            single = any(name.startswith("stage2.") for name in shapes)
+            raise WeightsError(
+                f"{path}: is no Dual-HRNet, it has {_parts(shapes)}: expected the streams {' and '.join(STREAMS)}. "
+                + ("A single HRNet from ImageNet goes to train.pretrained." if single else "Take another file.")
+            )
+        sizes.append(_sizes(below))
+    loc, cls = sizes
+    for field in loc:
+        if loc[field] != cls.get(field, loc[field]):
+            raise WeightsError(
+                f"{path}: is not one network: {field} is {loc[field]} in loc_net and {cls[field]} in cls_net. "
+                "Fetch the file again."
+            )
+    both = cls | loc
+    # Here both streams have the same counts, so the last one speaks for both.
+    missing = [name for field, name in WIDTHS.items() if field not in both]
+    missing += [f"{part}.0" for parts in COUNTS.values() for part in parts if not _count(part, below)]
+    if missing:
+        raise WeightsError(
+            f"{path}: is no whole Dual-HRNet: {_names(missing)} is missing or misshapen in both streams. "
+            "Fetch the file again."
+        )
+    return Architecture(**both, stem_order="published")
+
+
+def misfits(expected: Shapes, found: Shapes, listed: int = LISTED) -> str:
+    """What does not fit, by name, as part of a sentence; empty where everything does."""
+    odd = {
+        "misshapen": [
+            f"{name} is {shape}, expected {expected[name]}"
+            for name, shape in found.items()
+            if name in expected and shape != expected[name]
+        ],
+        "missing": [name for name in expected if name not in found and not name.endswith(COUNTER)],
+        "unknown": [name for name in found if name not in expected],
+    }
+    return "; ".join(f"{len(names)} {kind}: {_names(names, listed)}" for kind, names in odd.items() if names)
 
 
 def _load(path: Path) -> Any:
@@ -195,38 +216,6 @@ def _damage(start: bytes, error: Exception) -> str:
     return textwrap.shorten(_names((str(error) or type(error).__name__).splitlines()[:1]), 100)
 
 
-def _published_architecture(path: Path, shapes: Shapes) -> Architecture:
-    """The sizes that both streams agree on."""
-    sizes = []
-    for stream in STREAMS:
-        prefix = f"{stream}."
-        below = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-        if not below:
-            single = any(name.startswith("stage2.") for name in shapes)
-            raise WeightsError(
-                f"{path}: is no Dual-HRNet, it has {_parts(shapes)}: expected the streams {' and '.join(STREAMS)}. "
-                + ("A single HRNet from ImageNet goes to train.pretrained." if single else "Take another file.")
-            )
-        sizes.append(_sizes(below))
-    loc, cls = sizes
-    for field in loc:
-        if loc[field] != cls.get(field, loc[field]):
-            raise WeightsError(
-                f"{path}: is not one network: {field} is {loc[field]} in loc_net and {cls[field]} in cls_net. "
-                "Fetch the file again."
-            )
-    both = cls | loc
-    # Here both streams have the same counts, so the last one speaks for both.
-    missing = [name for field, name in WIDTHS.items() if field not in both]
-    missing += [f"{part}.0" for parts in COUNTS.values() for part in parts if not _count(part, below)]
-    if missing:
-        raise WeightsError(
-            f"{path}: is no whole Dual-HRNet: {_names(missing)} is missing or misshapen in both streams. "
-            "Fetch the file again."
-        )
-    return Architecture(**both, stem_order="published")
-
-
 def _sizes(shapes: Shapes) -> dict[str, Any]:
     """Fields of Architecture that the tensors of one HRNet show, in a fixed order; widths they lack are left out."""
     sizes: dict[str, Any] = {}
@@ -253,27 +242,13 @@ def _with_remedy(architecture: Architecture, expected: Shapes, found: Shapes) ->
     other = [f"train.network.{field}: {value}" for field, value in sizes.items() if value != present[field]]
     if other:  # hundreds of tensors then, of which a few show it
         remedy = f"Set {', '.join(other)}, as the file has it, or take a backbone of the network's size."
-        return f"{_misfits(expected, found, 3)}. {remedy}"
+        return f"{misfits(expected, found, 3)}. {remedy}"
     remedy = f"so it is damaged or another kind of HRNet. Take a classification checkpoint, such as {EXAMPLE}."
-    return f"{_misfits(expected, found)}; its sizes fit, {remedy}"
+    return f"{misfits(expected, found)}; its sizes fit, {remedy}"
 
 
 def _imagenet_name(name: str) -> str:
     return re.sub(r"^transitions\.(\d)", lambda match: f"transition{int(match[1]) + 1}", name)
-
-
-def _misfits(expected: Shapes, found: Shapes, listed: int = LISTED) -> str:
-    """What does not fit, by name, as part of a sentence; empty where everything does."""
-    odd = {
-        "misshapen": [
-            f"{name} is {shape}, expected {expected[name]}"
-            for name, shape in found.items()
-            if name in expected and shape != expected[name]
-        ],
-        "missing": [name for name in expected if name not in found and not name.endswith(COUNTER)],
-        "unknown": [name for name in found if name not in expected],
-    }
-    return "; ".join(f"{len(names)} {kind}: {_names(names, listed)}" for kind, names in odd.items() if names)
 
 
 def _names(names: Iterable[str], listed: int = LISTED) -> str:

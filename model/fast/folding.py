@@ -8,7 +8,7 @@ docs/benchmarks.md has what each brings.
 
 import copy
 from collections.abc import Iterable
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # also the base of batch norms that are synchronized over processes
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from model.dual_hrnet import DualHRNet
 from model.fast.winograd import WinogradConv
 from model.hrnet import BasicBlock, Bottleneck, Head, HRNet, resize
 
+Net = TypeVar("Net", bound=nn.Module)
 STEM_ROWS = 128  # rows of the image: 9 MB between the stem's convolutions instead of 67 MB (1024 pixels wide)
 STAGE1_ROWS = 32  # rows of stage 1's feature map: 8 MB instead of 67 MB
 # The head's 15C hidden channels at full resolution would be 126 MB for a 1024 x 1024 image. This many of them, on this
@@ -28,7 +28,7 @@ HEAD_CHANNELS, HEAD_ROWS = 96, 32
 MANY = 128  # channels from which on Winograd's way is the faster one
 
 
-def fold(model: DualHRNet) -> DualHRNet:
+def fold(model: Net) -> Net:
     """A copy of the model in eval mode, whose forward gives the same logits up to float32 rounding.
 
     It cannot be trained, saved or moved to another device: its weights lie in the order that this device's

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.architecture import Architecture
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.hrnet import Head
-from model.settings import Architecture
 from tests.comparing import LOGITS, assert_close
 from tests.paths import GOLDEN
 from tests.tiny import SMALL

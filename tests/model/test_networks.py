@@ -16,10 +16,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from components.params import ParamsError, load_params
+from model.architecture import Architecture
 from model.inference import ModelError, Predictor, load_model, normalize, save_model
 from model.networks.by_name import NETWORKS, build
 from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, check_pair
-from model.settings import Architecture, network_settings
+from model.settings import network_settings
 from model.train.run import identity_of
 from model.train.training import train
 from tests.conftest import ALONE, LOGITS, SMALL, assert_close, environment, read_csv, tree, write_params

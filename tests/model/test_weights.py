@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.dual_hrnet import DualHRNet
-from model.weights import WeightsError, load_published, read_state
+from model.published import load_published
+from model.weights import WeightsError, read_state
 from tests.paths import GOLDEN
 from tests.tiny import SMALL
 

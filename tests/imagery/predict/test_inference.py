@@ -205,11 +205,13 @@ class Counted(Predictor):
 COMMAND = """
 import sys, torch
 from pathlib import Path
+from model.fast.allocator import share_one_heap
 from model.inference import Predictor, load_model
 from imagery.predict.inference import identity_of, predict_classes
 from imagery.read.raster import ImagePair
 from imagery.settings import Sources, Windows
 torch.set_num_threads(1)
+share_one_heap()  # as the step does
 model, pre, post, work = map(Path, sys.argv[1:])
 with ImagePair(Sources((pre,), (post,))) as pair:
     predict_classes(Predictor(load_model(model)), identity_of(model), pair, work, Windows(128, 64))

@@ -135,7 +135,7 @@ def test_a_converted_network_is_folded_like_any_other(stem_order: str, device: s
     images = torch.randn(2, 2, 3, 64, 96)
     with torch.inference_mode():
         expected = fold(model)(*images)
-        folded = fold(convert(model, World(0, 2, 0, torch.device(device))).eval())  # type: ignore[arg-type]
+        folded = fold(convert(model, World(0, 2, 0, torch.device(device))).eval())
         assert all(torch.equal(*pair) for pair in zip(folded(*images), expected, strict=True))
     left = sum(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in folded.modules())
     assert left == (2 if stem_order == "published" else 0)  # those behind a ReLU
