@@ -68,6 +68,6 @@ def refuse_to_replace_others(out: Path, is_ours: Callable[[Path], bool]) -> None
     foreign = [path for path in files if not is_ours(path)]
     if foreign:
         raise InputError(
-            f"{out / foreign[0]}: would be deleted by writing {out} anew: expected an empty folder or an earlier "
+            f"{out / foreign[0]}: would be deleted by writing {out} anew, expected an empty folder or an earlier "
             "output of this step. Choose another output folder."
         )

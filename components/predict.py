@@ -47,7 +47,7 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None
             if pre.shape != post.shape:
                 sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (pre, post)]
                 raise PredictError(
-                    f"{post_path}: is {sizes[1]} pixels, {pre_path} {sizes[0]}: expected one size. Cut both to "
+                    f"{post_path}: is {sizes[1]} pixels, {pre_path} {sizes[0]}, expected one size. Cut both to "
                     "the same area."
                 )
             batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
@@ -99,7 +99,7 @@ def find_pairs(folder: Path) -> list[Pair]:
     """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing."""
     names = {path.name.removesuffix(ending) for ending in (PRE, POST) for path in folder.glob(f"*{ending}")}
     if not names:
-        raise PredictError(f"{folder}: has no image pair: expected NAME{PRE} and NAME{POST}.")
+        raise PredictError(f"{folder}: has no image pair, expected NAME{PRE} and NAME{POST}.")
     pairs = [(f"{name}_", folder / f"{name}{PRE}", folder / f"{name}{POST}") for name in sorted(names)]
     for path in (path for _, *paths in pairs for path in paths if not path.exists()):
         raise PredictError(f"{path}: is missing, its other half is there. Bring it or remove the other half.")

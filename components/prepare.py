@@ -43,7 +43,7 @@ def _prepare(raw: Path, out: Path, params: PrepareParams, source: str | None) ->
         raise SceneError(f"prepare.exclude: {min(unknown)} is not a scene of {raw}. Correct or remove it.")
     wanted = [scene for scene in scenes if scene.scene not in params.exclude]
     if not wanted:
-        raise SceneError(f"prepare.exclude: lists every scene of {raw}: expected one that is left. Remove some.")
+        raise SceneError(f"prepare.exclude: lists every scene of {raw}, expected one that is left. Remove some.")
     records, problems = [], []
     with new_folder(out, is_prepared_file, resumable=True) as folder, errors_name(folder):
         for scene, outcome in prepare_arrays(wanted, folder, out, params.workers):

@@ -85,7 +85,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         float(metrics["score"])
     except OSError as error:
-        raise RegisterError(f"{path}: cannot be read ({error.strerror}): expected metrics.json of evaluate.") from error
+        raise RegisterError(f"{path}: cannot be read ({error.strerror}), expected metrics.json of evaluate.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
     return dict(metrics)

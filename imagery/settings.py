@@ -33,12 +33,12 @@ class Reading:
     def __post_init__(self) -> None:
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             low, high = self.value_range
-            raise SettingsError(f"--range {low:g} {high:g}: expected the lower value first, and a higher one.")
+            raise SettingsError(f"--range: found {low:g} {high:g}, expected the lower value first, and a higher one.")
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
-            raise SettingsError(f"--percentiles {low:g} {high:g}: expected two from 0 to 100, the lower one first.")
+            raise SettingsError(f"--percentiles: found {low:g} {high:g}, expected two from 0 to 100, the lower first.")
         if self.resample_to is not None and not 0 < self.resample_to < 1000:
-            raise SettingsError(f"--resample-to {self.resample_to:g}: expected metres of a pixel, such as 0.5.")
+            raise SettingsError(f"--resample-to: found {self.resample_to:g}, expected metres of a pixel, such as 0.5.")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ class Windows:
     def __post_init__(self) -> None:
         if self.tile % STRIDE or self.overlap % STRIDE or self.tile < 64 or not 0 <= self.overlap <= self.tile // 2:
             raise SettingsError(
-                f"--tile {self.tile} --overlap {self.overlap}: expected multiples of {STRIDE}, a tile of 64 pixels or "
-                "more, and at most half of it as overlap."
+                f"--tile, --overlap: found {self.tile} and {self.overlap}, expected multiples of {STRIDE}, a tile of "
+                "64 pixels or more, and at most half of it as overlap."
             )
         if self.batch < 1 or self.workers < 0:
-            raise SettingsError(f"--batch {self.batch} --workers {self.workers}: expected 1 or more, and 0 or more.")
+            found = f"{self.batch} and {self.workers}"
+            raise SettingsError(f"--batch, --workers: found {found}, expected 1 or more, and 0 or more.")

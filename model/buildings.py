@@ -75,7 +75,7 @@ def grade(labels: Labels, probabilities: Floats) -> Grading:
     """
     if probabilities.shape != (len(KEYS), *labels.shape):
         raise ValueError(
-            f"grade: probabilities {probabilities.shape} do not fit labels {labels.shape}: expected "
+            f"grade: probabilities {probabilities.shape} do not fit labels {labels.shape}, expected "
             f"{(len(KEYS), *labels.shape)}."
         )
     inside = np.flatnonzero(labels)

@@ -142,7 +142,7 @@ def load_model(directory: Path | str) -> PairNetwork:
         name = config["model"]
         model = find_network(name)(network_settings({**config["architecture"], "name": name}))
     except OSError as error:
-        raise ModelError(f"{config_path}: cannot be read ({error.strerror}): expected a model directory.") from error
+        raise ModelError(f"{config_path}: cannot be read ({error.strerror}), expected a model directory.") from error
     except NetworkError as error:
         raise ModelError(f"{config_path}: model: {error} Use the version of this project that made it.") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -24,7 +24,7 @@ def lovasz_softmax(
     """
     if probs.ndim != 4 or labels.shape != probs.shape[:1] + probs.shape[2:]:
         raise ValueError(
-            f"lovasz_softmax: probs {tuple(probs.shape)} and labels {tuple(labels.shape)}: expected [B, C, H, W] and "
+            f"lovasz_softmax: probs {tuple(probs.shape)} and labels {tuple(labels.shape)}, expected [B, C, H, W] and "
             "[B, H, W]."
         )
     classes = probs.shape[1]

@@ -39,7 +39,7 @@ def joint_counts(localization: Tensor, damage: Tensor, target: Tensor, unclassif
     for name, values in (("localization", localization), ("damage", damage), ("target", target)):
         if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < _CLASSES:
             raise ValueError(
-                f"XView2Score: {name} has values {int(values.min())} to {int(values.max())}: expected 0 to 4."
+                f"XView2Score: {name} has values {int(values.min())} to {int(values.max())}, expected 0 to 4."
             )
     # uint8 throughout: the largest code is 49, and an eighth of the memory traffic of int64 is an eighth of the time.
     code = localization.clamp(max=1).to(torch.uint8)

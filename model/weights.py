@@ -76,13 +76,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
         found = f"a dict of {_names(map(str, content))}" if isinstance(content, dict) else type(content).__name__
         raise WeightsError(
-            f"{path}: holds no weights but {found}: expected tensors by name, at the top or under state_dict. "
+            f"{path}: holds no weights but {found}, expected tensors by name, at the top or under state_dict. "
             "Save the network's state_dict."
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(
-                f"{path}: {_names([str(name)])} is a {type(value).__name__} among tensors: expected tensors by name. "
+                f"{path}: {_names([str(name)])} is a {type(value).__name__} among tensors, expected tensors by name. "
                 "Save the network's state_dict alone."
             )
     while prefix := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None):
@@ -105,7 +105,7 @@ def load_imagenet(model: PairNetwork, path: Path) -> TransferReport:
     state = read_state(path)
     if not any(name.startswith("stage2.") for name in state):
         raise WeightsError(
-            f"{path}: is no HRNet backbone, it has {_parts(state)}: expected conv1, layer1, transition1, stage2 and "
+            f"{path}: is no HRNet backbone, it has {_parts(state)}, expected conv1, layer1, transition1, stage2 and "
             f"so on. Take an HRNet classification checkpoint, such as {EXAMPLE}."
         )
     # One stream stands for both, they differ in their heads only.
@@ -141,7 +141,7 @@ def published_architecture(path: Path, shapes: Shapes) -> Architecture:
         if not below:
             single = any(name.startswith("stage2.") for name in shapes)
             raise WeightsError(
-                f"{path}: is no Dual-HRNet, it has {_parts(shapes)}: expected the streams {' and '.join(STREAMS)}. "
+                f"{path}: is no Dual-HRNet, it has {_parts(shapes)}, expected the streams {' and '.join(STREAMS)}. "
                 + ("A single HRNet from ImageNet goes to train.pretrained." if single else "Take another file.")
             )
         sizes.append(_sizes(below))
@@ -183,7 +183,7 @@ def _load(path: Path) -> Any:
         with path.open("rb") as file:
             start = file.read(24)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}): expected a weight file.") from error
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}), expected a weight file.") from error
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -195,11 +195,11 @@ def _load(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and (code or start.startswith(b"\x80")):
             raise WeightsError(
                 f"{path}: is a pickle {f'that calls {code[1]}' if code else 'of other things than tensors'}, and was "
-                "not loaded, because unpickling runs code: expected tensors. If you trust its source, save its "
+                "not loaded, because unpickling runs code, expected tensors. If you trust its source, save its "
                 "state_dict alone, by torch.save or as safetensors."
             ) from error
         raise WeightsError(
-            f"{path}: is no whole weight file ({_damage(start, error)}): expected safetensors or a PyTorch checkpoint. "
+            f"{path}: is no whole weight file ({_damage(start, error)}), expected safetensors or a PyTorch checkpoint. "
             "Fetch it again."
         ) from error
 

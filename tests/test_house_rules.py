@@ -1,6 +1,7 @@
 """Rules of the house that the code cannot break unseen: who imports what, quick help, nothing done at import."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,3 +229,14 @@ def test_no_function_but_the_doors_reads_the_environment() -> None:
         or (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ")
     ]
     assert found == []
+
+
+def test_errors_say_what_was_expected_in_one_way() -> None:
+    """NAME: what was found, expected what. What to do."""
+    odd = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.JoinedStr) and re.search(r": expected\b", ast.unparse(node))
+    ]
+    assert odd == []

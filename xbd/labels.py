@@ -77,7 +77,7 @@ def decode_label(encoded: bytes, name: str) -> Label:
         features, metadata = content["features"]["xy"], content["metadata"]
     except (KeyError, TypeError) as error:
         raise LabelError(
-            f"{name}: has no {error}: expected the keys features.xy and metadata, as in published xBD labels."
+            f"{name}: has no {error}, expected the keys features.xy and metadata, as in published xBD labels."
         ) from error
     if not isinstance(features, list) or not isinstance(metadata, dict):
         raise LabelError(f"{name}: features.xy must be a list and metadata a mapping, as in published xBD labels.")
@@ -90,7 +90,7 @@ def _read_building(name: str, number: int, feature: Any) -> Building:
         uid = str(properties.get("uid", f"number {number}"))
         subtype = properties.get("subtype")
     except (KeyError, TypeError, AttributeError) as error:
-        raise LabelError(f"{name}: building number {number}: expected the keys properties and wkt. Fix it.") from error
+        raise LabelError(f"{name}: building number {number}, expected the keys properties and wkt. Fix it.") from error
     remedy = "Fix the label, or list the scene under prepare.exclude."
     if subtype is not None and (not isinstance(subtype, str) or subtype not in SUBTYPES):
         raise LabelError(f"{name}: building {uid}: subtype {subtype!r} is not one of {', '.join(SUBTYPES)}. {remedy}")

@@ -51,13 +51,13 @@ def prepare_scene(raw: RawScene, sources: Sources) -> tuple[npt.NDArray[np.uint8
     if pre.shape != post.shape:
         raise SceneError(
             f"{raw.image('post')}: is {post.shape[1]}x{post.shape[0]} pixels, the pre image "
-            f"{pre.shape[1]}x{pre.shape[0]}: expected one size. Fetch the pair again, or list the scene under "
+            f"{pre.shape[1]}x{pre.shape[0]}, expected one size. Fetch the pair again, or list the scene under "
             "prepare.exclude."
         )
     label = decode_label(sources.label, str(raw.label))
     ungraded = [building.uid for building in label.buildings if building.grade is None]
     if ungraded:
-        raise SceneError(f"{raw.label}: building {ungraded[0]} has no subtype: expected a grade in every post label.")
+        raise SceneError(f"{raw.label}: building {ungraded[0]} has no subtype, expected a grade in every post label.")
     mask = rasterize(label.buildings, (pre.shape[0], pre.shape[1]))
     counts = Counter(building.grade for building in label.buildings)
     buildings: dict[str, Any] = {_column(name): counts[grade] for name, grade in SUBTYPES.items()}

@@ -97,7 +97,7 @@ def find_raw_scenes(root: Path, sources: Sequence[str] = SOURCES) -> list[RawSce
     }  # fmt: skip
     if not scenes:
         raise SceneError(
-            f"{root}: no scene found: expected {{{','.join(sources)}}}/images/<disaster>_<number>_pre_disaster.png and "
+            f"{root}: no scene found, expected {{{','.join(sources)}}}/images/<disaster>_<number>_pre_disaster.png and "
             "labels beside them. Point the raw data location at the folder that holds train/ or test/."
         )
     twice = [name for name, count in Counter(raw.scene for raw in scenes).items() if count > 1]

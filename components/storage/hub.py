@@ -26,11 +26,11 @@ def find_pretrained(source: str) -> Path:
         return path
     if source.endswith(FILE_ENDINGS) or source.startswith((".", "/")):
         finding = "is a folder" if path.is_dir() else "is not there"
-        raise PretrainedError(f"{source}: {finding}: expected a weight file. Set train.pretrained to the file's path.")
+        raise PretrainedError(f"{source}: {finding}, expected a weight file. Set train.pretrained to the file's path.")
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@(\S+))?", source)
     if match is None:
         raise PretrainedError(
-            f"{source!r}: is neither a file nor a hub id: expected PATH, owner/name or owner/name@revision. "
+            f"{source!r}: is neither a file nor a hub id, expected PATH, owner/name or owner/name@revision. "
             "Set train.pretrained to one of these."
         )
     return _fetch(source, match[1], match[2])

@@ -85,7 +85,7 @@ class Store:
 
         match = re.fullmatch(r"s3://([A-Za-z0-9._-]{3,255})(?:/+(.*?))?/*", uri, re.DOTALL)
         if match is None:
-            raise StorageError(f"{uri}: does not name a bucket: expected s3://BUCKET/PREFIX. Correct the location.")
+            raise StorageError(f"{uri}: does not name a bucket, expected s3://BUCKET/PREFIX. Correct the location.")
         self.bucket, self.prefix = match[1], match[2] or ""
         self.uri = self._locate(self.prefix)
         settings = Config(
@@ -130,7 +130,7 @@ class Store:
             found = {Path(o.key).name: o for o in self._list(self.prefix, MaxKeys=1) if o.key == self.prefix}
         if not found:
             raise StorageError(
-                f"{self.uri}: nothing is there: expected a file, or files below it, at {self.endpoint}. Correct the "
+                f"{self.uri}: nothing is there, expected a file, or files below it, at {self.endpoint}. Correct the "
                 "location, or run the step that writes it."
             )
         return found

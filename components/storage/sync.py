@@ -197,7 +197,7 @@ def _list_target(store: Store, replaces: Callable[[Path], bool] | None) -> Mappi
     foreign = sorted(name for name in found if replaces is not None and not replaces(Path(name)))
     if foreign:
         raise StorageError(
-            f"{store.uri}/{foreign[0]}: would be deleted by writing {store.uri} anew: expected an empty location or an "
+            f"{store.uri}/{foreign[0]}: would be deleted by writing {store.uri} anew, expected an empty location or an "
             "earlier output of this step. Choose another output."
         )
     return found

@@ -196,7 +196,7 @@ def _read_run_file(path: Path) -> Run:
         run_id, experiment, prepared, settings = (content[name] for name in IDENTITY)
         return Run(run_id, experiment, prepared, settings)
     except OSError as error:
-        raise TrackingError(f"{path}: cannot be read ({error.strerror}): expected the run.json of train.") from error
+        raise TrackingError(f"{path}: cannot be read ({error.strerror}), expected the run.json of train.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
 

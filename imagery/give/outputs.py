@@ -72,7 +72,7 @@ def check_outputs(out: Path, cell: float) -> None:
     FILES: what a run should know before its work.
     """
     if not (math.isfinite(cell) and cell > 0):
-        raise OutputError(f"--cell {cell}: expected metres of a square's side, more than 0.")
+        raise OutputError(f"--cell: found {cell:g}, expected metres of a square's side, more than 0.")
     refuse_to_replace_others(out, _is_ours)
 
 

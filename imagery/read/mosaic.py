@@ -40,7 +40,7 @@ def mosaic(tiles: Sequence[tuple[Path, Any]]) -> str:
         for (what, found), (_, expected) in zip(_kind(dataset), _kind(first), strict=True):
             if found != expected:
                 raise MosaicError(
-                    f"{path}: has {what} {found}, {first_path} {expected}: expected tiles of one image. Give a mosaic "
+                    f"{path}: has {what} {found}, {first_path} {expected}, expected tiles of one image. Give a mosaic "
                     "of them."
                 )
     placed, transform, width, height = _place(tiles)

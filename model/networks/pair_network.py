@@ -68,6 +68,6 @@ def check_pair(pre: Tensor, post: Tensor, network: str) -> None:
     """Raises ValueError, which names the network, where the two are not image batches of one shape."""
     if pre.shape != post.shape or pre.ndim != 4 or pre.shape[1] != 3:
         raise ValueError(
-            f"{network}: pre {tuple(pre.shape)} and post {tuple(post.shape)}: expected two tensors of one shape "
+            f"{network}: pre {tuple(pre.shape)} and post {tuple(post.shape)}, expected two tensors of one shape "
             "[B, 3, H, W]."
         )

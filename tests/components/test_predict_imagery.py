@@ -142,7 +142,7 @@ def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path]
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--cell", "0"], "--cell 0.0: expected metres"),
+        (["--cell", "0"], "--cell: found 0, expected metres"),
         (["--areas", "none.gpkg"], "none.gpkg: cannot be read"),
         (["--footprints", "far.gpkg"], "far.gpkg: lies outside the imagery"),
         (["--out", "mine"], "mine/notes.txt: would be deleted"),

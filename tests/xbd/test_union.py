@@ -66,7 +66,7 @@ def test_names_of_another_source_folder_are_no_mistake_in_a_part(raw: Path, tmp_
 def test_a_source_folder_that_is_not_there_is_one_line(raw: Path, params_file: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["--params", params_file, "--raw", raw, "--out", tmp_path / "out"]
     arguments += ["--source", "hold"]
-    assert f"{raw}: no scene found: expected {{hold}}/images" in exit_line(prepare.main, *arguments)
+    assert f"{raw}: no scene found, expected {{hold}}/images" in exit_line(prepare.main, *arguments)
     assert not (tmp_path / "out").exists()
 
 

@@ -117,5 +117,5 @@ def _count_buildings(label: Path) -> Counter[str] | str:
         return f"{type(error).__name__}: {error}"
     ungraded = [building.uid for building in buildings if building.grade is None]
     if ungraded:
-        return f"{label}: building {ungraded[0]} has no subtype: expected a grade in every post label."
+        return f"{label}: building {ungraded[0]} has no subtype, expected a grade in every post label."
     return Counter(subtypes[building.grade] for building in buildings if building.grade is not None)

@@ -70,7 +70,7 @@ def test_weights_fall_to_the_borders_as_a_cosine_and_are_never_nothing() -> None
 
 @pytest.mark.parametrize("settings", [{"tile": 132}, {"overlap": 544}, {"overlap": 4}, {"batch": 0}, {"workers": -1}])
 def test_windows_that_cannot_be_are_one_line(settings: dict[str, int]) -> None:
-    with pytest.raises(SettingsError, match=f"{next(iter(settings.values()))}.*: expected") as caught:
+    with pytest.raises(SettingsError, match=f"{next(iter(settings.values()))}.*, expected") as caught:
         Windows(**settings)
     assert "\n" not in str(caught.value)
 
@@ -78,14 +78,14 @@ def test_windows_that_cannot_be_are_one_line(settings: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("settings", "option"),
     [
-        ({"value_range": (5.0, 5.0)}, "--range 5 5"),
-        ({"percentiles": (98.0, 2.0)}, "--percentiles 98 2"),
-        ({"percentiles": (0.0, 101.0)}, "--percentiles 0 101"),
-        ({"resample_to": 0.0}, "--resample-to 0"),
-        ({"resample_to": float("nan")}, "--resample-to nan"),
+        ({"value_range": (5.0, 5.0)}, "--range: found 5 5"),
+        ({"percentiles": (98.0, 2.0)}, "--percentiles: found 98 2"),
+        ({"percentiles": (0.0, 101.0)}, "--percentiles: found 0 101"),
+        ({"resample_to": 0.0}, "--resample-to: found 0"),
+        ({"resample_to": float("nan")}, "--resample-to: found nan"),
     ],
     ids=str,
 )
 def test_sources_that_cannot_be_are_one_line(settings: dict[str, Any], option: str) -> None:
-    with pytest.raises(SettingsError, match=f"{option}: expected"):
+    with pytest.raises(SettingsError, match=f"{option}, expected"):
         Sources((Path("pre.tif"),), (Path("post.tif"),), **settings)
