@@ -162,7 +162,8 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path
     assert len(read_csv(out / "history.csv")) == 2
     assert not (out / "model").exists()
     run_id = json.loads((out / "run.json").read_text(encoding="utf-8"))["run_id"]
-    assert epochs_in_mlflow(work, run_id) == [1, 2]
+    sent = epochs_in_mlflow(work, run_id)  # in the background: the last may have been on its way
+    assert sent == [1, 2][: len(sent)]
 
     stdout = succeed("train", *arguments, out, cwd=work)
     # The checkpoint of the epoch's end may still have been on its way; that of its last step was there.
