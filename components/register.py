@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 # What model/pyfunc.py and what it imports need; and torch, which has no lock.
 REQUIREMENTS = (
-    *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "safetensors", "shapely"),
-    "torchmetrics",
+    *("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "rasterio", "safetensors"),
+    *("shapely", "torchmetrics"),
 )
 CODE = ("base", "model", "xbd")  # model/pyfunc.py, and what its package imports of this project
 LOCK = Path("dvc.lock")

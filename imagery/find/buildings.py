@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
-from rasterio.features import shapes
 from rasterio.windows import Window
 
 from imagery.find.votes import Votes, count_votes
 from imagery.predict.blending import NODATA
 from imagery.read.grid import blocks
-from model.buildings import separate
+from model.buildings import outlines, separate
 
 DAMAGE_BAND, GRADE_BANDS = 1, [3, 4, 5, 6]  # of classes.tif
 SIDE = 1024  # pixels of a side of what is looked at together
@@ -84,12 +83,9 @@ def _parts(dataset: Any, window: Window, known: int) -> _Parts:
     first = np.zeros(count + 1, np.int64)
     first[labels.ravel()[inside]] = inside  # of several pixels the last one stays, which is the first of the label
     rows, columns = np.divmod(first[1:], window.width)
-    outlines: dict[int, shapely.Geometry] = {}
     corner = np.array([window.col_off, window.row_off])
-    for shape, number in shapes(labels, labels > 0, connectivity=4):
-        rings = [np.array(ring) + corner for ring in shape["coordinates"]]
-        outlines[int(number)] = shapely.Polygon(rings[0], rings[1:])
-    whole = [outlines[number] for number in range(1, count + 1)]
+    found = dict(outlines(labels))
+    whole: list[shapely.Geometry] = [shapely.transform(found[number], corner.__add__) for number in range(1, count + 1)]
     return _Parts(votes, whole, (rows + window.row_off) * dataset.width + columns + window.col_off, *edges)
 
 

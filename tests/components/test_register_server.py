@@ -140,7 +140,17 @@ def test_whoever_installs_the_version_gets_the_versions_of_the_lock(work: Work, 
     pins = {line.split(" ")[0] for line in lock if line and line[0].isalnum()}
     wanted = (folder / "requirements.txt").read_text(encoding="utf-8").split()
     names = {line.split("==")[0] for line in wanted if "==" in line}
-    code = {"numpy", "opencv-python-headless", "pandas", "pillow", "pydantic", "safetensors", "shapely", "torchmetrics"}
+    code = {
+        "numpy",
+        "opencv-python-headless",
+        "pandas",
+        "pillow",
+        "pydantic",
+        "rasterio",
+        "safetensors",
+        "shapely",
+        "torchmetrics",
+    }
     assert names == {"mlflow", "torch"} | code
     assert {line for line in wanted if "==" in line and not line.startswith("torch=")} <= pins
     assert wanted[-2:] == ["-c", "constraints.txt"]
