@@ -113,7 +113,13 @@ def _read_list(version: RawVersion, cache: Path) -> dict[str, str]:
         ) from error
     except Exception as error:
         raise _unreadable(version.path, version, error) from error
-    files = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+    try:
+        files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise FetchError(
+            f"{version.path}: {version.md5} on {version.url} is no list of files, expected one of DVC. Give the "
+            "hash of a folder that DVC tracks."
+        ) from error
     outside = [path for path in files if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]
     if outside:
         raise FetchError(f"{version.path}: lists {outside[0]}, which is outside of it. Do not use this version.")

@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -183,7 +184,8 @@ def overrides(recipe: Mapping[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += overrides(value, f"{prefix}{key}.")
         else:
-            lines.append(f"{prefix}{key}={yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}")
+            text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+            lines.append(f"{prefix}{key}={text.splitlines()[0]}")
     return lines
 
 

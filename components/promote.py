@@ -147,19 +147,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     which.add_argument("--alias", help="promote the version of this alias (default: challenger)")
     which.add_argument("--version", type=int, metavar="N", help="promote this version")
     which.add_argument("--rollback", action="store_true", help="return to the version before, without the gate")
-    parser.add_argument("--to", default=PRODUCTION, metavar="ALIAS", help="the alias to move (default: production)")
+    parser.add_argument("--to", default=PRODUCTION, metavar="ALIAS", help="the alias to move (default: %(default)s)")
     parser.add_argument(
         "--data", nargs="+", metavar="LOCATION", help="prepared scenes, to score production on what the version was"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the comparison and change nothing")
     parser.add_argument("--require-approval", action="store_true", help="wait for the tag approved_by on the version")
-    parser.add_argument("--approval-timeout", type=float, default=3600, metavar="SECONDS", help="default: 3600")
-    parser.add_argument("--approval-interval", type=float, default=10, metavar="SECONDS", help="default: 10")
+    parser.add_argument("--approval-timeout", type=float, default=3600, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--approval-interval", type=float, default=10, metavar="SECONDS", help="default: %(default)s")
     a = parser.parse_args(argv)
     with errors_in_one_line():
         params = read_params(a)
         name = a.model or params.register_.name
         if a.rollback:
+            for option, value in (("--require-approval", a.require_approval), ("--data", a.data)):
+                if value:
+                    raise GateError(f"{option}: is not used with --rollback, which goes back at once. Leave it out.")
             print(rollback(name, to=a.to, dry_run=a.dry_run))
             return
         decision = promote(

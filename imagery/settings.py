@@ -1,6 +1,7 @@
 """What imagery is read from and how it is taken apart: plain values that a command line can check before any work."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from base.errors import InputError
@@ -31,7 +32,7 @@ class Reading:
     resample_to: float | None = None
 
     def __post_init__(self) -> None:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+        if self.value_range is not None and not -inf < self.value_range[0] < self.value_range[1] < inf:
             low, high = self.value_range
             raise SettingsError(f"--range: found {low:g} {high:g}, expected the lower value first, and a higher one.")
         low, high = self.percentiles

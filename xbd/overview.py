@@ -15,7 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from base.errors import errors_in_one_line
+from base.errors import InputError, errors_in_one_line
+from base.files import new_file
 from base.grades import KEYS, LEGEND
 from xbd.scenes import MASK, POST, PRE, SKIPPED, SPLITS, SceneRecord, open_scene, read_index
 
@@ -96,8 +97,8 @@ def draw_grid(rows: Sequence[tuple[str, dict[str, Image]]], path: Path) -> None:
         fontsize=8,
         frameon=False,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with new_file(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def _thumbnail(image: Image) -> Image:
@@ -117,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.count < 1:
         parser.error(f"--count: found {arguments.count}, expected at least 1")
     with errors_in_one_line():
+        if arguments.picture is not None and arguments.picture.suffix != ".png":
+            raise InputError(f"--picture: found {arguments.picture}, expected a file that ends in .png.")
         records = read_index(arguments.root, (*SPLITS, SKIPPED))
         print(table(records))
         if arguments.picture is not None:

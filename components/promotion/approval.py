@@ -1,5 +1,6 @@
 """Waits until somebody has approved a version: a tag that a person sets in MLflow."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,10 +15,17 @@ TAG = "approved_by"
 
 @dataclass(frozen=True)
 class Approval:
-    """timeout, interval: seconds to wait in all, and between two looks."""
+    """timeout, interval: seconds to wait in all, and between two looks. Raises GateError where nobody can wait so."""
 
     timeout: float
     interval: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.timeout < math.inf and 0 < self.interval < math.inf):
+            raise GateError(
+                f"--approval-timeout, --approval-interval: found {self.timeout:g} and {self.interval:g}, expected "
+                "seconds, 0 or more and more than 0."
+            )
 
 
 def wait_for_approval(version: "ModelVersion", approval: Approval) -> str:

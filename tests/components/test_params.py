@@ -241,3 +241,10 @@ def test_a_bad_recipe_on_the_command_line_is_one_line_and_starts_nothing(reposit
     assert not (repository / "dvc.lock").exists()
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert "train.seeds" in result.stderr
+
+
+def test_a_value_of_any_length_is_one_override() -> None:
+    names = [f"hurricane-michael_{number:08}" for number in range(40)]
+    (line,) = overrides({"prepare": {"exclude": names}})
+    key, _, value = line.partition("=")
+    assert (key, yaml.safe_load(value)) == ("prepare.exclude", names)

@@ -291,3 +291,19 @@ def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_1(
     assert_one_line(result, "GateError", registry.name, "promote.minimum_score 0.75")
     assert registry.production() is None
     assert {path.name for path in tmp_path.iterdir()} == {"params.yaml", "files"}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--rollback", "--require-approval"), "--require-approval: is not used with --rollback"),
+        (("--rollback", "--data", "anywhere"), "--data: is not used with --rollback"),
+        (("--require-approval", "--approval-interval", "-5"), "--approval-interval: found 3600 and -5"),
+        (("--require-approval", "--approval-timeout", "nan"), "--approval-interval: found nan and 10"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_that_cannot_be_are_refused_before_any_work(
+    options: tuple[str, ...], named: str, params_file: Path
+) -> None:
+    assert named in exit_line(main, "--params", params_file, *options)

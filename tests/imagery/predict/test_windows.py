@@ -79,6 +79,7 @@ def test_windows_that_cannot_be_are_one_line(settings: dict[str, int]) -> None:
     ("settings", "option"),
     [
         ({"value_range": (5.0, 5.0)}, "--range: found 5 5"),
+        ({"value_range": (0.0, float("inf"))}, "--range: found 0 inf"),
         ({"percentiles": (98.0, 2.0)}, "--percentiles: found 98 2"),
         ({"percentiles": (0.0, 101.0)}, "--percentiles: found 0 101"),
         ({"resample_to": 0.0}, "--resample-to: found 0"),
