@@ -177,4 +177,5 @@ def test_the_lock_of_dvc_names_the_deps_of_today() -> None:
     locked = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
     for step, stage in STAGES.items():
         expected = sorted(entry.replace("${data.root}", data) for entry in stage["deps"])
-        assert sorted(entry["path"] for entry in locked[step]["deps"]) == expected, f"dvc.lock: {step}"
+        found = sorted(entry["path"] for entry in locked.get(step, {"deps": []})["deps"])
+        assert found == expected, f"dvc.lock: the stage {step}: run dvc repro"

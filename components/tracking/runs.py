@@ -197,7 +197,7 @@ def _read_run_file(path: Path) -> Run:
         return Run(run_id, experiment, prepared, settings)
     except OSError as error:
         raise TrackingError(f"{path}: cannot be read ({error.strerror}), expected the run.json of train.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
 
 

@@ -25,7 +25,7 @@ COMMANDS = (
     "components.pytorchjob --params params.yaml --name name --image image --data data --out out",
     "pipeline compile --out out",
     "xbd.importing --archives archive --out out",
-    "xbd.scenes data",
+    "xbd.overview data",
 )
 
 
