@@ -135,7 +135,7 @@ def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path]
         "30",
         cwd=tmp_path,
     )
-    assert_one_line(result, "--tile 30", "a tile of 64 pixels or more")
+    assert_one_line(result, "--tile, --overlap: found 30 and", "a tile of 64 pixels or more")
     assert {path.name for path in tmp_path.iterdir()} == {"far.tif", "grey.tif", "cut.tif"}
 
 

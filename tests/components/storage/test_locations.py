@@ -177,7 +177,10 @@ def test_a_missing_bucket_and_a_missing_prefix_are_named(server: S3Server, uri: 
         with pytest.raises(StorageError, match=rf"s3://no-such/a: {server.endpoint} has no bucket no-such\. "):
             with opening("s3://no-such/a"):
                 pass
-    with pytest.raises(StorageError, match=rf"{uri}: nothing is there: .* at {server.endpoint}"), local_input(uri):
+    with (
+        pytest.raises(StorageError, match=rf"{uri}: nothing is there, expected .* at {server.endpoint}"),
+        local_input(uri),
+    ):
         pass
 
 
