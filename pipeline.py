@@ -42,8 +42,8 @@ def define(params: Params, image: str) -> Any:
     from kfp import dsl
 
     from components.kubeflow import steps
+    from components.kubeflow.sections import sections_of
     from components.kubeflow.steps import configure
-    from components.kubeflow.tasks import sections_of
 
     sections = sections_of(params, SECTIONS)
     device = params.cluster.device_resource if params.cluster.devices_per_node else None

@@ -56,7 +56,9 @@ DOORS = {
 READERS_OF_THE_ENVIRONMENT = (
     "components/tracking/",
     "components/storage/locations.py",
+    "components/kubeflow/ending.py",
     "components/kubeflow/tasks.py",
+    "components/kubeflow/training.py",
     "model/train/distributed.py",
 )
 COMMANDS = sorted(path.stem for path in (ROOT / "components").glob("*.py") if path.stem not in ("__init__", "cli"))

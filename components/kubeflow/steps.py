@@ -145,10 +145,10 @@ def promote(
 
 @component
 def finish(tracking: dict[str, Any], mlflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
-    from components.kubeflow import tasks
+    from components.kubeflow import ending, tasks
 
     with tasks.task(mlflow_uri):
-        tasks.finish(status.state, str(status.error_message or ""), {"tracking": tracking})
+        ending.finish(status.state, str(status.error_message or ""), {"tracking": tracking})
 
 
 def configure(task: PipelineTask, step: str, device: str | None, image: Any, placement: Mapping[str, Any]) -> None:

@@ -11,23 +11,19 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from base.errors import InputError, Preempted, errors_in_one_line
 from components.kubeflow.code_version import code_version
-from components.params import Params, load_params, validate
+from components.kubeflow.sections import Sections, params_of
+from components.kubeflow.training import SERVERS, train_here, train_in_cluster
 from components.storage.locations import Location, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")
-RUN_LABEL = "dual-hrnet/pipeline-run"  # of the training jobs of a run
-NULL = "null"
-Sections = Mapping[str, Mapping[str, Any]]
 
 
 class TaskError(InputError):
@@ -102,9 +98,9 @@ def train(
     key = _key(versions, identity_of(params.train), code_version("train"))
     out = join(root, f"train/{key}")
     if processes:
-        _train_here(params, [_location(part) for part in used], out, processes)
+        train_here(params, [_location(part) for part in used], out, processes)
     else:
-        _train_in_cluster(f"train-{key}", image, params, [_location(part) for part in used], out)
+        train_in_cluster(f"train-{key}", image, params, [_location(part) for part in used], out)
     _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 
@@ -171,50 +167,6 @@ def promote(uri: str, data: Sequence[str], sections: Sections) -> str:
     return describe(decision)
 
 
-def finish(state: str, message: str, sections: Sections) -> None:
-    """After a run of the graph, however it ended: deletes the jobs that it left, and records a failure in MLflow."""
-    run = os.environ.get("RUN_ID", "")
-    if run:
-        from components.cluster.pytorchjob.launcher import delete_jobs
-
-        delete_jobs(os.environ["POD_NAMESPACE"], {RUN_LABEL: run})
-    if state != "SUCCEEDED":
-        from components.tracking import runs
-
-        name = params_of(sections).tracking.experiment
-        runs.record_failure(name, {"pipeline_run": run, "pipeline_error": message})
-
-
-def params_of(sections: Sections) -> Params:
-    """The parameters of these sections; the others, which the step does not look at, are those of params.yaml.
-
-    Raises ParamsError.
-    """
-    usual = load_params(ROOT / "params.yaml").model_dump(mode="json", by_alias=True)
-    return validate({**usual, **_replace_values(sections, _from_kubeflow)}, "the parameters of the pipeline")
-
-
-def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
-    """These sections as Kubeflow can keep them as defaults of a graph: null is no value there, and stands as a word."""
-    whole = params.model_dump(mode="json", by_alias=True)
-    return {name: _replace_values(whole[name], lambda value: NULL if value is None else value) for name in names}
-
-
-def _from_kubeflow(value: Any) -> Any:
-    """Numbers are floats there: 16 comes back as 16.0, which is no number of epochs."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return None if value == NULL else value
-
-
-def _replace_values(content: Any, replace: Callable[[Any], Any]) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _replace_values(part, replace) for key, part in content.items()}
-    if isinstance(content, list):
-        return [_replace_values(part, replace) for part in content]
-    return replace(content)
-
-
 def _refer(artifact: Artifact, location: Location, **facts: Any) -> None:
     """Makes the artifact a reference to the location: a line in its file, and what later tasks need as metadata."""
     Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
@@ -237,34 +189,6 @@ def _of_sources(parts: Sequence[Artifact], sources: Collection[str]) -> list[Art
 
 def _key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
-    from components.cluster.pytorchjob.launcher import train_arguments
-
-    launch = ["-m", "components.launch", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *launch, "-m", "components.train", *train_arguments(params, data, out)]
-    ended = subprocess.run(command)
-    if ended.returncode:
-        sys.exit(ended.returncode)  # it has said why
-
-
-def _train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
-    """The pods of the job see no folder of this one, and use the same servers."""
-    from components.cluster.pytorchjob.launcher import PodReference, TrainJob, launch, train_arguments
-
-    environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
-    job = TrainJob(
-        name=name,
-        namespace=os.environ["POD_NAMESPACE"],
-        image=image,
-        arguments=train_arguments(params, data, out),
-        cluster=params.cluster,
-        environment=environment,
-        labels={RUN_LABEL: os.environ["RUN_ID"]},
-        owner=PodReference(os.environ["POD_NAME"], os.environ["POD_UID"]),
-    )
-    launch(job)
 
 
 def _show_confusion(out: Location, confusion: Any) -> None:
