@@ -57,7 +57,9 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         run = runs.read_run(run_path)
         tags = _tags(run, metrics, directory)
         version = registry.find_content(name, tags[registry.CONTENT_HASH])
-        if version is None:
+        if version is not None:
+            print(f"{name} version {version.version} is this model with these scores: nothing new is registered")
+        else:
             data = [
                 registry.DataUse(run.prepared_version, "training"),
                 registry.DataUse(tags["scored_prepared_version"], "evaluation"),

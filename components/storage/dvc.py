@@ -115,7 +115,7 @@ def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -
     if isinstance(source, Hash):
         if not MD5.fullmatch(source.md5):
             raise FetchError(f"raw version {source.md5!r}: is not an md5 of DVC. Give the one that a .dvc file names.")
-        return RawVersion("data", source.md5, *_open_remote(str(remote)))
+        return RawVersion("data", source.md5, *open_remote(str(remote)))
     if isinstance(source, DvcFile):
         name = str(source.path)
         try:
@@ -125,7 +125,7 @@ def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -
         if len(outputs) != 1:
             raise FetchError(f"{name}: tracks {len(outputs)} paths, expected one. Give the .dvc file of one `dvc add`.")
         path = (source.path.parent / outputs[0]["path"]).as_posix()
-        return RawVersion(path, _read_md5(name, outputs[0]), *_open_remote(str(remote)))
+        return RawVersion(path, _read_md5(name, outputs[0]), *open_remote(str(remote)))
     return _find_in_repository(source, remote)
 
 
@@ -173,7 +173,7 @@ def _find_in_repository(source: Revision, remote: str | None) -> RawVersion:
         record, output = found[path]
         md5 = _read_md5(f"{record} of {name}", output)
         if remote:
-            return RawVersion(path, md5, *_open_remote(remote))
+            return RawVersion(path, md5, *open_remote(remote))
         try:
             # Of a working tree the settings as they stand there, config.local included, as DVC itself takes them.
             working = Path(location, ".dvc")
@@ -183,7 +183,7 @@ def _find_in_repository(source: Revision, remote: str | None) -> RawVersion:
     remote = output.get("remote") or settings["core"].get("remote")
     if remote is None:
         raise FetchError(f".dvc/config of {name}: has no default remote. Add one, or give --remote.")
-    return RawVersion(path, md5, *_open_remote(remote, settings))
+    return RawVersion(path, md5, *open_remote(remote, settings))
 
 
 def _fetch_revision(name: str, location: str, revision: str, folder: str) -> None:
@@ -229,7 +229,7 @@ def _read_md5(name: str, output: Mapping[str, Any]) -> str:
     return md5
 
 
-def _open_remote(remote: str, settings: Mapping[str, Any] | None = None) -> tuple[str, "FileSystem", str]:
+def open_remote(remote: str, settings: Mapping[str, Any] | None = None) -> tuple[str, "FileSystem", str]:
     """The remote of this URL, or of this name in the settings: its URL, its file system and the path there."""
     from dvc.fs import get_cloud_fs
 
