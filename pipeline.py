@@ -7,7 +7,6 @@ python pipeline.py schedule --host URL --cron ...   runs in the cluster again an
 """
 
 import argparse
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,42 +15,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from base.errors import InputError, errors_in_one_line
+from base.errors import errors_in_one_line
 from base.files import write_file
 from components.kubeflow.client import Kubeflow, s3_location
 from components.kubeflow.cron import with_seconds
+from components.kubeflow.local import PipelineError, run_graph
+from components.kubeflow.sections import defaults_of
 from components.kubeflow.watch import wait
 from components.params import Params, load_params
 from components.storage.dvc import MD5, version_here
+from components.storage.latest import LATEST
 from components.storage.locations import LOCATIONS
+from components.tracking.lineage import source_tags
 
 ROOT = Path(__file__).resolve().parent
 IMAGE = "dual-hrnet:0.1.0"
 ARTIFACTS = Path("output/artifacts")  # of runs on this machine
-SECTIONS = ("prepare", "train", "evaluate", "register", "promote", "tracking", "cluster")
-
-
-class PipelineError(InputError):
-    """A graph that cannot be compiled, run or submitted."""
+PLACES = ("data_remote", "root")  # where pods read and write, which nobody else can know
 
 
 def define(params: Params, image: str) -> Any:
     """The graph, its defaults taken from `params`; a parameter of the graph for each section of params.yaml."""
     from kfp import dsl
 
-    from components.kubeflow import steps
-    from components.kubeflow.sections import sections_of
-    from components.kubeflow.steps import configure
+    from components.kubeflow import form, steps
 
-    sections = sections_of(params, SECTIONS)
-    device = params.cluster.device_resource if params.cluster.devices_per_node else None
-
-    graph: Callable[[Callable[..., None]], Any] = dsl.pipeline(
-        name="dual-hrnet",
-        description="Building damage from satellite images: a version of the raw data to a registered model.",
-    )
+    default = defaults_of(params)
+    graph: Callable[[Callable[..., None]], Any] = dsl.pipeline(name="dual-hrnet", description=form.DESCRIPTION)
 
     @graph
     def dual_hrnet(
@@ -59,28 +49,46 @@ def define(params: Params, image: str) -> Any:
         data_remote: str,
         root: str,
         image: str = image,
-        prepare: dict[str, Any] = sections["prepare"],
-        train: dict[str, Any] = sections["train"],
-        evaluate: dict[str, Any] = sections["evaluate"],
-        register: dict[str, Any] = sections["register"],
-        promote: dict[str, Any] = sections["promote"],
-        tracking: dict[str, Any] = sections["tracking"],
-        cluster: dict[str, Any] = sections["cluster"],
+        prepare: dict[str, Any] = default["prepare"],
+        train: dict[str, Any] = default["train"],
+        evaluate: dict[str, Any] = default["evaluate"],
+        register: dict[str, Any] = default["register"],
+        promote: dict[str, Any] = default["promote"],
+        tracking: dict[str, Any] = default["tracking"],
+        cluster: dict[str, Any] = default["cluster"],
+        step_sizes: dict[str, Any] = default["step_sizes"],
+        node_selector: dict[str, Any] = default["node_selector"],
+        tolerations: list[Any] = default["tolerations"],
         mlflow_uri: str = "",
+        mlflow_ui: str = "",
         s3_endpoint: str = "",
-        processes: int = 0,
         auto_promote: bool = False,
-        node_selector: dict[str, Any] = sections["cluster"]["node_selector"],
-        tolerations: list[Any] = sections["cluster"]["tolerations"],
     ) -> None:
-        placement = {"node_selector": node_selector, "tolerations": tolerations}
-        set_up = partial(configure, device=device, image=image, placement=placement)
+        pods = {"node_selector": node_selector, "tolerations": tolerations}
+        set_up = partial(steps.configure, params=params, image=image, sizes=step_sizes, pods=pods)
         at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri)
         set_up(at_end, "finish")
-        with dsl.ExitHandler(at_end):
-            fetched = steps.fetch(raw_version=raw_version, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint)
+        with dsl.ExitHandler(at_end, name="steps"):
+            checked = steps.check(
+                raw_version=raw_version,
+                data_remote=data_remote,
+                s3_endpoint=s3_endpoint,
+                prepare=prepare,
+                train=train,
+                evaluate=evaluate,
+                register=register,
+                promote=promote,
+                tracking=tracking,
+                cluster=cluster,
+                step_sizes=step_sizes,
+                **pods,
+            )
+            set_up(checked, "check")
+            fetched = steps.fetch(
+                raw_version=checked.output, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint
+            )
             set_up(fetched, "fetch")
-            with dsl.ParallelFor(fetched.outputs["Output"]) as source:
+            with dsl.ParallelFor(fetched.outputs["Output"], name="each-source") as source:
                 prepared = steps.prepare(
                     raw=fetched.outputs["raw"], source=source, root=root, prepare=prepare, s3_endpoint=s3_endpoint
                 )
@@ -92,10 +100,11 @@ def define(params: Params, image: str) -> Any:
                 train=train,
                 tracking=tracking,
                 cluster=cluster,
+                image_pull_secrets=params.cluster.image_pull_secrets,
                 image=image,
-                processes=processes,
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
+                **pods,
             )
             set_up(trained, "train")
             scored = steps.evaluate(
@@ -115,12 +124,13 @@ def define(params: Params, image: str) -> Any:
                 register=register,
                 image=image,
                 mlflow_uri=mlflow_uri,
+                mlflow_ui=mlflow_ui,
                 s3_endpoint=s3_endpoint,
             )
             set_up(registered, "register")
-            with dsl.If(auto_promote == True):  # noqa: E712
+            with dsl.If(auto_promote == True, name="if-auto-promote"):  # noqa: E712
                 promoted = steps.promote(
-                    version=registered.output,
+                    version=registered.outputs["Output"],
                     data=scored.outputs["data"],
                     promote=promote,
                     evaluate=evaluate,
@@ -129,47 +139,26 @@ def define(params: Params, image: str) -> Any:
                 )
                 set_up(promoted, "promote")
 
-    return dual_hrnet
+    return form.sized(dual_hrnet)
 
 
-def compile_graph(params: Params, image: str, out: Path) -> None:
-    """Writes the graph as YAML, which every client of Kubeflow can submit; raises PipelineError."""
+def compile_graph(params: Params, image: str, out: Path, defaults: Mapping[str, Any] | None = None) -> None:
+    """Writes the graph as YAML, which every client of Kubeflow can submit; raises PipelineError.
+
+    defaults: of parameters of the graph that are no section.
+    """
     from kfp import compiler
+
+    from components.kubeflow.form import fill_in
 
     if out.suffix not in (".yaml", ".yml"):
         raise PipelineError(f"{out}: Kubeflow takes graphs from files that end in .yaml. Choose another name.")
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "pipeline.yaml")
-        compiler.Compiler().compile(define(params, image), str(compiled))
+        compiler.Compiler().compile(fill_in(define(params, image), defaults or {}), str(compiled))
         text = compiled.read_text(encoding="utf-8")
     # The comment on top tells the defaults in another order in each process, and the same graph is to be one version.
     write_file(out, re.sub(r"\A(#.*\n)+", "", text))
-
-
-def run_graph(graph: Path, arguments: Mapping[str, Any], work: Path) -> None:
-    """Runs a compiled graph on this machine, task by task in processes of their own; raises PipelineError."""
-    import warnings
-
-    from kfp import components, local
-
-    warnings.filterwarnings("ignore", "You may be attemping to run a task that uses custom", RuntimeWarning)
-    # The tasks import the steps, wherever their own code is started.
-    os.environ.update(PYTHONPATH=str(ROOT))
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work), raise_on_error=True)
-    try:
-        components.load_component_from_text(_without_retries(graph))(**arguments)
-    except RuntimeError as error:
-        raise PipelineError(f"{error} Its line stands above; what is done stays below {arguments['root']}.") from error
-
-
-def _without_retries(graph: Path) -> str:
-    """The graph for one machine, where what failed fails again, and the pauses between attempts would be waited for."""
-    parts = list(yaml.safe_load_all(graph.read_text(encoding="utf-8")))
-    whole = parts[0]
-    for dag in [whole["root"], *whole["components"].values()]:
-        for task in dag.get("dag", {}).get("tasks", {}).values():
-            task.pop("retryPolicy", None)
-    return yaml.safe_dump_all(parts, sort_keys=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -178,8 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with errors_in_one_line():
         params = load_params(arguments.params, arguments.recipe)
         if arguments.command == "compile":
-            compile_graph(params, arguments.image, arguments.out)
-            print(f"graph: {arguments.out}")
+            _compile(params, arguments)
         elif arguments.command == "run":
             _run(params, arguments)
         else:
@@ -193,30 +181,35 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     usual.add_argument("--params", default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
     usual.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/paper.yaml")
     usual.add_argument("--image", default=IMAGE, help="of all tasks, best by its digest (default: %(default)s)")
-    of_runs = argparse.ArgumentParser(add_help=False, parents=[usual])
-    of_runs.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
-    of_runs.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
+    text = "DVC's hash of the raw data, or: latest, what components.publish named last (default: {})"
+    usual.add_argument("--raw-version", metavar="MD5", help=text.format("that of data.root; of a schedule: latest"))
+    usual.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
 
-    text = "write the graph as YAML"
-    parser = commands.add_parser("compile", parents=[usual], help=text, description=text)
+    places = argparse.ArgumentParser(add_help=False, parents=[usual])
+    places.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
+    places.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
+    places.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
+    places.add_argument("--mlflow-ui", default="", metavar="URL", help="as browsers reach it (default: as pods do)")
+    places.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
+
+    text = "write the graph as YAML, with what is given as defaults of the form in Kubeflow's UI"
+    parser = commands.add_parser("compile", parents=[places], help=text, description=text)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .yaml")
 
     text = "run the compiled graph on this machine"
-    parser = commands.add_parser("run", parents=[of_runs], help=text, description=text, epilog=LOCATIONS)
+    parser = commands.add_parser("run", parents=[usual], help=text, description=text, epilog=LOCATIONS)
     parser.add_argument("--root", default="output/pipeline", metavar="LOCATION", help="for data, models and scores")
     parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
 
-    remote = argparse.ArgumentParser(add_help=False, parents=[of_runs])
+    remote = argparse.ArgumentParser(add_help=False, parents=[places])
     remote.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines, as before /#/ in its UI")
     text = "of the user (default: in the file that $KF_PIPELINES_SA_TOKEN_PATH names, if any)"
     remote.add_argument("--token", help=text)
+    text = "of the browser that is logged in, NAME=VALUE, where there is no token (default: $KF_PIPELINES_COOKIE)"
+    remote.add_argument("--cookie", help=text)
     remote.add_argument("--namespace", metavar="NS", help="of the user's profile, where there are several users")
     remote.add_argument("--experiment", metavar="E", help="of Kubeflow, made if needed (default: tracking.experiment)")
-    remote.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
-    remote.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
-    remote.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
-    remote.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
 
     text = "start a run in the cluster"
     parser = commands.add_parser("submit", parents=[remote], help=text, description=text)
@@ -231,36 +224,42 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return whole.parse_args(argv)
 
 
+def _compile(params: Params, arguments: argparse.Namespace) -> None:
+    given = _values(arguments)
+    if arguments.raw_version:
+        given["raw_version"] = _raw_version(params, arguments)
+    compile_graph(params, arguments.image, arguments.out, given)
+    print(f"graph: {arguments.out}\nname of the version: {_label(arguments)}")
+    if missing := [name for name in ("raw_version", *PLACES) if name not in given]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        print(f"to be filled in for each run: {', '.join(missing)}. Give {options}, and nobody needs to.")
+
+
 def _run(params: Params, arguments: argparse.Namespace) -> None:
     values = {
         "raw_version": _raw_version(params, arguments),
         "data_remote": arguments.data_remote,
         "root": arguments.root,
-        "processes": arguments.processes,
         "auto_promote": arguments.auto_promote,
     }
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "pipeline.yaml")
         compile_graph(params, arguments.image, graph)
-        run_graph(graph, values, ARTIFACTS)
+        run_graph(graph, values, arguments.processes, ARTIFACTS)
     print(f"scores, report and references of each task: {ARTIFACTS}")
 
 
 def _submit(params: Params, arguments: argparse.Namespace) -> None:
-    values = {
-        "raw_version": _raw_version(params, arguments),
-        "data_remote": s3_location("--data-remote", arguments.data_remote),
-        "root": s3_location("--root", arguments.root),
-        "mlflow_uri": arguments.mlflow_uri,
-        "s3_endpoint": arguments.s3_endpoint,
-        "auto_promote": arguments.auto_promote,
-    }
-    cron = with_seconds(arguments.cron) if arguments.command == "schedule" else None
-    kubeflow = Kubeflow(arguments.host, arguments.token, arguments.namespace)
+    for name in PLACES:
+        s3_location(f"--{name.replace('_', '-')}", getattr(arguments, name))
+    is_schedule = arguments.command == "schedule"
+    values = {"raw_version": _raw_version(params, arguments, LATEST if is_schedule else None), **_values(arguments)}
+    cron = with_seconds(arguments.cron) if is_schedule else None
+    kubeflow = Kubeflow(arguments.host, arguments.token, arguments.namespace, arguments.cookie)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "pipeline.yaml")
         compile_graph(params, arguments.image, graph)
-        version = kubeflow.upload(graph)
+        version = kubeflow.upload(graph, _label(arguments))
     experiment = arguments.experiment or params.tracking.experiment
     if cron is not None:
         schedule = kubeflow.schedule(arguments.name or version.name, cron, experiment, version, values)
@@ -275,12 +274,30 @@ def _submit(params: Params, arguments: argparse.Namespace) -> None:
         wait(kubeflow, run, NEEDS)
 
 
-def _raw_version(params: Params, arguments: argparse.Namespace) -> str:
-    """The md5 that was given, else the one of the data here; raises PipelineError where the given one is none."""
-    given = arguments.raw_version
-    if given and not MD5.fullmatch(given):
-        raise PipelineError(f"--raw-version {given}: is not an md5 of DVC. Give the one that a .dvc file names.")
+def _values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Parameters of the graph that the options give, but the raw version."""
+    given = {name: getattr(arguments, name) for name in PLACES if getattr(arguments, name) is not None}
+    places = {name: s3_location(f"--{name.replace('_', '-')}", value) for name, value in given.items()}
+    rest = ("mlflow_uri", "mlflow_ui", "s3_endpoint", "auto_promote")
+    return places | {name: getattr(arguments, name) for name in rest}
+
+
+def _raw_version(params: Params, arguments: argparse.Namespace, usual: str | None = None) -> str:
+    """The version that was given, else `usual`, else that of the data here; raises PipelineError where it is none."""
+    given = arguments.raw_version or usual
+    if given and given != LATEST and not MD5.fullmatch(given):
+        raise PipelineError(
+            f"--raw-version {given}: is not an md5 of DVC. Give the one that a .dvc file names, or {LATEST}."
+        )
     return given or version_here(params.data.root).md5
+
+
+def _label(arguments: argparse.Namespace) -> str:
+    """What people call the graph: its recipe, and the commit here."""
+    recipe = arguments.recipe.stem if arguments.recipe else "usual"
+    source = source_tags()
+    commit = [source["git_commit"][:8]] if source else []
+    return "-".join([recipe, *commit, *(["dirty"] if source.get("git_dirty") == "true" else [])])
 
 
 if __name__ == "__main__":

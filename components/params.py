@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -26,6 +26,13 @@ Count = Annotated[int, Field(ge=1)]
 Size = Annotated[str, Field(pattern=r"^[1-9][0-9]*([KMGT]i?)?$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+# Of a step: whole ones, parts as 0.5, or thousandths as 500m. Written as a number or as text.
+Cores = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
+    Field(pattern=r"^([1-9][0-9]*(m|\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"),
+]
+StepName = Literal["check", "fetch", "prepare", "train", "evaluate", "register", "promote", "finish"]
 
 
 class ParamsError(InputError):
@@ -104,6 +111,14 @@ class Toleration(Section):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
+class StepSize(Section):
+    """What the pod of a pipeline's step asks of its node."""
+
+    cpu: Cores
+    memory: Size
+    scratch: Size  # the node's own disk, for copies of S3 locations
+
+
 class ClusterParams(Section):
     """A training job in Kubernetes. Each node of it is a pod with these resources, all of its own."""
 
@@ -117,6 +132,7 @@ class ClusterParams(Section):
     scratch: Size  # the node's own disk, for the copy of the data
     node_selector: dict[str, str]
     tolerations: list[Toleration]
+    image_pull_secrets: list[Name] = []  # of the registry that has the image
     service_account: Name | None  # of the pods
     environment: dict[Variable, str]  # of the processes
     secrets: list[Name]  # Kubernetes secrets whose keys become variables
@@ -125,6 +141,7 @@ class ClusterParams(Section):
     deadline_seconds: Count  # time from the start after which the job fails
     gang_scheduling: bool  # start no pod before there is room for all
     elastic_min_nodes: Count | None  # go on with as few nodes when some are lost; None needs them all
+    steps: dict[StepName, StepSize] | None = None  # of the pipeline; None, as in earlier files: those of params.yaml
 
     @field_validator("elastic_min_nodes")
     @classmethod
@@ -133,6 +150,14 @@ class ClusterParams(Section):
         if least is not None and not 2 <= nodes >= least:
             raise ValueError(f"expected null, or at least two nodes and no more than there are ({nodes})")
         return least
+
+    @field_validator("steps")
+    @classmethod
+    def _is_whole(cls, steps: dict[str, StepSize] | None) -> dict[str, StepSize] | None:
+        missing = [] if steps is None else [name for name in get_args(StepName) if name not in steps]
+        if missing:
+            raise ValueError(f"expected a size for each step; {', '.join(missing)} have none")
+        return steps
 
     @property
     def processes_per_node(self) -> int:
@@ -193,7 +218,8 @@ def recipe_of(params: Params) -> str:
     """Name of the recipe that training follows: that whose section `train` changes nothing any more; else "none"."""
     given = params.model_dump(mode="json", by_alias=True)["train"]
     for path in sorted(RECIPES.glob("*.yaml")):
-        if _merge(given, _read_yaml(path).get("train", {})) == given:
+        changes = _read_yaml(path).get("train")  # none where the recipe is of a cluster only
+        if changes and _merge(given, changes) == given:
             return path.stem
     return "none"
 

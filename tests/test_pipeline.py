@@ -1,5 +1,6 @@
 """The compiled graph: its parameters are those of DVC, and each task has what a cluster needs to know."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 import yaml
 
 import pipeline
-from components.kubeflow import tasks
+from components.kubeflow.sections import SECTIONS, params_of
 from components.kubeflow.steps import NEEDS, SCRATCH
 from components.params import load_params
 from tests.conftest import ROOT, environment, exit_line
 
 STEPS = tuple(NEEDS)
+DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
@@ -49,18 +51,16 @@ def test_the_graph_has_the_steps_and_every_section_as_a_parameter(graph: Any) ->
     whole, _ = graph
     assert set(STEPS) <= set(all_tasks(whole))
     parameters = whole["root"]["inputDefinitions"]["parameters"]
-    assert {name for name in pipeline.SECTIONS if parameters[name]["parameterType"] == "STRUCT"} == set(
-        pipeline.SECTIONS
-    )
+    assert {name for name in SECTIONS if parameters[name]["parameterType"] == "STRUCT"} == set(SECTIONS)
 
 
 def test_its_defaults_are_the_recipe(graph: Any) -> None:
     whole, _ = graph
     parameters = whole["root"]["inputDefinitions"]["parameters"]
-    given = {name: parameters[name]["defaultValue"] for name in pipeline.SECTIONS}
+    given = {name: parameters[name]["defaultValue"] for name in SECTIONS}
     recipe = load_params(ROOT / "params.yaml", ROOT / "recipes" / "paper.yaml")
-    found = tasks.params_of(given).model_dump(include=set(pipeline.SECTIONS) | {"register_"})
-    assert found == recipe.model_dump(include=set(pipeline.SECTIONS) | {"register_"})
+    found = params_of(given).model_dump(include=set(SECTIONS) | {"register_"})
+    assert found == recipe.model_dump(include=set(SECTIONS) | {"register_"})
     assert (found["cluster"]["nodes"], found["cluster"]["devices_per_node"]) == (2, 8)
 
 
@@ -81,38 +81,63 @@ def test_steps_follow_each_other_as_in_dvc(graph: Any) -> None:
 def test_a_step_gets_the_sections_that_dvc_watches_for_it(graph: Any) -> None:
     whole, _ = graph
     for stage in ("prepare", "train", "evaluate", "register"):
-        taken = set(all_tasks(whole)[stage]["inputs"]["parameters"]) & set(pipeline.SECTIONS)
+        taken = set(all_tasks(whole)[stage]["inputs"]["parameters"]) & set(SECTIONS)
         watched = set(DVC[stage]["params"])
         # Training logs how its data were prepared, and only a cluster has a section cluster.
         assert taken - watched <= ({"prepare", "cluster"} if stage == "train" else set())
         assert watched <= taken
 
 
-def test_each_task_has_image_resources_retries_and_caching(graph: Any) -> None:
+def taken(whole: dict[str, Any], step: str, placeholder: str) -> Any:
+    """What a placeholder of a task's container is with the defaults of the form, its expression followed by hand."""
+    name = placeholder.removeprefix("{{$.inputs.parameters['").removesuffix("']}}")
+    source = all_tasks(whole)[step]["inputs"]["parameters"][name]
+    assert whole["components"][f"comp-{step}"]["inputDefinitions"]["parameters"][name] == {"parameterType": "STRING"}
+    parameter = source["componentInputParameter"].removeprefix("pipelinechannel--")
+    value = whole["root"]["inputDefinitions"]["parameters"][parameter]["defaultValue"]
+    expression = source["parameterExpressionSelector"]
+    assert re.fullmatch(r'parseJson\(string_value\)(\["\w+"\])+', expression)
+    for key in re.findall(r'\["(\w+)"\]', expression):
+        value = value[key]
+    return value
+
+
+def test_each_task_has_image_size_retries_and_caching(graph: Any) -> None:
     whole, _ = graph
+    sizes = DEFAULTS["cluster"]["steps"]
+    assert set(sizes) == set(STEPS)
     for step in STEPS:
         task = all_tasks(whole)[step]
         container = whole["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
-        needs = NEEDS[step]
         assert container["image"] == "{{$.inputs.parameters['pipelinechannel--image']}}"
         assert "pip install" not in str(container["command"])
         resources = container["resources"]
-        assert (resources["resourceCpuRequest"], resources["resourceCpuLimit"]) == (needs.cpu, needs.cpu)
-        assert (resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]) == (needs.memory, needs.memory)
+        for end in ("Request", "Limit"):
+            assert taken(whole, step, resources[f"resourceCpu{end}"]) == str(sizes[step]["cpu"])
+            assert taken(whole, step, resources[f"resourceMemory{end}"]) == sizes[step]["memory"]
         assert resources.get("accelerator", {}).get("resourceCount") == (
             "1" if step in ("evaluate", "promote") else None
         )
         attempts = {"fetch": 4, "prepare": 4, "evaluate": 2}.get(step)
         assert task.get("retryPolicy", {}).get("maxRetryCount") == attempts
-        assert task["cachingOptions"].get("enableCache", False) == (step not in ("promote", "finish"))
+        assert task["cachingOptions"].get("enableCache", False) == (step not in ("check", "promote", "finish"))
+
+
+def test_another_registry_or_server_is_no_hit_of_the_cache(graph: Any) -> None:
+    """Kubeflow takes a task from its cache where all of its inputs are the same."""
+    whole, _ = graph
+    register = all_tasks(whole)["register"]
+    assert register["cachingOptions"] == {"enableCache": True}
+    assert {"register", "mlflow_uri", "root", "evaluation"} <= set(register["inputs"]["parameters"])
 
 
 def test_each_task_has_disk_credentials_and_placement(graph: Any) -> None:
     _, platform = graph
+    sizes = DEFAULTS["cluster"]["steps"]
     for step in STEPS:
         settings = platform[f"exec-{step}"]
         assert [(e["mountPath"], e["sizeLimit"]) for e in settings["emptyDirMounts"]] == [
-            (SCRATCH, NEEDS[step].scratch)
+            (SCRATCH, sizes[step]["scratch"])
         ]
         secrets = {
             secret["secretName"]: [key["envVar"] for key in secret["keyToEnv"]] for secret in settings["secretAsEnv"]
@@ -124,6 +149,7 @@ def test_each_task_has_disk_credentials_and_placement(graph: Any) -> None:
         assert settings["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"].endswith("node_selector")
         assert settings["tolerations"][0]["tolerationJson"]["componentInputParameter"].endswith("tolerations")
         assert settings["securityContext"] == {"runAsNonRoot": True}
+        assert "imagePullSecret" not in settings
 
 
 def test_no_gpu_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
@@ -156,4 +182,4 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_parameter_that_was_edited_in_the_run_form_is_validated() -> None:
     with pytest.raises(ValueError, match=r"the parameters of the pipeline: tracking\.experiment: found 3"):
-        tasks.params_of({"tracking": {"experiment": 3.0}})
+        params_of({"tracking": {"experiment": 3.0}})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import (
     commit,
@@ -44,8 +45,9 @@ def run_graph(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def ran(repository: Path) -> Path:
-    """The repository after a run of the graph with two training processes, and promotion."""
-    result = run_graph(repository, "--processes", "2", "--auto-promote")
+    """The repository after a run of the graph on the latest data, with two training processes, and promotion."""
+    succeed("publish", "--dvc-file", "data/raw.dvc", "--remote", ".dvc/cache", cwd=repository)
+    result = run_graph(repository, "--raw-version", "latest", "--processes", "2", "--auto-promote")
     assert result.returncode == 0, result.stdout + result.stderr
     return repository
 
@@ -104,8 +106,19 @@ def test_large_data_go_by_reference(ran: Path) -> None:
     assert only(ran, "output/artifacts/*/train/model").read_text() == f"{location}\n"
 
 
+def test_the_latest_version_is_asked_for_and_told(ran: Path) -> None:
+    record = yaml.safe_load((ran / "data" / "raw.dvc").read_text(encoding="utf-8"))
+    version = record["outs"][0]["md5"]
+    assert outputs(ran, "check")["parameterValues"]["Output"] == version
+    assert outputs(ran, "fetch")["artifacts"]["raw"]["artifacts"][0]["metadata"]["version"] == version
+
+
 def test_the_model_is_registered_and_promoted(ran: Path) -> None:
     assert outputs(ran, "register")["parameterValues"]["Output"] == "models:/tiny/1"
+    page = only(ran, "output/artifacts/*/register/links").read_text(encoding="utf-8")
+    assert "| version | tiny version 1 |" in page
+    metadata = outputs(ran, "register")["artifacts"]["links"]["artifacts"][0]["metadata"]
+    assert metadata["uri"] == "models:/tiny/1" and metadata["run"] in page
     assert "tiny version 1 is production now" in outputs(ran, "promote")["parameterValues"]["Output"]
 
 
@@ -115,6 +128,7 @@ def test_a_second_run_of_the_same_finds_the_trained_model(ran: Path) -> None:
     result = run_graph(ran, "--processes", "2", "--root", "output/pipeline")
     assert result.returncode == 0, result.stdout + result.stderr
     assert (model.read_bytes(), (model.parents[1] / "history.csv").read_text()) == before
+    assert "tiny version 1 is this model with these scores: nothing new is registered" in result.stdout + result.stderr
 
 
 def test_a_task_that_fails_ends_the_run_with_its_line_and_mlflow_knows(repository: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from base.errors import InputError
+from components.kubeflow import login
 
 TIMEOUT = (10, 60)  # seconds: to connect, to answer
 SCHEDULES_LISTED = 100  # of one name: more than there ever are
@@ -60,10 +61,12 @@ class Kubeflow:
 
     token: by default the one in the file that $KF_PIPELINES_SA_TOKEN_PATH names, else the one of the pod, else none;
     a file is read again for each request. namespace: of the user's profile, where the server has several users.
-    Raises KubeflowError where no such server answers.
+    cookie: of a browser that is logged in, or a file with it. Raises KubeflowError where no such server answers.
     """
 
-    def __init__(self, host: str, token: str | None = None, namespace: str | None = None) -> None:
+    def __init__(
+        self, host: str, token: str | None = None, namespace: str | None = None, cookie: str | None = None
+    ) -> None:
         if not re.match("https?://[^/]", host):
             raise KubeflowError(f"--host {host}: is no address, expected http://NAME or https://NAME. Correct it.")
         import kfp_server_api as api  # type: ignore[import-untyped]
@@ -73,7 +76,7 @@ class Kubeflow:
         # Those of urllib3 would print; and without them a redirection, as to a login page, is no answer.
         settings.retries = False
         _authorize(settings, token)
-        self._api, self._kfp = api, _client(settings, namespace)
+        self._api, self._kfp = api, _client(settings, namespace, cookie and login.read_cookie(cookie))
         self._http = self._kfp._run_api.api_client
         health = self._ask(self._kfp.healthzs.healthz_service_get_healthz)
         # The UI answers this one itself.
@@ -82,25 +85,25 @@ class Kubeflow:
         if health.multi_user and not namespace:
             raise KubeflowError(f"{host}: has several users. Give --namespace, the one of your profile.")
 
-    def upload(self, graph: Path) -> Version:
-        """The version of the pipeline with this content, a compiled graph; made where there is none yet.
-
-        Raises KubeflowError.
+    def upload(self, graph: Path, label: str) -> Version:
+        """The version of the pipeline with this content, a compiled graph; made where there is none yet, and then
+        named by `label` and a hash of the content. Raises KubeflowError.
         """
         content = graph.read_bytes()
-        name = str(next(yaml.safe_load_all(content))["pipelineInfo"]["name"])
-        new = self._api.V2beta1Pipeline(name=name, display_name=name, namespace=self._namespace)
+        about = next(yaml.safe_load_all(content))["pipelineInfo"]
+        name, text = str(about["name"]), about.get("description")
+        new = self._api.V2beta1Pipeline(name=name, display_name=name, namespace=self._namespace, description=text)
         pipeline = self._find_or_make(
             "pipelines",
             partial(self._kfp.list_pipelines, filter=_named(name), namespace=self._namespace),
             # Its `upload_pipeline` would make a first version, whose name says nothing about its content.
             partial(self._kfp.pipelines.pipeline_service_create_pipeline, new),
         ).pipeline_id
-        version_name = f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
+        known = hashlib.sha256(content).hexdigest()[:16]
         version = self._find_or_make(
             "pipeline_versions",
-            partial(self._kfp.list_pipeline_versions, pipeline, filter=_named(version_name)),
-            partial(self._kfp.upload_pipeline_version, str(graph), version_name, pipeline),
+            partial(self._kfp.list_pipeline_versions, pipeline, filter=_named(known, "IS_SUBSTRING")),
+            partial(self._kfp.upload_pipeline_version, str(graph), f"{label}-{known}", pipeline),
         ).pipeline_version_id
         return Version(pipeline, version, name)
 
@@ -169,6 +172,8 @@ class Kubeflow:
                 raise json.JSONDecodeError("no object", "", 0)
             return answer
         except json.JSONDecodeError:
+            if way := login.wanted(200, {}, self._http.last_response.data):
+                raise KubeflowError(f"{self.host}: {way} (HTTP 200). {login.REMEDY}") from None
             text = "answers, but not as Kubeflow Pipelines does"
             raise KubeflowError(f"{self.host}: {text}. {REMEDIES[404]}", may_pass=True) from None
         except (self._api.ApiException, HTTPError) as error:
@@ -185,7 +190,7 @@ class Kubeflow:
         raise KubeflowError(f"{self.host}: {_reason(failure, status)}", may_pass)
 
 
-def _client(settings: Any, namespace: str | None) -> Any:
+def _client(settings: Any, namespace: str | None, cookie: str | None) -> Any:
     """kfp.Client with these settings, and nothing from ~/.config/kfp, a kubeconfig, or Google's variables."""
     import kfp
 
@@ -199,7 +204,7 @@ def _client(settings: Any, namespace: str | None) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # which says that it needs KFP 2
-        client = Client()
+        client = Client(cookies=cookie)
     client._context_setting["namespace"] = namespace or ""
     http = client._run_api.api_client.rest_client
     request = http.request
@@ -227,18 +232,23 @@ def _authorize(settings: Any, token: str | None) -> None:
     settings.api_key_prefix["authorization"] = "Bearer"
 
 
-def _named(name: str) -> str:
+def _named(name: str, operation: str = "EQUALS") -> str:
     """The filter of a list. Source: filter.proto of the API v2beta1."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
+    return json.dumps({"predicates": [{"operation": operation, "key": "display_name", "stringValue": name}]})
 
 
 def _reason(error: BaseException, status: int) -> str:
     """What the server says, else the network, and what to do."""
     if not status:
         return f"cannot be reached: {one_line(getattr(error, 'reason', None) or error)}. Is the address right?"
+    headers = getattr(error, "headers", None) or {}
+    if way := login.wanted(status, headers, getattr(error, "body", None)):
+        return f"{way} (HTTP {status}). {login.REMEDY}"
     if 300 <= status < 400:
-        place = (getattr(error, "headers", None) or {}).get("Location", "elsewhere").partition("?")[0]
-        return f"leads to {place} (HTTP {status}). Give --token if that is a login page, else that address."
+        place = headers.get("Location", "elsewhere").partition("?")[0]
+        return (
+            f"leads to {place} (HTTP {status}). Give that address, or log in if it is a login page: --token, --cookie."
+        )
     try:
         words = json.loads(getattr(error, "body", None) or "")
         said = next(words[key] for key in ("message", "error_message", "error") if key in words)

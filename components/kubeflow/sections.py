@@ -1,41 +1,72 @@
-"""Sections of params.yaml as Kubeflow keeps them: parameters of a graph, in which null is a word and 16 is 16.0."""
+"""Sections of params.yaml as Kubeflow keeps them: parameters of a graph, where a null is left out and 16 is 16.0."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.params import Params, load_params, validate
+from components.params import Params, StepSize, load_params, validate
 
 ROOT = Path(__file__).resolve().parents[2]
-NULL = "null"
+NULL = "null"  # as people write it into a form
+SECTIONS = ("prepare", "train", "evaluate", "register", "promote", "tracking", "cluster")
+# Of the section cluster, what the pods of the graph itself need, too: parameters of their own.
+OF_PODS = ("steps", "node_selector", "tolerations")
+# And what Kubeflow takes no parameters for: a graph has what it was compiled with.
+COMPILED = ("image_pull_secrets",)  # and `scratch` of each step
 Sections = Mapping[str, Mapping[str, Any]]
+
+
+def sizes_of(params: Params) -> Mapping[str, StepSize]:
+    """The size of each step's pod."""
+    sizes = params.cluster.steps or load_params(ROOT / "params.yaml").cluster.steps
+    assert sizes is not None
+    return {str(step): size for step, size in sizes.items()}
+
+
+def defaults_of(params: Params) -> dict[str, Any]:
+    """What a graph shows of these parameters in the form of a run: the sections, and those of its pods."""
+    sections = _without_nulls(params.model_dump(mode="json", by_alias=True, include={*SECTIONS, "register_"}))
+    cluster = sections["cluster"]
+    of_pods = {name: cluster.pop(name, None) for name in (*OF_PODS, *COMPILED)}
+    return {
+        **sections,
+        "step_sizes": {step: {"cpu": size.cpu, "memory": size.memory} for step, size in sizes_of(params).items()},
+        "node_selector": of_pods["node_selector"],
+        "tolerations": of_pods["tolerations"],
+    }
 
 
 def params_of(sections: Sections) -> Params:
     """The parameters of these sections; the others, which the step does not look at, are those of params.yaml.
 
+    A key that is missing is null; but of the pods' part of the section cluster it is that of params.yaml.
     Raises ParamsError.
     """
     usual = load_params(ROOT / "params.yaml").model_dump(mode="json", by_alias=True)
-    return validate({**usual, **_replace_values(sections, _from_kubeflow)}, "the parameters of the pipeline")
+    given = {name: {**dict.fromkeys(usual[name]), **_from_kubeflow(values)} for name, values in sections.items()}
+    if "cluster" in given:
+        cluster = given["cluster"]
+        held = {name: usual["cluster"][name] for name in (*OF_PODS, *COMPILED)}
+        cluster.update({name: value for name, value in held.items() if cluster[name] is None})
+        cluster["steps"] = {step: {**held["steps"].get(step, {}), **size} for step, size in cluster["steps"].items()}
+    return validate({**usual, **given}, "the parameters of the pipeline")
 
 
-def sections_of(params: Params, names: Sequence[str]) -> dict[str, Any]:
-    """These sections as Kubeflow can keep them as defaults of a graph: null is no value there, and stands as a word."""
-    whole = params.model_dump(mode="json", by_alias=True)
-    return {name: _replace_values(whole[name], lambda value: NULL if value is None else value) for name in names}
-
-
-def _from_kubeflow(value: Any) -> Any:
+def _from_kubeflow(content: Any) -> Any:
     """Numbers are floats there: 16 comes back as 16.0, which is no number of epochs."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return None if value == NULL else value
-
-
-def _replace_values(content: Any, replace: Callable[[Any], Any]) -> Any:
     if isinstance(content, Mapping):
-        return {key: _replace_values(part, replace) for key, part in content.items()}
+        return {key: _from_kubeflow(part) for key, part in content.items()}
     if isinstance(content, list):
-        return [_replace_values(part, replace) for part in content]
-    return replace(content)
+        return [_from_kubeflow(part) for part in content]
+    if isinstance(content, float) and content.is_integer():
+        return int(content)
+    return None if content == NULL else content
+
+
+def _without_nulls(content: Any) -> Any:
+    """Null is no value of a default there."""
+    if isinstance(content, Mapping):
+        return {key: _without_nulls(part) for key, part in content.items() if part is not None}
+    if isinstance(content, list):
+        return [_without_nulls(part) for part in content]
+    return content

@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kfp import dsl, kubernetes
-from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Metrics, Model, Output, PipelineTask
+from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output, PipelineTask
+
+from components.kubeflow.sections import sizes_of
+from components.params import Params
 
 # Any image will do here: the graph sets the one that it is given.
 component: Callable[[Callable[..., Any]], Callable[..., PipelineTask]] = dsl.component(
@@ -28,31 +31,52 @@ FIELDS = {
 
 
 class Needs(NamedTuple):
-    """What a task asks of the cluster. cpu: cores. scratch: of the node's disk. gpu: one, where the cluster has GPUs.
-    retries: after a failure.
+    """What a task asks of the cluster beside the size that `cluster.steps` gives it. gpu: one, where the cluster has
+    GPUs. retries: after a failure.
     """
 
-    cpu: str
-    memory: str
-    scratch: str = "10Gi"
     gpu: bool = False
     retries: int = 0
     cached: bool = True
 
 
 NEEDS = {
-    # The raw data once as DVC's objects and once, linked, as files: xBD is 51 GB.
-    "fetch": Needs("4", "8Gi", "120Gi", retries=4),
-    # Of the largest source, tier3: 29 GB raw and 47 GB prepared.
-    "prepare": Needs("8", "8Gi", "120Gi", retries=4),
+    # It asks which raw version is the latest: an answer of yesterday would hide today's.
+    "check": Needs(cached=False),
+    "fetch": Needs(retries=4),
+    "prepare": Needs(retries=4),
     # It only waits. A job that failed would fail again; one that was preempted is the operator's to start again.
-    "train": Needs("1", "2Gi"),
-    "evaluate": Needs("8", "24Gi", "60Gi", gpu=True, retries=2),
-    "register": Needs("1", "8Gi"),
-    # It may have to score production as evaluate scored the new version.
-    "promote": Needs("8", "24Gi", "60Gi", gpu=True, cached=False),
-    "finish": Needs("1", "2Gi", cached=False),
+    "train": Needs(),
+    "evaluate": Needs(gpu=True, retries=2),
+    "register": Needs(),
+    "promote": Needs(gpu=True, cached=False),
+    "finish": Needs(cached=False),
 }
+
+
+@component
+def check(
+    raw_version: str,
+    data_remote: str,
+    s3_endpoint: str,
+    prepare: dict[str, Any],
+    train: dict[str, Any],
+    evaluate: dict[str, Any],
+    register: dict[str, Any],
+    promote: dict[str, Any],
+    tracking: dict[str, Any],
+    cluster: dict[str, Any],
+    step_sizes: dict[str, Any],
+    node_selector: dict[str, Any],
+    tolerations: list[Any],
+) -> str:
+    from components.kubeflow import tasks
+
+    with tasks.task(s3_endpoint=s3_endpoint):
+        sections = {"prepare": prepare, "train": train, "evaluate": evaluate, "register": register}
+        sections |= {"promote": promote, "tracking": tracking}
+        pods = {"steps": step_sizes, "node_selector": node_selector, "tolerations": tolerations}
+        return tasks.check(raw_version, data_remote, sections | {"cluster": cluster | pods})
 
 
 @component
@@ -81,8 +105,10 @@ def train(
     train: dict[str, Any],
     tracking: dict[str, Any],
     cluster: dict[str, Any],
+    node_selector: dict[str, Any],
+    tolerations: list[Any],
+    image_pull_secrets: list[str],
     image: str,
-    processes: int,
     mlflow_uri: str,
     s3_endpoint: str,
     model: Output[Model],
@@ -90,8 +116,9 @@ def train(
     from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
-        sections = {"prepare": prepare, "train": train, "tracking": tracking, "cluster": cluster}
-        tasks.train(parts, root, sections, image, processes, model)
+        pods = {"node_selector": node_selector, "tolerations": tolerations, "image_pull_secrets": image_pull_secrets}
+        sections = {"prepare": prepare, "train": train, "tracking": tracking, "cluster": cluster | pods}
+        tasks.train(parts, root, sections, image, model)
 
 
 @component
@@ -120,12 +147,14 @@ def register(
     register: dict[str, Any],
     image: str,
     mlflow_uri: str,
+    mlflow_ui: str,
     s3_endpoint: str,
+    links: Output[Markdown],
 ) -> str:
     from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
-        return tasks.register(model, evaluation, root, image, {"register": register})
+        return tasks.register(model, evaluation, root, image, {"register": register}, mlflow_ui, links)
 
 
 @component
@@ -151,26 +180,27 @@ def finish(tracking: dict[str, Any], mlflow_uri: str, status: dsl.PipelineTaskFi
         ending.finish(status.state, str(status.error_message or ""), {"tracking": tracking})
 
 
-def configure(task: PipelineTask, step: str, device: str | None, image: Any, placement: Mapping[str, Any]) -> None:
-    """Gives the task of a step its image, resources, disk, credentials, retries and caching.
+def configure(task: PipelineTask, step: str, params: Params, image: Any, sizes: Any, pods: Mapping[str, Any]) -> None:
+    """Gives the task of a step its image, size, disk, credentials, retries and caching.
 
-    device: name of GPUs in Kubernetes, None where there are none. image, and node_selector and tolerations in
-    `placement`: values, or parameters of the graph.
+    params: for what Kubeflow takes no parameter for. image, sizes, and node_selector and tolerations in `pods`:
+    parameters of the graph; `form.sized` makes cores and memory of `sizes`.
     """
     needs = NEEDS[step]
     task.set_container_image(image)
-    task.set_cpu_request(needs.cpu).set_cpu_limit(needs.cpu)
-    task.set_memory_request(needs.memory).set_memory_limit(needs.memory)
-    if needs.gpu and device is not None:
-        task.set_accelerator_type(device).set_accelerator_limit(1)
+    task.register_pipeline_channels([sizes])
+    if needs.gpu and params.cluster.device_resource is not None and params.cluster.devices_per_node:
+        task.set_accelerator_type(params.cluster.device_resource).set_accelerator_limit(1)
     if needs.retries:
         task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
     task.set_caching_options(needs.cached)
-    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=needs.scratch)
+    scratch = sizes_of(params)[step].scratch
+    kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=scratch)
     kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.set_image_pull_secrets(task, params.cluster.image_pull_secrets)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
     for variable, path in FIELDS.items():
         kubernetes.use_field_path_as_env(task, variable, path)
-    kubernetes.add_node_selector_json(task, placement["node_selector"])
-    kubernetes.add_toleration_json(task, placement["tolerations"])
+    kubernetes.add_node_selector_json(task, pods["node_selector"])
+    kubernetes.add_toleration_json(task, pods["tolerations"])

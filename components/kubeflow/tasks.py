@@ -19,11 +19,13 @@ from typing import Any, Protocol
 
 from base.errors import InputError, Preempted, errors_in_one_line
 from components.kubeflow.code_version import code_version
+from components.kubeflow.links import show_version
 from components.kubeflow.sections import Sections, params_of
 from components.kubeflow.training import SERVERS, train_here, train_in_cluster
 from components.storage.locations import Location, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
+PROCESSES = "DUAL_HRNET_PROCESSES"  # of a training on this machine
 
 
 class TaskError(InputError):
@@ -48,6 +50,20 @@ def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
         except Preempted as error:
             print(error, file=sys.stderr)
             sys.exit(128 + signal.SIGTERM)
+
+
+def check(version: str, remote: str, sections: Sections) -> str:
+    """Refuses parameters, as a form may give them, that a later task would refuse; returns the raw version to take:
+    `version`, or, where that is "latest", what the DVC remote says is the latest now.
+    """
+    from components.storage.latest import LATEST, read_latest
+
+    params_of(sections)
+    if version != LATEST:
+        return version
+    found = read_latest(remote)
+    print(f"raw version: {found}, the latest of {remote}. What was made of it before is taken from the cache.")
+    return found
 
 
 def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
@@ -83,11 +99,9 @@ def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared:
     _refer(prepared, location, source=source, version=f"{key}/{source}", scenes=len(records))
 
 
-def train(
-    parts: Sequence[Artifact], root: str, sections: Sections, image: str, processes: int, model: Artifact
-) -> None:
-    """Trains on the parts that came from train and tier3: as a PyTorchJob of pods with `image`, or, where `processes`
-    is not 0, on this machine in so many.
+def train(parts: Sequence[Artifact], root: str, sections: Sections, image: str, model: Artifact) -> None:
+    """Trains on the parts that came from train and tier3: as a job of pods with `image`; or on this machine, in as many
+    processes as $DUAL_HRNET_PROCESSES says, which `pipeline.py run` sets.
     """
     from components.prepare import SPLIT_SOURCES
     from model.train.run import identity_of
@@ -97,10 +111,11 @@ def train(
     versions = sorted(part.metadata["version"] for part in used)
     key = _key(versions, identity_of(params.train), code_version("train"))
     out = join(root, f"train/{key}")
-    if processes:
-        train_here(params, [_location(part) for part in used], out, processes)
+    data = [_location(part) for part in used]
+    if processes := os.environ.get(PROCESSES):
+        train_here(params, data, out, int(processes))
     else:
-        train_in_cluster(f"train-{key}", image, params, [_location(part) for part in used], out)
+        train_in_cluster(f"train-{key}", image, params, data, out)
     _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 
@@ -141,14 +156,24 @@ def evaluate(
     return str(out), data
 
 
-def register(model: Artifact, evaluation: str, root: str, image: str, sections: Sections) -> str:
-    """Registers the scored model, which `image` made; returns its URI."""
+def register(
+    model: Artifact, evaluation: str, root: str, image: str, sections: Sections, mlflow_ui: str, links: Artifact
+) -> str:
+    """Registers the scored model, which `image` made; returns its URI.
+
+    mlflow_ui: address of MLflow for browsers, empty where it is the one that pods use; for `links`.
+    """
     from components.register import register
+    from components.tracking.connection import store
 
     os.environ.update(DUAL_HRNET_IMAGE=image)
     params = params_of(sections)
     out = join(root, f"register/{_key(evaluation, params.register_.name)}")
-    return register(_location(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params)
+    uri = register(_location(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params)
+    with local_input(join(out, "version.json")) as path:
+        version = json.loads(path.read_text(encoding="utf-8"))
+    show_version(version, mlflow_ui or store(), links)
+    return uri
 
 
 def promote(uri: str, data: Sequence[str], sections: Sections) -> str:

@@ -179,14 +179,13 @@ def test_the_quota_has_room_for_the_job_that_it_is_meant_for(
 
 @pytest.mark.parametrize("folder", ["base", "overlays/small"])
 def test_the_quota_has_room_for_every_step(folder: str) -> None:
-    from components.kubeflow.steps import NEEDS
-
     objects = render(DEPLOY / folder)
     pods = [(template["spec"], 1) for template in templates(objects)]
     quota = named(objects, "ResourceQuota", NAMESPACE)["spec"]["hard"]
-    for step, needs in NEEDS.items():
+    sizes = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["cluster"]["steps"]
+    for step, needs in sizes.items():
         for size in ("requests.cpu", "requests.memory", "limits.memory"):
-            wanted = needs.cpu if size.endswith("cpu") else needs.memory
+            wanted = needs["cpu" if size.endswith("cpu") else "memory"]
             assert quantity(wanted) + total(pods, size) <= quantity(quota[size]), step
 
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from tests.servers.ports import free_port
 
 API = "/apis/v2beta1"
-EQUALS = ("EQUALS", 1)  # name and number in filter.proto; JSON of a proto may have either
+EQUALS, SUBSTRING = ("EQUALS", 1), ("IS_SUBSTRING", 9)  # in filter.proto; JSON of a proto may have name or number
 
 
 class Asked(NamedTuple):
@@ -26,6 +26,7 @@ class Asked(NamedTuple):
     query: dict[str, str]
     body: Any
     authorization: str | None
+    cookie: str | None = None
 
 
 class KubeflowServer:
@@ -134,7 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = next(part.get_payload(decode=True) for part in whole.walk() if part.get_filename())
         place = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(place.query).items()}
-        asked = Asked(self.command, place.path, query, body, self.headers.get("authorization"))
+        asked = Asked(
+            self.command, place.path, query, body, self.headers.get("authorization"), self.headers.get("cookie")
+        )
         self.kubeflow.asked.append(asked)
         refusal = self.kubeflow.refusal
         if refusal is None:
@@ -154,9 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _listed(kind: str, rows: list[dict[str, Any]], asked: Asked) -> dict[str, Any]:
     """The rows with the name and the namespace that were asked for; nothing at all where there are none."""
-    predicates = json.loads(asked.query["filter"])["predicates"]
-    assert [(row["operation"] in EQUALS, row["key"]) for row in predicates] == [(True, "display_name")]
-    found = [row for row in rows if row["display_name"] == predicates[0]["stringValue"]]
+    [predicate] = json.loads(asked.query["filter"])["predicates"]
+    assert (predicate["operation"] in EQUALS + SUBSTRING, predicate["key"]) == (True, "display_name")
+    wanted, is_part = predicate["stringValue"], predicate["operation"] in SUBSTRING
+    found = [row for row in rows if row["display_name"] == wanted or (is_part and wanted in row["display_name"])]
     if "namespace" in asked.query:
         found = [row for row in found if row.get("namespace") == asked.query["namespace"]]
     return {kind: found, "total_size": len(found)} if found else {}

@@ -52,9 +52,10 @@ def test_a_run_has_the_graph_and_the_arguments(
     graph = (tmp_path / "graph.yaml").read_bytes()
     assert server.uploads == [graph]
     name = next(yaml.safe_load_all(graph))["pipelineInfo"]["name"]
-    assert server.bodies("POST", "/pipelines") == [{"name": name, "display_name": name}]
+    [body] = server.bodies("POST", "/pipelines")
+    assert (body["name"], body["display_name"]) == (name, name)
     [made], [version] = server.kept["pipelines"], server.kept["pipeline_versions"]
-    assert version["display_name"] == f"{name}-{hashlib.sha256(graph).hexdigest()[:16]}"
+    assert re.fullmatch(rf"paper-\S+-{hashlib.sha256(graph).hexdigest()[:16]}", version["display_name"])
     assert version["pipeline_id"] == made["pipeline_id"]
     [experiment] = server.kept["experiments"]
     assert experiment["display_name"] == yaml.safe_load((ROOT / "params.yaml").read_text())["tracking"]["experiment"]
@@ -72,6 +73,7 @@ def test_a_run_has_the_graph_and_the_arguments(
                     "data_remote": "s3://bucket/xbd",
                     "root": "s3://bucket/runs",
                     "mlflow_uri": "http://mlflow:5000",
+                    "mlflow_ui": "",
                     "s3_endpoint": "",
                     "auto_promote": True,
                 }
@@ -170,7 +172,7 @@ def test_the_token_is_sent_and_never_said(
         (200, "<html>Welcome</html>", NO_KUBEFLOW),
         (200, ["healthy"], NO_KUBEFLOW),
         (200, {"apiServerReady": False}, "the UI answers, and the API server behind it does not"),
-        (302, "", "leads to https://login.example.org/auth (HTTP 302). Give --token if that is a login page"),
+        (302, "", "leads to https://login.example.org/auth (HTTP 302). Log in: give --token, or --cookie of a browser"),
     ],
 )
 def test_an_answer_that_is_none_is_one_line(server: KubeflowServer, status: int, body: object, expected: str) -> None:
