@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
+from components.cluster.check import check
 from components.cluster.choose import of_kind
 from components.cluster.job import TrainingJob
 from components.cluster.launcher import launch, train_arguments
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with errors_in_one_line():
         params = read_params(arguments)
+        check(params)
         job = TrainingJob(
             name=arguments.name,
             namespace=arguments.namespace,

@@ -25,9 +25,11 @@ def train_here(params: Params, data: Sequence[str], out: Location, processes: in
 
 def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
     """Training as a job of pods, which see no folder of this one and use the same servers; raises JobError."""
+    from components.cluster.check import check
     from components.cluster.job import Owner, TrainingJob
     from components.cluster.launcher import launch, train_arguments
 
+    check(params)
     environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
     job = TrainingJob(
         name=name,
