@@ -122,6 +122,13 @@ class StepSize(Section):
 class ClusterParams(Section):
     """A training job in Kubernetes. Each node of it is a pod with these resources, all of its own."""
 
+    # The operator's kind of job: of the training operator, or of Kubeflow Trainer 2; auto takes what the cluster has.
+    kind: Literal["auto", "pytorchjob", "trainjob"]
+    queue: Name | None  # of Kueue, in which the job waits for quota; None starts it at once
+    priority: Name | None  # Kueue's WorkloadPriorityClass of the job
+    topology: (
+        Annotated[str, Field(min_length=1)] | None
+    )  # label of nodes, by which Kueue puts all pods together if it can
     nodes: Count
     devices_per_node: int = Field(ge=0)  # GPUs, each with a process of its own; 0 trains on CPUs, in one process
     # Name of the GPUs in Kubernetes; None trains on CPUs, in `devices_per_node` processes.

@@ -1,6 +1,6 @@
-"""`python -m components.pytorchjob`: training as a PyTorchJob, see `components.cluster.pytorchjob.launcher`."""
+"""`python -m components.pytorchjob`: training as a job in a cluster, see `components.cluster.command`."""
 
-from components.cluster.pytorchjob.launcher import main
+from components.cluster.command import main
 
 __all__ = ["main"]
 

@@ -1,51 +1,97 @@
-"""A training job in a cluster, whatever runs it there."""
+"""A training job in a cluster, whatever kind of object runs it there."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from base.errors import InputError
 from components.params import ClusterParams
+
+CONTENT_ANNOTATION = "dual-hrnet/content"  # a hash, by which a launcher knows a job that does the same
+OUTPUT_LABEL = "dual-hrnet/output"  # a hash of the location that the job writes to
+OWN_LABELS = {"app.kubernetes.io/name": "dual-hrnet"}  # of all jobs and pods of ours
+
+KindName = Literal["pytorchjob", "trainjob"]
 
 
 class JobError(InputError):
     """A training job that cannot be started, that failed, or that cannot be watched."""
 
 
-class PodReference(NamedTuple):
-    """A pod of the job's namespace."""
+class Owner(NamedTuple):
+    """An object of the job's namespace, such as the Workflow of a pipeline run. Kubernetes deletes a job when the last
+    of its owners is deleted.
+    """
 
+    api_version: str
+    kind: str
     name: str
     uid: str
 
+    def reference(self) -> dict[str, str]:
+        """As it stands in `metadata.ownerReferences`."""
+        return {"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": self.uid}
+
 
 @dataclass(frozen=True)
-class TrainJob:
+class TrainingJob:
     """Training in containers.
 
-    name: of the job, one for each run in a namespace. arguments: of `components.train`. environment: variables of the
-    processes, beside and before those of the section `cluster`. labels: of the job and its pods. owner: the pod that
-    launches; Kubernetes deletes the job when that pod is deleted.
-    Raises JobError where Kubernetes would refuse the name.
+    name: of the job, one for each run in a namespace. arguments: of `components.train`. output: the location that they
+    name, which two jobs must not write to at a time. environment: variables of the processes, beside and before those
+    of the section `cluster`. references: further entries of the containers' `env`, whose values lie in the cluster,
+    such as secretKeyRef, and `env_from`: the same of their `envFrom`. labels: of the job and its pods. owner: whoever
+    waits for the job.
     """
 
     name: str
     namespace: str
     image: str
     arguments: Sequence[str]
+    output: str
     cluster: ClusterParams
     environment: Mapping[str, str] = field(default_factory=dict)
+    references: Sequence[Mapping[str, Any]] = ()
+    env_from: Sequence[Mapping[str, Any]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    owner: PodReference | None = None
+    owner: Owner | None = None
 
-    def __post_init__(self) -> None:
-        # NAME-worker-12 names a pod and a service, which have 63 characters.
-        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?", self.name):
-            raise JobError(
-                f"{self.name!r} cannot name a job. Take up to 50 lower-case letters, digits and -, a letter first "
-                "and no - at the end."
-            )
+    def content(self) -> str:
+        """A hash of all that the job does, without its name, labels and owner: another pipeline run that wants the same
+        training has another owner and another label.
+        """
+        described = {
+            "image": self.image,
+            "arguments": list(self.arguments),
+            "cluster": self.cluster.model_dump(mode="json"),
+            "environment": dict(self.environment),
+            "references": list(self.references),
+            "env_from": list(self.env_from),
+        }
+        return _hash(described)
+
+    def pod_labels(self) -> dict[str, str]:
+        """Labels of the job's pods."""
+        return {**OWN_LABELS, **self.labels}
+
+    def metadata(self) -> dict[str, Any]:
+        """Of the object that is the job."""
+        metadata: dict[str, Any] = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "labels": {**self.pod_labels(), OUTPUT_LABEL: output_hash(self.output)},
+            "annotations": {CONTENT_ANNOTATION: self.content()},
+        }
+        if self.owner is not None:
+            metadata["ownerReferences"] = [self.owner.reference()]
+        return metadata
+
+    def named(self, name: str) -> "TrainingJob":
+        """The same job under another name."""
+        return replace(self, name=name)
 
 
 @dataclass(frozen=True)
@@ -57,3 +103,21 @@ class Finished:
     uid: str
     created: str
     ended: str
+
+
+def check_name(name: str, longest: int) -> None:
+    """Raises JobError where a name cannot name a job whose names have up to `longest` characters."""
+    if not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name) or len(name) > longest:
+        raise JobError(
+            f"{name!r} cannot name a job. Take up to {longest} lower-case letters, digits and -, a letter first and no "
+            "- at the end."
+        )
+
+
+def output_hash(output: str) -> str:
+    """What OUTPUT_LABEL says of a location."""
+    return _hash(output.rstrip("/"))[:16]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

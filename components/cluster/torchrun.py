@@ -2,11 +2,14 @@
 components.train ...` takes what torchrun takes, and torchrun's environment.
 
 torchrun itself ends with 1 and a traceback when it is asked to stop, and Kubeflow's `restartPolicy: ExitCode` starts a
-pod again from code 128 on only: a preempted training would count as failed.
+pod again from code 128 on only: a preempted training would count as failed. What another try cannot mend ends below
+128.
 """
 
 import sys
 from collections.abc import Sequence
+
+from base.exit_codes import RESTARTABLE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,4 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         # A process that a signal ended has the negative of its number.
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+        code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+        if code >= 128 and code not in RESTARTABLE:
+            print(f"rank {failure.global_rank} ended with exit code {code}, as it would again", file=sys.stderr)
+            code = 1
+        sys.exit(code)

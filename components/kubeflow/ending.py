@@ -10,7 +10,7 @@ def finish(state: str, message: str, sections: Sections) -> None:
     """After a run of the graph, however it ended: deletes the jobs that it left, and records a failure in MLflow."""
     run = os.environ.get("RUN_ID", "")
     if run:
-        from components.cluster.pytorchjob.launcher import delete_jobs
+        from components.cluster.launcher import delete_jobs
 
         delete_jobs(os.environ["POD_NAMESPACE"], {RUN_LABEL: run})
     if state != "SUCCEEDED":

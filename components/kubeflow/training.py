@@ -14,7 +14,7 @@ RUN_LABEL = "dual-hrnet/pipeline-run"  # of the training jobs of a run
 
 def train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
     """Training in so many processes of this machine; ends this process with the exit code of one that failed."""
-    from components.cluster.pytorchjob.launcher import train_arguments
+    from components.cluster.launcher import train_arguments
 
     launch = ["-m", "components.launch", "--standalone", "--nproc-per-node", str(processes)]
     command = [sys.executable, *launch, "-m", "components.train", *train_arguments(params, data, out)]
@@ -25,17 +25,21 @@ def train_here(params: Params, data: Sequence[str], out: Location, processes: in
 
 def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
     """Training as a job of pods, which see no folder of this one and use the same servers; raises JobError."""
-    from components.cluster.pytorchjob.launcher import PodReference, TrainJob, launch, train_arguments
+    from components.cluster.check import check
+    from components.cluster.job import Owner, TrainingJob
+    from components.cluster.launcher import launch, train_arguments
 
+    check(params)
     environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
-    job = TrainJob(
+    job = TrainingJob(
         name=name,
         namespace=os.environ["POD_NAMESPACE"],
         image=image,
         arguments=train_arguments(params, data, out),
+        output=str(out),
         cluster=params.cluster,
         environment=environment,
         labels={RUN_LABEL: os.environ["RUN_ID"]},
-        owner=PodReference(os.environ["POD_NAME"], os.environ["POD_UID"]),
+        owner=Owner("v1", "Pod", os.environ["POD_NAME"], os.environ["POD_UID"]),
     )
     launch(job)

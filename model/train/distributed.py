@@ -19,7 +19,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
-from base.errors import InputError
+from base.exit_codes import PEERS_LOST
+from model.train.batch import WorldError
 
 T = TypeVar("T")
 
@@ -27,18 +28,13 @@ _LEAVE_SECONDS = 2.0
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # "400000 100000": 400 ms of CPU time in every 100 ms; or "max 100000"
 
 
-class WorldError(InputError):
-    """Processes that cannot train together."""
-
-
 class PeersLost(WorldError):
     """The other processes, or one of them, are gone.
 
-    The exit code lets Kubeflow start the pod again (`restartPolicy: ExitCode` does from 128 on) where only the node of
-    another one was lost; it is the one of a process that a broken connection ended, 128 + SIGPIPE.
+    The exit code lets Kubeflow start the pod again where only the node of another one was lost.
     """
 
-    exit_code = 141
+    exit_code = PEERS_LOST
 
 
 @dataclass(frozen=True)
@@ -114,28 +110,6 @@ def join_world(timeout_seconds: float) -> Iterator[World]:
             ) from error
         raise
     dist.destroy_process_group()
-
-
-def share_of_batch(global_batch_size: int, device_batch_size: int, world_size: int) -> int:
-    """Passes that each process makes for a step: global batch = device batch x processes x passes.
-
-    Raises WorldError where the three do not fit.
-    """
-    passes, remainder = divmod(global_batch_size, device_batch_size * world_size)
-    if not remainder:
-        return passes
-    processes = f"{world_size} process{'es' if world_size > 1 else ''}"
-    if global_batch_size % world_size:
-        # Worlds for the device batch as it is, if it divides the batch at all.
-        shared = global_batch_size // (device_batch_size if global_batch_size % device_batch_size == 0 else 1)
-        remedy = f"No value of train.device_batch_size fits; numbers of processes that do: {_divisors(shared)}."
-    else:
-        fitting = _divisors(global_batch_size // world_size)
-        remedy = f"Values of train.device_batch_size that fit {processes}: {fitting}."
-    raise WorldError(
-        f"train.global_batch_size: {global_batch_size} is not a multiple of train.device_batch_size "
-        f"{device_batch_size} x {processes}. {remedy}"
-    )
 
 
 def is_first_to_say(line: str) -> bool:
@@ -233,7 +207,3 @@ def _leave_after_error() -> None:
 def _reason(error: BaseException) -> str:
     """The first sentence of an error, without the source file that gloo puts before it."""
     return re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0].rstrip(".")
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(i) for i in range(1, number + 1) if number % i == 0)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
+from base.exit_codes import HUNG
 from model.train.distributed import World
 
 
@@ -38,7 +39,8 @@ class Pulse:
     """Watches over the block of a `with` statement, on every rank; in a world of one it only counts.
 
     When no rank has moved for `timeout` seconds, the lowest rank that does not hang prints a line, and every rank ends
-    its process, so that torchrun ends the run. All work inside the block that takes longer must show signs of life.
+    its process with HUNG, so that torchrun ends the run and an orchestrator starts it again. All work inside the block
+    that takes longer must show signs of life.
     All ranks leave the block together, unless by an error.
     """
 
@@ -165,7 +167,7 @@ class Pulse:
             self._told = True
             time.sleep(6 * self._interval)  # until the others know and are gone: they may lose the store with us
         # Not sys.exit, which ends a thread only; the main thread waits in an exchange that will not end.
-        os._exit(1)
+        os._exit(HUNG)
 
 
 def diagnose(

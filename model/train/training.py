@@ -22,7 +22,8 @@ from model.inference import normalize
 from model.losses import dual_loss
 from model.networks.by_name import build
 from model.settings import TrainSettings
-from model.train.distributed import World, share_of_batch
+from model.train.batch import share_of_batch
+from model.train.distributed import World
 from model.train.history import Record
 from model.train.profiling import profiler
 from model.train.pulse import Pulse

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.cluster.job import TrainJob
+from components.cluster.job import TrainingJob
 from components.cluster.pytorchjob.manifest import manifest
 from components.params import ClusterParams, load_params
 from tests.components.cluster.test_pytorchjob_launch import RULES
@@ -69,7 +69,7 @@ def job(recipe: str | None, **cluster: Any) -> Object:
     """The training job of a recipe."""
     params = load_params(ROOT / "params.yaml", None if recipe is None else ROOT / "recipes" / recipe)
     settings = ClusterParams(**{**params.cluster.model_dump(), **cluster})
-    return manifest(TrainJob("train", NAMESPACE, "i:1", [], settings))
+    return manifest(TrainingJob("train", NAMESPACE, "i:1", [], "s3://b/o", settings))
 
 
 def assert_restricted(pod: Object) -> None:

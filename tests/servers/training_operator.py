@@ -7,9 +7,10 @@ from typing import Any
 
 from kubernetes import client, watch
 
-from components.cluster.job import Finished, TrainJob
-from components.cluster.pytorchjob.api import JobApi, JobPatience
-from components.cluster.pytorchjob.launcher import run
+from components.cluster.api import Api, JobPatience
+from components.cluster.job import Finished, TrainingJob
+from components.cluster.launcher import run
+from components.cluster.pytorchjob.backend import PyTorchJobs
 from components.params import load_params
 from tests.paths import ROOT
 from tests.servers.kube_api import PLACE, WAIT_SECONDS, KubeApi
@@ -101,14 +102,14 @@ def ended(code: int, at: str = NOW, reason: str = "Error") -> dict[str, Any]:
     return {"phase": "Failed", "containerStatuses": [{**container, "state": {"terminated": end}}]}
 
 
-def job_in(operator: Operator, nodes: int = 1, **changes: Any) -> TrainJob:
+def job_in(operator: Operator, nodes: int = 1, **changes: Any) -> TrainingJob:
     cluster = CLUSTER.model_copy(update={"nodes": nodes, **changes.pop("cluster", {})})
-    usual = TrainJob("train-1", operator.namespace, "image@sha256:1", ["--out", "s3://b/o"], cluster)
+    usual = TrainingJob("train-1", operator.namespace, "image@sha256:1", ["--out", "s3://b/o"], "s3://b/o", cluster)
     return replace(usual, **changes)
 
 
 def launch(
-    job: TrainJob,
+    job: TrainingJob,
     operator: Operator,
     play: Callable[[], None],
     patience: JobPatience = QUICK,
@@ -119,7 +120,7 @@ def launch(
     with ThreadPoolExecutor(1) as pool:
         played = pool.submit(play)
         try:
-            return run(job, JobApi(job.namespace, patience, operator.kube.kubeconfig(user, url)))
+            return run(job, Api(job.namespace, patience, operator.kube.kubeconfig(user, url)), PyTorchJobs())
         finally:
             played.result()
 

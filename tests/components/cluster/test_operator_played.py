@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from components.cluster.job import TrainJob
-from components.cluster.pytorchjob.launcher import manifest, train_arguments
+from components.cluster.job import TrainingJob
+from components.cluster.launcher import train_arguments
+from components.cluster.pytorchjob.manifest import manifest
 from components.params import load_params
 from components.storage.locations import local_input
 from tests.commands import environment, succeed
@@ -98,11 +99,12 @@ class Played:
                 (data / name).write_bytes(content)
         self.out = f"{self.root}/train"
         self.job = manifest(
-            TrainJob(
+            TrainingJob(
                 name="played",
                 namespace="damage",
                 image="example.org/damage@sha256:1",
                 arguments=train_arguments(params, [f"{self.root}/prepared"], self.out),
+                output=self.out,
                 cluster=params.cluster,
                 environment={
                     "AWS_ENDPOINT_URL": s3.endpoint,

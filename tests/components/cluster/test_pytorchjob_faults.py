@@ -6,9 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from components.cluster.api import Api
 from components.cluster.job import JobError
-from components.cluster.pytorchjob.api import JobApi
-from components.cluster.pytorchjob.launcher import run
+from components.cluster.launcher import run
+from components.cluster.pytorchjob.backend import PyTorchJobs
 from tests.servers.kube_api import KubeApi, eventually
 from tests.servers.kube_proxy import (
     Act,
@@ -103,9 +104,9 @@ def test_an_api_that_stays_away_is_an_error_and_the_job_goes_on(operator: Operat
 
 
 def test_a_server_that_is_not_there_is_an_error(kube: KubeApi, operator: Operator) -> None:
-    api = JobApi(operator.namespace, replace(QUICK, away=0.2), kube.kubeconfig(url="http://127.0.0.1:9"))
+    api = Api(operator.namespace, replace(QUICK, away=0.2), kube.kubeconfig(url="http://127.0.0.1:9"))
     with pytest.raises(JobError, match=r"Kubernetes at http://127.0.0.1:9, .*Connection refused") as caught:
-        run(job_in(operator), api)
+        run(job_in(operator), api, PyTorchJobs())
     assert "\n" not in str(caught.value)
 
 
@@ -117,7 +118,7 @@ def test_a_certificate_of_others_is_not_asked_for_again(
     strange = config.with_name("strange")
     strange.write_text("\n".join(line for line in content.splitlines() if "certificate-authority" not in line))
     with pytest.raises(JobError, match="CERTIFICATE_VERIFY_FAILED") as caught:
-        run(job_in(operator), JobApi(operator.namespace, QUICK, strange))
+        run(job_in(operator), Api(operator.namespace, QUICK, strange), PyTorchJobs())
     assert "\n" not in str(caught.value)
     assert "CERTIFICATE_VERIFY_FAILED" not in capfd.readouterr().err
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from components.cluster.job import Finished, JobError, PodReference
-from components.cluster.pytorchjob.api import JobApi
-from components.cluster.pytorchjob.launcher import _delete_jobs, manifest
+from components.cluster.api import Api
+from components.cluster.job import Finished, JobError, Owner
+from components.cluster.launcher import _delete_jobs
+from components.cluster.pytorchjob.manifest import manifest
 from tests.commands import assert_one_line, environment, run_step
 from tests.paths import ROOT
 from tests.servers.kube_api import KubeApi
@@ -22,7 +23,7 @@ RULES = [
     {
         "apiGroups": ["kubeflow.org"],
         "resources": ["pytorchjobs"],
-        "verbs": ["create", "delete", "list", "patch", "watch"],
+        "verbs": ["create", "delete", "get", "list", "patch", "watch"],
     },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
@@ -46,7 +47,7 @@ def test_a_job_that_succeeds_is_the_result(operator: Operator, capfd: pytest.Cap
 def test_the_server_keeps_every_field_of_the_manifest(operator: Operator) -> None:
     """The schema of the operator's version drops unknown fields silently."""
     job = job_in(operator, nodes=3, cluster={"elastic_min_nodes": 2, "gang_scheduling": True, "secrets": ["s3"]})
-    job = replace(job, owner=PodReference("launcher", "0a-1b"))
+    job = replace(job, owner=Owner("v1", "Pod", "launcher", "0a-1b"))
     launch(job, operator, report_when_there(operator, "Succeeded"))
     kept, sent = operator.get("train-1"), manifest(job)
     assert kept["spec"].pop("runPolicy") == sent["spec"].pop("runPolicy") | {"suspend": False}
@@ -154,14 +155,14 @@ def test_a_job_that_does_not_go_is_an_error(operator: Operator) -> None:
 
 def test_a_launcher_that_takes_over_owns_the_job(operator: Operator) -> None:
     """Else the job would be deleted with the pod of the launcher before, or with its run."""
-    first = job_in(operator, owner=PodReference("launcher-1", "uid-1"), labels={"run": "a"})
+    first = job_in(operator, owner=Owner("v1", "Pod", "launcher-1", "uid-1"), labels={"run": "a"})
     operator.jobs.create_namespaced_custom_object(**operator.place, body=manifest(first))
 
     def play() -> None:
         operator.wait("train-1", lambda job: job["metadata"]["labels"]["run"] == "b")
         operator.report("train-1", "Succeeded")
 
-    launch(replace(first, owner=PodReference("launcher-2", "uid-2"), labels={"run": "b"}), operator, play)
+    launch(replace(first, owner=Owner("v1", "Pod", "launcher-2", "uid-2"), labels={"run": "b"}), operator, play)
     owners = operator.get("train-1")["metadata"]["ownerReferences"]
     assert owners == [{"apiVersion": "v1", "kind": "Pod", "name": "launcher-2", "uid": "uid-2"}]
 
@@ -172,13 +173,13 @@ def test_jobs_of_a_run_that_go_on_are_deleted(operator: Operator) -> None:
         operator.jobs.create_namespaced_custom_object(**operator.place, body=manifest(job))
     operator.report("ended", "Succeeded")
     operator.report("going-on", "Running")
-    _delete_jobs(JobApi(operator.namespace, QUICK, operator.kube.kubeconfig()), {"run": "a"})
+    _delete_jobs(Api(operator.namespace, QUICK, operator.kube.kubeconfig()), {"run": "a"})
     assert [name for name in operator.names() if is_deleted(operator.get(name))] == ["going-on"]
 
 
 def test_a_role_with_these_verbs_is_enough(kube: KubeApi, operator: Operator) -> None:
     kube.bind("launcher", operator.namespace, RULES)
-    first = job_in(operator, owner=PodReference("launcher-1", "uid-1"))
+    first = job_in(operator, owner=Owner("v1", "Pod", "launcher-1", "uid-1"))
     with pytest.raises(JobError):
         launch(first, operator, report_when_there(operator, "Failed"), user="launcher")
 
@@ -189,7 +190,7 @@ def test_a_role_with_these_verbs_is_enough(kube: KubeApi, operator: Operator) ->
         operator.report("train-1", "Succeeded")
 
     launch(first, operator, play, user="launcher")
-    launch(replace(first, owner=PodReference("launcher-2", "uid-2")), operator, lambda: None, user="launcher")
+    launch(replace(first, owner=Owner("v1", "Pod", "launcher-2", "uid-2")), operator, lambda: None, user="launcher")
 
 
 @pytest.mark.parametrize("verb", ["create", "list", "watch"])

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from components.cluster.job import JobError, PodReference, TrainJob
-from components.cluster.pytorchjob.launcher import main, manifest, train_arguments
+from components.cluster.command import main
+from components.cluster.job import JobError, Owner, TrainingJob
+from components.cluster.launcher import train_arguments
+from components.cluster.pytorchjob.backend import PyTorchJobs
+from components.cluster.pytorchjob.manifest import manifest
 from components.params import ClusterParams, load_params
 from tests.commands import assert_one_line, exit_line, run_step, succeed
 from tests.paths import ROOT
@@ -62,8 +65,10 @@ def cluster(**changes: Any) -> ClusterParams:
     return DEFAULTS.cluster.model_copy(update=changes)
 
 
-def job(settings: ClusterParams = PAPER.cluster, **changes: Any) -> TrainJob:
-    usual = TrainJob("train-1", "team", "registry.example.org/damage@sha256:1", ["--out", "s3://b/o"], settings)
+def job(settings: ClusterParams = PAPER.cluster, **changes: Any) -> TrainingJob:
+    usual = TrainingJob(
+        "train-1", "team", "registry.example.org/damage@sha256:1", ["--out", "s3://b/o"], "s3://b/o", settings
+    )
     return replace(usual, **changes)
 
 
@@ -110,12 +115,12 @@ def test_the_checker_finds_what_is_wrong() -> None:
             ),
             environment={"MLFLOW_TRACKING_URI": "http://mlflow"},
             labels={"run": "a"},
-            owner=PodReference("launcher", "0a-1b"),
+            owner=Owner("v1", "Pod", "launcher", "0a-1b"),
         ),
     ],
     ids=["paper", "defaults", "cpu", "elastic", "everything"],
 )
-def test_the_operators_schema_takes_every_field(built: TrainJob) -> None:
+def test_the_operators_schema_takes_every_field(built: TrainingJob) -> None:
     assert list(problems(manifest(built), schema())) == []
 
 
@@ -221,34 +226,36 @@ def test_secrets_are_references_and_the_jobs_own_variables_win() -> None:
 
 def test_placement_owner_and_labels_reach_the_manifest() -> None:
     settings = cluster(node_selector={"pool": "a100"}, service_account="trainer")
-    content = manifest(job(settings, labels={"run": "a"}, owner=PodReference("launcher", "0a-1b")))
+    content = manifest(job(settings, labels={"run": "a"}, owner=Owner("v1", "Pod", "launcher", "0a-1b")))
     assert pod_of(content)["nodeSelector"] == {"pool": "a100"}
     assert pod_of(content)["serviceAccountName"] == "trainer"
     owner = {"apiVersion": "v1", "kind": "Pod", "name": "launcher", "uid": "0a-1b"}
     assert content["metadata"]["ownerReferences"] == [owner]
     template = content["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
-    assert content["metadata"]["labels"] == template["metadata"]["labels"]
+    assert template["metadata"]["labels"].items() <= content["metadata"]["labels"].items()
     assert content["metadata"]["labels"]["run"] == "a"
 
 
 def test_a_job_is_known_by_its_content_without_labels_and_owner() -> None:
-    def content_of(built: TrainJob) -> str:
+    def content_of(built: TrainingJob) -> str:
         return str(manifest(built)["metadata"]["annotations"]["dual-hrnet/content"])
 
     same = content_of(job())
-    assert content_of(job(owner=PodReference("launcher", "0a-1b"), labels={"run": "a"})) == same
+    assert content_of(job(owner=Owner("v1", "Pod", "launcher", "0a-1b"), labels={"run": "a"})) == same
     others = [job(arguments=[]), job(image="i"), job(environment={"A": "b"}), job(cluster())]
     assert len({same, *map(content_of, others)}) == 1 + len(others)
 
 
-@pytest.mark.parametrize("name", ["", "Train", "1-train", "train-", "train.1", "train_1", "t" * 51])
+@pytest.mark.parametrize("name", ["", "Train", "1-train", "train-", "train.1", "train_1", "t" * 55])
 def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     with pytest.raises(JobError, match="cannot name a job"):
-        job(name=name)
+        PyTorchJobs().check(job(name=name))
 
 
 def test_the_longest_name_leaves_room_for_its_pods() -> None:
-    assert len(f"{job(name='t' * 50).name}-worker-9999") <= 63
+    for nodes, last in ((1, "master-0"), (2, "worker-0"), (10, "worker-8"), (12, "worker-10")):
+        longest = PyTorchJobs().longest_name(job(cluster(nodes=nodes)))
+        assert len(f"{'t' * longest}-{last}") <= 63
 
 
 @pytest.mark.parametrize(
@@ -279,7 +286,9 @@ def test_a_dry_run_prints_the_manifest(tmp_path: Path) -> None:
     words = ["--name", "train-1", "--image", "i", "--namespace", "team", "--out", "s3://b/o", "--dry-run"]
     printed = succeed("pytorchjob", *files, *words, "--data", "s3://b/d", "s3://b/e", cwd=tmp_path)
     arguments = train_arguments(PAPER, ["s3://b/d", "s3://b/e"], "s3://b/o")
-    assert yaml.safe_load(printed) == manifest(TrainJob("train-1", "team", "i", arguments, PAPER.cluster))
+    assert yaml.safe_load(printed) == manifest(
+        TrainingJob("train-1", "team", "i", arguments, "s3://b/o", PAPER.cluster)
+    )
     assert "&id" not in printed
     assert json.loads(arguments[1]) == PAPER.model_dump(mode="json", by_alias=True)
     assert arguments[2:] == ["--data", "s3://b/d", "s3://b/e", "--out", "s3://b/o"]

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.train import distributed
-from model.train.distributed import WorldError, join_world, share_of_batch
+from model.train.batch import WorldError, share_of_batch
+from model.train.distributed import join_world
 from tests.commands import environment
 from tests.paths import ROOT
 from tests.servers.ports import free_port

@@ -12,6 +12,7 @@ import threading
 import pytest
 import torch
 
+from base.exit_codes import HUNG
 from model.dual_hrnet import DualHRNet
 from model.fast.folding import fold
 from model.train.distributed import World
@@ -128,7 +129,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
 @pytest.mark.slow
 def test_a_rank_that_waits_for_its_data_is_named_in_one_line(scenes: Scenes) -> None:
     codes, lines = scenes["sleeping_reader"]
-    assert codes == [1, 1, 1]
+    assert codes == [HUNG, HUNG, HUNG]
     (line,) = lines
     assert line.startswith("TrainingError: rank 1 of 3 on ")
     found = f": not moved for {TIMEOUT:g} s, hangs at beat {STUCK_AT}; the others wait at beat {STUCK_AT + 1}. Start"
@@ -138,7 +139,7 @@ def test_a_rank_that_waits_for_its_data_is_named_in_one_line(scenes: Scenes) -> 
 @pytest.mark.slow
 def test_a_stopped_process_is_named_although_it_is_as_far_as_the_others(scenes: Scenes) -> None:
     codes, (line,) = scenes["stopped_process"]
-    assert codes == [1, None, 1]
+    assert codes == [HUNG, None, HUNG]
     assert line.startswith("TrainingError: rank 1 of 3 on ")
     assert "no answer since beat" in line
 
@@ -146,7 +147,7 @@ def test_a_stopped_process_is_named_although_it_is_as_far_as_the_others(scenes: 
 @pytest.mark.slow
 def test_where_all_wait_for_each_other_none_is_blamed(scenes: Scenes) -> None:
     codes, (line,) = scenes["lost_exchange"]
-    assert codes == [1, 1, 1]
+    assert codes == [HUNG, HUNG, HUNG]
     assert line.startswith(f"TrainingError: none of the 3 ranks has moved for {TIMEOUT:g} s, all are at beat ")
 
 
@@ -154,7 +155,7 @@ def test_where_all_wait_for_each_other_none_is_blamed(scenes: Scenes) -> None:
 def test_ranks_that_lose_the_store_end_too_each_with_its_line(scenes: Scenes) -> None:
     """Without torchrun the store is in rank 0, and the others cannot agree on who speaks."""
     codes, lines = scenes["stopped_store"]
-    assert codes == [None, 1, 1]
+    assert codes == [None, HUNG, HUNG]
     assert sorted(line.split(" on ")[0] for line in lines) == [f"TrainingError: rank {rank} of 3" for rank in (1, 2)]
     assert all("hears nothing of the others: rank 0" in line for line in lines)
 

@@ -1,0 +1,43 @@
+"""What can be known of a training job before it has pods, and before its data are copied."""
+
+import re
+
+from base.errors import InputError
+from components.cluster.job import JobError
+from components.params import Params
+from model.train.batch import share_of_batch
+
+# What such a variable holds would be plain text in manifests, which many may read.
+SECRET = re.compile(r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_KEY|PRIVATE_KEY|API_KEY)(?!.*_(FILE|PATH|URI)$)")
+PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+
+
+def check(params: Params) -> None:
+    """Raises InputError where a training job with these parameters would fail in its pods, or could not be made."""
+    cluster, train = params.cluster, params.train
+    # An elastic job goes on with any number of nodes between the two.
+    for nodes in range(cluster.elastic_min_nodes or cluster.nodes, cluster.nodes + 1):
+        try:
+            share_of_batch(train.global_batch_size, train.device_batch_size, nodes * cluster.processes_per_node)
+        except InputError as error:
+            raise JobError(
+                f"{error} (cluster.nodes: {nodes}, with {cluster.processes_per_node} processes each, see "
+                "cluster.devices_per_node)"
+            ) from None
+    for name in ("priority", "topology"):
+        if cluster.queue is None and getattr(cluster, name) is not None:
+            raise JobError(
+                f"cluster.{name}: found {getattr(cluster, name)!r} without a queue. It is Kueue's: name the queue in "
+                "cluster.queue, too, or set it to null."
+            )
+    for name, value in cluster.environment.items():
+        check_variable(f"cluster.environment.{name}", name, value)
+
+
+def check_variable(place: str, name: str, value: str) -> None:
+    """Raises JobError, without the value, where a variable that would be written into a manifest is a secret."""
+    if SECRET.search(name.upper()) or PASSWORD_IN_URL.search(value):
+        raise JobError(
+            f"{place}: holds a password or key, which everybody could read in the job. Put it into a Kubernetes "
+            "secret, and name that in cluster.secrets."
+        )

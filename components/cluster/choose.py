@@ -1,0 +1,37 @@
+"""Which kind of training job a cluster runs: the one that the parameters name, or the one that its API has."""
+
+import sys
+
+from components.cluster.api import Api
+from components.cluster.backend import Backend
+from components.cluster.job import JobError
+from components.cluster.pytorchjob.backend import PyTorchJobs
+from components.params import ClusterParams
+
+# In the order in which `auto` takes them.
+BACKENDS: tuple[Backend, ...] = (PyTorchJobs(),)
+
+
+def of_kind(kind: str) -> Backend:
+    """The backend of that name, without a cluster; for auto the first."""
+    return next(backend for backend in BACKENDS if kind in ("auto", backend.kind))
+
+
+def choose(api: Api, cluster: ClusterParams) -> Backend:
+    """The backend for `cluster.kind`. Raises JobError where the cluster lacks it."""
+    wanted = [backend for backend in BACKENDS if cluster.kind in ("auto", backend.kind)]
+    there = [backend for backend in wanted if api.serves(backend.resource)]
+    if not there:
+        kinds = " or ".join(f"{backend.resource.kind} ({backend.resource.api_version})" for backend in wanted)
+        raise JobError(
+            f"cluster.kind: {cluster.kind}: the cluster has no {kinds}. Install the operator, or name the other kind."
+        )
+    if len(there) > 1:
+        others = " and ".join(backend.resource.kind for backend in there[1:])
+        print(f"cluster.kind: auto: takes {there[0].resource.kind}; the cluster has {others}, too", file=sys.stderr)
+    return there[0]
+
+
+def there(api: Api) -> list[Backend]:
+    """The backends whose kind the cluster has."""
+    return [backend for backend in BACKENDS if api.serves(backend.resource)]

@@ -1,0 +1,86 @@
+"""The pod of a training job, which is the same under every kind of job.
+
+The operator tells every pod by PET_* variables how many nodes there are and which one it is; `components.launch` reads
+them as torchrun does and starts the processes of its node.
+"""
+
+from typing import Any
+
+from components.cluster.job import TrainingJob
+from components.params import ClusterParams
+
+COMMAND = ["python", "-m", "components.launch", "-m", "components.train"]
+SCRATCH = "/scratch"
+USER = 10001  # of the image
+# From SIGTERM on: a step of training, a checkpoint of 480 MB to a disk and from there to S3, the end of the MLflow run.
+GRACE_SECONDS = 120
+
+
+def template(job: TrainingJob, container: str) -> dict[str, Any]:
+    """A pod template with everything but the restart policy; `container` is the name of its only container."""
+    cluster = job.cluster
+    pod: dict[str, Any] = {
+        "automountServiceAccountToken": False,  # training asks Kubernetes nothing
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        # The training operator adds a container of its own to workers, whose image would run as root.
+        "securityContext": {"runAsNonRoot": True, "runAsUser": USER, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [_container(job, container)],
+        "volumes": [
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": cluster.shared_memory}},
+            {"name": "scratch", "emptyDir": {"sizeLimit": cluster.scratch}},
+            {"name": "tmp", "emptyDir": {}},
+        ],
+    }
+    if cluster.node_selector:
+        pod["nodeSelector"] = cluster.node_selector
+    if cluster.tolerations:
+        pod["tolerations"] = [toleration.model_dump(exclude_none=True) for toleration in cluster.tolerations]
+    if cluster.service_account is not None:
+        pod["serviceAccountName"] = cluster.service_account
+    # The proxy of a service mesh would go on running beside a training that has ended.
+    annotations = {"sidecar.istio.io/inject": "false"}
+    return {"metadata": {"labels": job.pod_labels(), "annotations": annotations}, "spec": pod}
+
+
+def environment(job: TrainingJob) -> list[dict[str, Any]]:
+    """The container's `env`: what is written here before what refers to secrets."""
+    # HOME: libraries keep files there, and nothing else can be written to.
+    own = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "DUAL_HRNET_CACHE": f"{SCRATCH}/cache"}
+    values = {**own, **job.cluster.environment, **job.environment}
+    referred = [dict(entry) for entry in job.references if entry["name"] not in values]
+    return [*({"name": name, "value": value} for name, value in values.items()), *referred]
+
+
+def resources(cluster: ClusterParams) -> dict[str, dict[str, str]]:
+    """Requests and limits of a node's container."""
+    # As much as it asks for and no more, so that the pod is among the last to be evicted.
+    limits = {"cpu": str(cluster.cpu), "memory": cluster.memory}
+    if cluster.device_resource is not None and cluster.devices_per_node > 0:
+        limits[cluster.device_resource] = str(cluster.devices_per_node)
+    return {"requests": {**limits, "ephemeral-storage": cluster.scratch}, "limits": limits}
+
+
+def _container(job: TrainingJob, name: str) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": name,
+        "image": job.image,
+        "command": COMMAND,
+        "args": list(job.arguments),
+        "env": environment(job),
+        "resources": resources(job.cluster),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+            {"name": "scratch", "mountPath": SCRATCH},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    # The last of two that have the same key wins.
+    secrets = [*job.env_from, *({"secretRef": {"name": secret}} for secret in job.cluster.secrets)]
+    if secrets:
+        container["envFrom"] = secrets
+    return container
