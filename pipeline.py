@@ -17,6 +17,7 @@ from typing import Any
 
 from base.errors import errors_in_one_line
 from base.files import write_file
+from components.cluster.check import check
 from components.kubeflow.client import Kubeflow, s3_location
 from components.kubeflow.cron import with_seconds
 from components.kubeflow.local import PipelineError, run_graph
@@ -225,6 +226,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _compile(params: Params, arguments: argparse.Namespace) -> None:
+    check(params)
     given = _values(arguments)
     if arguments.raw_version:
         given["raw_version"] = _raw_version(params, arguments)
@@ -250,6 +252,7 @@ def _run(params: Params, arguments: argparse.Namespace) -> None:
 
 
 def _submit(params: Params, arguments: argparse.Namespace) -> None:
+    check(params)
     for name in PLACES:
         s3_location(f"--{name.replace('_', '-')}", getattr(arguments, name))
     is_schedule = arguments.command == "schedule"

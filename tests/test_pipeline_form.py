@@ -137,3 +137,14 @@ def test_a_place_that_pods_do_not_see_is_refused(tmp_path: Path) -> None:
     line = exit_line(pipeline.main, "compile", "--root", "output/pipeline", "--out", tmp_path / "graph.yaml")
     assert line.startswith("KubeflowError: --root output/pipeline: is no place that pods see")
     assert not (tmp_path / "graph.yaml").exists()
+
+
+@pytest.mark.parametrize("command", ["compile", "submit", "schedule"])
+def test_what_no_cluster_can_train_is_refused_before_there_are_pods(tmp_path: Path, command: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("cluster: {devices_per_node: 2}\ntrain: {global_batch_size: 8, device_batch_size: 8}\n")
+    where = {"compile": ["--out", str(tmp_path / "graph.yaml")]}.get(command, ["--host", "http://nobody.invalid"])
+    more = ["--cron", "0 3 * * 1"] if command == "schedule" else []
+    line = exit_line(pipeline.main, command, "--recipe", recipe, *PLACES, *where, *more)
+    assert "train.global_batch_size: 8 is not a multiple of train.device_batch_size 8 x 2 processes" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -56,9 +56,12 @@ def check(version: str, remote: str, sections: Sections) -> str:
     """Refuses parameters, as a form may give them, that a later task would refuse; returns the raw version to take:
     `version`, or, where that is "latest", what the DVC remote says is the latest now.
     """
+    from components.cluster.check import check
     from components.storage.latest import LATEST, read_latest
 
-    params_of(sections)
+    params = params_of(sections)
+    if PROCESSES not in os.environ:  # of a training on this machine, which is no job
+        check(params)
     if version != LATEST:
         return version
     found = read_latest(remote)

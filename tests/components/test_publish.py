@@ -91,7 +91,7 @@ def test_a_folder_is_a_remote_too(repository: Path, tmp_path: Path) -> None:
 def test_no_latest_and_a_damaged_one_say_what_to_run(tmp_path: Path) -> None:
     line = exit_line(main, "--version", GIVEN, "--remote", tmp_path)
     assert line.startswith(f"FetchError: data: raw version {GIVEN} is not whole on {tmp_path}.")
-    with pytest.raises(FetchError, match=rf"{tmp_path}/latest: is not there, .* Run `python -m components.publish"):
+    with pytest.raises(FetchError, match=rf"{tmp_path}/latest: is not there: .* Run `python -m components.publish"):
         read_latest(str(tmp_path))
     for content in ("{", "[]", '{"raw_version": "main"}'):
         (tmp_path / "latest").write_text(content)
@@ -109,6 +109,10 @@ def test_a_form_that_a_later_task_would_refuse_is_refused_first() -> None:
     sections = form()
     sections["train"]["epochs"] = 0.0
     with pytest.raises(InputError, match=r"the parameters of the pipeline: train\.epochs: found 0"):
+        tasks.check("latest", "s3://nobody/asks", sections)
+    sections = form()
+    sections["cluster"]["nodes"] = 3.0
+    with pytest.raises(InputError, match=r"global_batch_size: 8 is not a multiple of .* x 3 processes"):
         tasks.check("latest", "s3://nobody/asks", sections)
 
 
