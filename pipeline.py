@@ -73,6 +73,7 @@ def define(params: Params, image: str) -> Any:
             checked = steps.check(
                 raw_version=raw_version,
                 data_remote=data_remote,
+                root=root,
                 s3_endpoint=s3_endpoint,
                 prepare=prepare,
                 train=train,
@@ -86,7 +87,7 @@ def define(params: Params, image: str) -> Any:
             )
             set_up(checked, "check")
             fetched = steps.fetch(
-                raw_version=checked.output, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint
+                raw_version=checked.outputs["raw_version"], data_remote=data_remote, root=root, s3_endpoint=s3_endpoint
             )
             set_up(fetched, "fetch")
             with dsl.ParallelFor(fetched.outputs["Output"], name="each-source") as source:

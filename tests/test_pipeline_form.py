@@ -128,9 +128,14 @@ def test_a_size_that_is_none_is_told_by_its_step(tmp_path: Path) -> None:
         recipe.write_text(f"cluster: {{steps: {{fetch: {{{size}}}}}}}\n")
         line = exit_line(pipeline.main, "compile", "--recipe", recipe, "--out", tmp_path / "graph.yaml")
         assert f"cluster.steps.fetch.{size.split(':')[0]}: {expected}" in line
-    sizes = {"fetch": {"cpu": 0.0, "memory": "8Gi"}}
-    with pytest.raises(InputError, match=r"cluster\.steps\.fetch\.cpu: found"):
-        params_of({"cluster": {**fields(compiled(tmp_path)[0])["cluster"], "steps": sizes}})
+    found = fields(compiled(tmp_path)[0])
+    for written, expected in ({"cpu": 0.0, "memory": "8Gi"}, r"fetch\.cpu: found '0'"), ("8", r"fetch: found '8'"):
+        edited = {**found["cluster"], "steps": {**found["step_sizes"], "fetch": written}}
+        with pytest.raises(InputError, match=rf"the parameters of the pipeline: cluster\.steps\.{expected}"):
+            params_of({"cluster": edited})
+    del found["step_sizes"]["finish"]
+    with pytest.raises(InputError, match=r"cluster\.steps: .*finish have none"):
+        params_of({"cluster": {**found["cluster"], "steps": found["step_sizes"]}})
 
 
 def test_a_place_that_pods_do_not_see_is_refused(tmp_path: Path) -> None:

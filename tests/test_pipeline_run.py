@@ -109,7 +109,7 @@ def test_large_data_go_by_reference(ran: Path) -> None:
 def test_the_latest_version_is_asked_for_and_told(ran: Path) -> None:
     record = yaml.safe_load((ran / "data" / "raw.dvc").read_text(encoding="utf-8"))
     version = record["outs"][0]["md5"]
-    assert outputs(ran, "check")["parameterValues"]["Output"] == version
+    assert outputs(ran, "check")["parameterValues"] == {"raw_version": version, "news": "new here"}
     assert outputs(ran, "fetch")["artifacts"]["raw"]["artifacts"][0]["metadata"]["version"] == version
 
 
@@ -129,6 +129,7 @@ def test_a_second_run_of_the_same_finds_the_trained_model(ran: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert (model.read_bytes(), (model.parents[1] / "history.csv").read_text()) == before
     assert "tiny version 1 is this model with these scores: nothing new is registered" in result.stdout + result.stderr
+    assert ": nothing new: what an earlier run made of it comes from the cache" in result.stdout + result.stderr
 
 
 def test_a_task_that_fails_ends_the_run_with_its_line_and_mlflow_knows(repository: Path, tmp_path: Path) -> None:

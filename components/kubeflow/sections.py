@@ -48,7 +48,10 @@ def params_of(sections: Sections) -> Params:
         cluster = given["cluster"]
         held = {name: usual["cluster"][name] for name in (*OF_PODS, *COMPILED)}
         cluster.update({name: value for name, value in held.items() if cluster[name] is None})
-        cluster["steps"] = {step: {**held["steps"].get(step, {}), **size} for step, size in cluster["steps"].items()}
+        cluster["steps"] = {
+            step: {**held["steps"].get(step, {}), **size} if isinstance(size, Mapping) else size
+            for step, size in cluster["steps"].items()
+        }
     return validate({**usual, **given}, "the parameters of the pipeline")
 
 

@@ -58,6 +58,7 @@ NEEDS = {
 def check(
     raw_version: str,
     data_remote: str,
+    root: str,
     s3_endpoint: str,
     prepare: dict[str, Any],
     train: dict[str, Any],
@@ -69,14 +70,14 @@ def check(
     step_sizes: dict[str, Any],
     node_selector: dict[str, Any],
     tolerations: list[Any],
-) -> str:
+) -> NamedTuple("Checked", [("raw_version", str), ("news", str)]):  # type: ignore[valid-type]
     from components.kubeflow import tasks
 
     with tasks.task(s3_endpoint=s3_endpoint):
         sections = {"prepare": prepare, "train": train, "evaluate": evaluate, "register": register}
         sections |= {"promote": promote, "tracking": tracking}
         pods = {"steps": step_sizes, "node_selector": node_selector, "tolerations": tolerations}
-        return tasks.check(raw_version, data_remote, sections | {"cluster": cluster | pods})
+        return tasks.check(raw_version, data_remote, root, sections | {"cluster": cluster | pods})
 
 
 @component

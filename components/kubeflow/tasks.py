@@ -22,7 +22,7 @@ from components.kubeflow.code_version import code_version
 from components.kubeflow.links import show_version
 from components.kubeflow.sections import Sections, params_of
 from components.kubeflow.training import SERVERS, train_here, train_in_cluster
-from components.storage.locations import Location, join, local_input
+from components.storage.locations import Location, folders_in, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = "DUAL_HRNET_PROCESSES"  # of a training on this machine
@@ -52,9 +52,11 @@ def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
             sys.exit(128 + signal.SIGTERM)
 
 
-def check(version: str, remote: str, sections: Sections) -> str:
-    """Refuses parameters, as a form may give them, that a later task would refuse; returns the raw version to take:
-    `version`, or, where that is "latest", what the DVC remote says is the latest now.
+def check(version: str, remote: str, root: str, sections: Sections) -> tuple[str, str]:
+    """Refuses parameters, as a form may give them, that a later task would refuse.
+
+    Returns the raw version to take, which is `version`, or, where that is "latest", what the DVC remote says is the
+    latest now; and whether that is new below the root, for people.
     """
     from components.cluster.check import check
     from components.storage.latest import LATEST, read_latest
@@ -62,21 +64,21 @@ def check(version: str, remote: str, sections: Sections) -> str:
     params = params_of(sections)
     if PROCESSES not in os.environ:  # of a training on this machine, which is no job
         check(params)
-    if version != LATEST:
-        return version
-    found = read_latest(remote)
-    print(f"raw version: {found}, the latest of {remote}. What was made of it before is taken from the cache.")
-    return found
+    found = read_latest(remote) if version == LATEST else version
+    origin = f", the latest of {remote}" if version == LATEST else ""
+    is_known = _is_there(_raw_location(root, found))
+    news = "nothing new: what an earlier run made of it comes from the cache" if is_known else "new here"
+    print(f"raw version: {found}{origin}: {news}")
+    return found, news
 
 
 def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
     """Brings a version of the raw data, DVC's hash, from the DVC remote to the root; returns its source folders."""
     from components.fetch import fetch
     from components.storage.dvc import Hash
-    from components.storage.locations import folders_in
     from xbd.scenes import SOURCES
 
-    location = join(root, f"raw/{version.removesuffix('.dir')}")
+    location = _raw_location(root, version)
     fetch(Hash(version), location, remote=remote)
     _refer(raw, location, version=version)
     found = folders_in(location)
@@ -193,6 +195,17 @@ def promote(uri: str, data: Sequence[str], sections: Sections) -> str:
     rescoring = Rescoring(data, params, evaluate)
     decision = promote(name, params.promote, version=int(version), rescoring=rescoring, on_comparison=print_comparison)
     return describe(decision)
+
+
+def _raw_location(root: str, version: str) -> Location:
+    return join(root, f"raw/{version.removesuffix('.dir')}")
+
+
+def _is_there(location: Location) -> bool:
+    try:
+        return bool(folders_in(location))
+    except FileNotFoundError:
+        return False
 
 
 def _refer(artifact: Artifact, location: Location, **facts: Any) -> None:

@@ -46,14 +46,19 @@ def reachable(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_takes_what_was_published_last(
-    repository: Path, reachable: None, capsys: pytest.CaptureFixture[str]
+    repository: Path, reachable: None, s3: S3Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["--dvc-file", str(repository / "data" / "xbd.dvc"), "--remote", "s3://dvc/latest"])
     assert capsys.readouterr().out == f"latest of s3://dvc/latest: {version(repository)}\n"
     sections = form()
-    assert tasks.check("latest", "s3://dvc/latest", sections) == version(repository)
-    assert f"raw version: {version(repository)}, the latest of s3://dvc/latest." in capsys.readouterr().out
-    assert tasks.check(GIVEN, "s3://dvc/latest", sections) == GIVEN
+    root = "s3://dvc/latest-runs"
+    assert tasks.check("latest", "s3://dvc/latest", root, sections) == (version(repository), "new here")
+    assert capsys.readouterr().out == f"raw version: {version(repository)}, the latest of s3://dvc/latest: new here\n"
+    assert tasks.check(GIVEN, "s3://dvc/latest", root, sections) == (GIVEN, "new here")
+    key = f"latest-runs/raw/{version(repository).removesuffix('.dir')}/train/labels/a.json"
+    s3.client().put_object(Bucket="dvc", Key=key, Body=b"{}")
+    found, news = tasks.check("latest", "s3://dvc/latest", root, sections)
+    assert found == version(repository) and news.startswith("nothing new: ")
 
 
 def test_a_version_that_is_not_pushed_does_not_become_the_latest(
@@ -109,11 +114,11 @@ def test_a_form_that_a_later_task_would_refuse_is_refused_first() -> None:
     sections = form()
     sections["train"]["epochs"] = 0.0
     with pytest.raises(InputError, match=r"the parameters of the pipeline: train\.epochs: found 0"):
-        tasks.check("latest", "s3://nobody/asks", sections)
+        tasks.check("latest", "s3://nobody/asks", "s3://nobody/asks", sections)
     sections = form()
     sections["cluster"]["nodes"] = 3.0
     with pytest.raises(InputError, match=r"global_batch_size: 8 is not a multiple of .* x 3 processes"):
-        tasks.check("latest", "s3://nobody/asks", sections)
+        tasks.check("latest", "s3://nobody/asks", "s3://nobody/asks", sections)
 
 
 def form() -> dict[str, dict[str, object]]:
