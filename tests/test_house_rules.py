@@ -58,6 +58,7 @@ READERS_OF_THE_ENVIRONMENT = (
     "components/storage/locations.py",
     "components/kubeflow/tasks.py",
     "model/train/distributed.py",
+    "model/device.py",
 )
 COMMANDS = sorted(path.stem for path in (ROOT / "components").glob("*.py") if path.stem not in ("__init__", "cli"))
 # Settings of libraries, each with its reason beside it in the code.
