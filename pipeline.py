@@ -157,18 +157,23 @@ def run_graph(graph: Path, arguments: Mapping[str, Any], work: Path) -> None:
     os.environ.update(PYTHONPATH=str(ROOT))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work), raise_on_error=True)
     try:
-        components.load_component_from_text(_without_retries(graph))(**arguments)
+        components.load_component_from_text(_for_this_machine(graph))(**arguments)
     except RuntimeError as error:
         raise PipelineError(f"{error} Its line stands above; what is done stays below {arguments['root']}.") from error
 
 
-def _without_retries(graph: Path) -> str:
-    """The graph for one machine, where what failed fails again, and the pauses between attempts would be waited for."""
+def _for_this_machine(graph: Path) -> str:
+    """The graph for one machine, where what failed fails again, and the pauses between attempts would be waited for.
+
+    Its tasks take the devices that are here, whatever they would ask of a cluster.
+    """
     parts = list(yaml.safe_load_all(graph.read_text(encoding="utf-8")))
     whole = parts[0]
     for dag in [whole["root"], *whole["components"].values()]:
         for task in dag.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
+    for executor in whole["deploymentSpec"]["executors"].values():
+        executor["container"].pop("env", None)  # NEEDS_GPU, and nothing else
     return yaml.safe_dump_all(parts, sort_keys=False)
 
 

@@ -14,6 +14,8 @@ from components.storage.locations import LOCATIONS, Location, local_input, local
 from components.storage.prepared import local_scenes
 
 if TYPE_CHECKING:
+    import torch
+
     from components.tracking.runs import Run
     from model.judge.evaluation import Evaluation, SceneResult
 
@@ -34,11 +36,13 @@ def evaluate(
     submission: folder for predictions and targets in the official file format, so that the official scorer can
     confirm the numbers. run_file: run.json of the training, whose MLflow run is continued; None does not track.
     history: history.csv of the training, for the report's curves.
-    Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError.
+    Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError, DeviceError.
     """
+    from model.device import choose_device
     from model.judge.submission import is_submission_file
 
     unclassified_as = _unclassified_class(params.evaluate, submission)
+    device = choose_device()
     with ExitStack() as stack:
         give = stack.enter_context
         folder = give(local_output(out))
@@ -47,7 +51,7 @@ def evaluate(
         run = None if run_file is None else _find_run(give(local_input(run_file)))
         curves = None if history is None else give(local_input(history))
         directory, scenes = give(local_input(model)), give(local_scenes(data))
-        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves)
+        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves, device)
         if run is not None:
             _track(run, folder, metrics, scenes, params.evaluate)
     return metrics
@@ -61,12 +65,13 @@ def _evaluate(
     unclassified_as: int | None,
     submission: Path | None,
     history: Path | None,
+    device: "torch.device",
 ) -> dict[str, Any]:
-    import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     from base.files import new_folder
+    from model.device import describe_device
     from model.inference import Prediction, Predictor, Probabilities, load_model
     from model.judge.evaluation import Evaluation, vote
     from model.judge.report import choose, show, thumbnail, write_report
@@ -75,9 +80,9 @@ def _evaluate(
     from xbd.scenes import describe
 
     scenes = Scenes(data, params.splits)
-    predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
+    predictor = Predictor(load_model(model).to(device))
     what = f"{', '.join(params.splits)}: {describe(scenes.records)}"
-    print(f"evaluate {what}")
+    print(f"evaluate {what}\n{describe_device(device)}")
 
     def predict(sample: Sample) -> tuple[Prediction, Probabilities]:
         prediction, probabilities = predictor.probabilities(sample.pre, sample.post)

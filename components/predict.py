@@ -14,6 +14,8 @@ from components.storage.locations import LOCATIONS, Location, local_input, local
 from imagery.settings import ALIGN, ALIGNMENTS, CELL, Reading, Sources, Windows
 
 if TYPE_CHECKING:
+    import torch
+
     from imagery.give.summary import Summary
     from model.inference import Predictor
 
@@ -31,16 +33,19 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None
 
     model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
-    Raises ModelError, ImageError, PredictError, StorageError; pairs before the failing one stay written in a path.
+    Raises ModelError, ImageError, PredictError, StorageError, DeviceError; pairs before the failing one stay
+    written in a path.
     """
     import torch
     from tqdm import tqdm
 
     from base.images import encode_png, read_image
+    from model.device import choose_device
     from model.judge.picture import Picture, draw_predictions
 
+    device = choose_device()
     with local_output(out) as folder, local_input(find_model(model)) as directory:
-        predictor = _predictor(directory)
+        predictor = _predictor(directory, device)
         folder.mkdir(parents=True, exist_ok=True)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
@@ -66,13 +71,15 @@ def predict_imagery(
 
     model: as for `predict_pairs`. footprints, areas: vector files of buildings to grade instead of those found, and of
     areas to sum up by instead of squares of `cell` metres. The rest: see `imagery.mapping.make_map`.
-    Raises ModelError, RasterError, VectorError, OutputError, StorageError.
+    Raises ModelError, RasterError, VectorError, OutputError, StorageError, DeviceError.
     """
     from imagery.give.outputs import check_outputs
     from imagery.mapping import make_map
     from imagery.predict.inference import identity_of
     from imagery.read.vectors import Polygons, read_polygons
+    from model.device import choose_device
 
+    device = choose_device()
     with ExitStack() as stack:
 
         def local(location: Location) -> Path:
@@ -83,7 +90,7 @@ def predict_imagery(
 
         def load() -> "tuple[Predictor, str]":
             directory = local(find_model(model))
-            return _predictor(directory), identity_of(directory)
+            return _predictor(directory, device), identity_of(directory)
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
@@ -115,12 +122,12 @@ def find_model(model: Location) -> Location:
     return registry.download_model(str(model))
 
 
-def _predictor(directory: Path) -> "Predictor":
-    import torch
-
+def _predictor(directory: Path, device: "torch.device") -> "Predictor":
+    from model.device import describe_device
     from model.inference import Predictor, load_model
 
-    return Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
+    print(describe_device(device))
+    return Predictor(load_model(directory).to(device))
 
 
 def _is_imagery(images: Sequence[str]) -> bool:
