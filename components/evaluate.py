@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from components.tracking.runs import Run
     from model.judge.evaluation import Evaluation, SceneResult
+
+
+class EvaluateError(InputError):
+    """A file of the training that the report cannot use."""
 
 
 def evaluate(
@@ -36,7 +41,7 @@ def evaluate(
     submission: folder for predictions and targets in the official file format, so that the official scorer can
     confirm the numbers. run_file: run.json of the training, whose MLflow run is continued; None does not track.
     history: history.csv of the training, for the report's curves.
-    Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError, DeviceError.
+    Returns the metrics. Raises SceneError, ModelError, ParamsError, EvaluateError, StorageError, DeviceError.
     """
     from model.device import choose_device
     from model.judge.submission import is_submission_file
@@ -47,9 +52,9 @@ def evaluate(
         give = stack.enter_context
         folder = give(local_output(out))
         files = None if submission is None else give(local_output(submission, replaces=is_submission_file))
-        # A wrong run ends the step before the work, not after it.
+        # A wrong file ends the step before the work, not after it.
         run = None if run_file is None else _find_run(give(local_input(run_file)))
-        curves = None if history is None else give(local_input(history))
+        curves = None if history is None else _find_history(give(local_input(history)))
         directory, scenes = give(local_input(model)), give(local_scenes(data))
         metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves, device)
         if run is not None:
@@ -161,6 +166,20 @@ def _find_run(run_file: Path) -> "Run":
     from components.tracking import runs
 
     return runs.read_run(run_file)
+
+
+def _find_history(path: Path) -> Path:
+    """The path of a history.csv; raises EvaluateError where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = next(csv.reader(file), [])
+    except OSError as error:
+        raise EvaluateError(f"{path}: cannot be read ({error.strerror}), expected history.csv of train.") from error
+    except ValueError as error:
+        raise EvaluateError(f"{path}: is no text, expected history.csv of train.") from error
+    if "epoch" not in found:
+        raise EvaluateError(f"{path}: has no column epoch, expected history.csv of train. Give the one of this model.")
+    return path
 
 
 def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: EvaluateParams) -> None:

@@ -7,11 +7,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from base.command_line import Parser
 from base.errors import InputError
 from base.files import write_file
 from components.cli import errors_in_one_line
 from components.storage.locations import LOCATIONS, Location, local_input, local_output, scratch_for
-from imagery.settings import ALIGN, ALIGNMENTS, CELL, Reading, Sources, Windows
+from imagery.settings import ALIGN, ALIGNMENTS, CELL, PERCENTILES, Reading, Sources, Windows
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,6 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None
     device = choose_device()
     with local_output(out) as folder, local_input(find_model(model)) as directory:
         predictor = _predictor(directory, device)
-        folder.mkdir(parents=True, exist_ok=True)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
             if pre.shape != post.shape:
@@ -104,9 +104,15 @@ def predict_imagery(
 
 def find_pairs(folder: Path) -> list[Pair]:
     """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise PredictError(f"{folder}: {found}, expected a folder of pairs NAME{PRE} and NAME{POST}. Correct --images.")
     names = {path.name.removesuffix(ending) for ending in (PRE, POST) for path in folder.glob(f"*{ending}")}
     if not names:
-        raise PredictError(f"{folder}: has no image pair, expected NAME{PRE} and NAME{POST}.")
+        tifs = sorted(path.name for path in folder.iterdir() if _is_imagery([path.name]))
+        found = f"has {tifs[0]}, but no image pair" if tifs else "has no image pair"
+        remedy = "Give GeoTIFFs by --pre and --post." if tifs else "Rename the images."
+        raise PredictError(f"{folder}: {found}, expected NAME{PRE} and NAME{POST}. {remedy}")
     pairs = [(f"{name}_", folder / f"{name}{PRE}", folder / f"{name}{POST}") for name in sorted(names)]
     for path in (path for _, *paths in pairs for path in paths if not path.exists()):
         raise PredictError(f"{path}: is missing, its other half is there. Bring it or remove the other half.")
@@ -135,14 +141,14 @@ def _is_imagery(images: Sequence[str]) -> bool:
     return len(images) > 2 or any(image.lower().endswith(ENDINGS) for image in images)
 
 
-def _add_imagery_options(parser: argparse.ArgumentParser) -> list[str]:
+def _add_imagery_options(parser: Parser) -> list[str]:
     """Adds the options of GeoTIFFs, which are set only where they are given; returns their names in the namespace."""
     group = parser.add_argument_group(
         "GeoTIFFs", "post may have another CRS, resolution or extent.", argument_default=argparse.SUPPRESS
     )
     two: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
     more = "values that become black and white, in images of more than 8 bits"
-    low, high = Reading.percentiles
+    low, high = PERCENTILES
     shift = f"correct the shift of post: of the whole image, or also from place to place ({ALIGN})"
     options = [
         group.add_argument("--resample-to", type=float, metavar="GSD", help="metres of a pixel to predict at"),
@@ -188,7 +194,7 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
-    parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
+    parser = Parser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
     parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
     parser.add_argument("--pre", nargs="+", metavar="LOCATION", help="image before the disaster; GeoTIFFs may be tiles")
     parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")

@@ -153,7 +153,10 @@ def test_the_graph_is_the_same_in_each_process(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     line = exit_line(pipeline.main, "compile", "--out", tmp_path / "graph.json")
-    assert line.startswith(f"PipelineError: {tmp_path}/graph.json: Kubeflow takes graphs from files that end in .yaml")
+    assert line.startswith(f"PipelineError: {tmp_path}/graph.json: ends in .json, but Kubeflow takes graphs from files")
+    line = exit_line(pipeline.main, "compile", "--out", tmp_path)
+    assert line.startswith(f"PipelineError: {tmp_path}: is a folder, but Kubeflow takes graphs from files")
+    assert line.endswith(f"Give {tmp_path}/pipeline.yaml.")
     bad = tmp_path / "bad.yaml"
     bad.write_text("train: {epochs: many}")
     line = exit_line(pipeline.main, "compile", "--recipe", bad, "--out", tmp_path / "graph.yaml")

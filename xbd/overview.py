@@ -3,7 +3,6 @@
 python -m xbd.overview DIR [--picture FILE]
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from base.command_line import Parser, whole_number
 from base.errors import InputError, errors_in_one_line
 from base.files import new_file
 from base.grades import KEYS, LEGEND
@@ -110,13 +110,12 @@ def _thumbnail(image: Image) -> Image:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints what a prepared data set holds, and draws some of its scenes."""
-    parser = argparse.ArgumentParser(prog="python -m xbd.overview", description=main.__doc__)
+    parser = Parser(prog="python -m xbd.overview", description=main.__doc__)
     parser.add_argument("root", type=Path, metavar="DIR", help="prepared scenes")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw scenes with their masks to this PNG")
-    parser.add_argument("--count", type=int, default=6, metavar="N", help="scenes in the picture (default: 6)")
+    count = whole_number(1, 100)
+    parser.add_argument("--count", type=count, default=6, metavar="N", help="scenes in the picture (default: 6)")
     arguments = parser.parse_args(argv)
-    if arguments.count < 1:
-        parser.error(f"--count: found {arguments.count}, expected at least 1")
     with errors_in_one_line():
         if arguments.picture is not None and arguments.picture.suffix != ".png":
             raise InputError(f"--picture: found {arguments.picture}, expected a file that ends in .png.")

@@ -143,6 +143,8 @@ def test_errors_are_one_line_and_leave_nothing(network: Path, images: list[Path]
     ("options", "said"),
     [
         (["--cell", "0"], "--cell: found 0, expected metres"),
+        (["--range", "0", "9"], "--range: is for images of more than 8 bits, found 8 bits in "),
+        (["--percentiles", "2", "98"], "--percentiles: is for images of more than 8 bits, found 8 bits in "),
         (["--areas", "none.gpkg"], "none.gpkg: cannot be read"),
         (["--footprints", "far.gpkg"], "far.gpkg: lies outside the imagery"),
         (["--out", "mine"], "mine/notes.txt: would be deleted"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.evaluate import evaluate
+from components.evaluate import EvaluateError, evaluate
 from components.params import ParamsError, load_params
 from model.inference import Predictor, load_model
 from tests.commands import assert_one_line, environment, run_step, succeed
@@ -327,6 +327,21 @@ def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
     params = load_params(write_params(tmp_path / "params.yaml"))
     with pytest.raises(ValueError, match=r"no-run\.json: cannot be read"):
         evaluate(prepared, model, tmp_path / "out", params, run_file=tmp_path / "no-run.json")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"a,b\n1,2\n", b"\xff\xfe"])
+def test_evaluate_refuses_a_wrong_history_before_it_writes_anything(
+    prepared: Path, model: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    history = tmp_path / "history"
+    if content is None:
+        history.mkdir()
+    else:
+        history.write_bytes(content)
+    with pytest.raises(EvaluateError, match=r"expected history\.csv of train"):
+        evaluate(prepared, model, tmp_path / "out", params, history=history)
     assert not (tmp_path / "out").exists()
 
 
