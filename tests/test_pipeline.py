@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import pipeline
-from components.kubeflow import tasks
+from components.kubeflow import sections
 from components.kubeflow.steps import NEEDS, SCRATCH
 from components.params import load_params
 from model.device import NEEDS_GPU
@@ -60,7 +60,7 @@ def test_its_defaults_are_the_recipe(graph: Any) -> None:
     parameters = whole["root"]["inputDefinitions"]["parameters"]
     given = {name: parameters[name]["defaultValue"] for name in pipeline.SECTIONS}
     recipe = load_params(ROOT / "params.yaml", ROOT / "recipes" / "paper.yaml")
-    found = tasks.params_of(given).model_dump(include=set(pipeline.SECTIONS) | {"register_"})
+    found = sections.params_of(given).model_dump(include=set(pipeline.SECTIONS) | {"register_"})
     assert found == recipe.model_dump(include=set(pipeline.SECTIONS) | {"register_"})
     assert (found["cluster"]["nodes"], found["cluster"]["devices_per_node"]) == (2, 8)
 
@@ -166,4 +166,4 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_parameter_that_was_edited_in_the_run_form_is_validated() -> None:
     with pytest.raises(ValueError, match=r"the parameters of the pipeline: tracking\.experiment: found 3"):
-        tasks.params_of({"tracking": {"experiment": 3.0}})
+        sections.params_of({"tracking": {"experiment": 3.0}})
