@@ -97,10 +97,13 @@ def store_here(mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("store_here")
-def test_a_batch_larger_than_an_epoch_is_one_line_that_names_the_parameter(prepared: Path, tmp_path: Path) -> None:
+def test_a_batch_larger_than_an_epoch_is_one_line_that_names_the_parameter(
+    prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 13, "device_batch_size": 1}})
     line = exit_line(step_here("train"), "--params", params, "--data", prepared, "--out", tmp_path / "out")
     assert "train.global_batch_size: 13 is more than the 12 crops" in line
+    assert capfd.readouterr().err == ""
     assert not (tmp_path / "out" / "model").exists()
 
 
@@ -126,11 +129,14 @@ def test_training_starts_from_the_pretrained_file_in_both_streams(prepared: Path
 
 
 @pytest.mark.usefixtures("store_here")
-def test_batch_sizes_that_do_not_fit_are_one_line_with_those_that_do(prepared: Path, tmp_path: Path) -> None:
+def test_batch_sizes_that_do_not_fit_are_one_line_with_those_that_do(
+    prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 12, "device_batch_size": 5}})
     line = exit_line(step_here("train"), "--params", params, "--data", prepared, "--out", tmp_path / "out")
     assert "12 is not a multiple of train.device_batch_size 5 x 1 process." in line
     assert "Values of train.device_batch_size that fit 1 process: 1, 2, 3, 4, 6, 12." in line
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
