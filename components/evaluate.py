@@ -137,7 +137,7 @@ def _unclassified_class(params: EvaluateParams, submission: Location | None) -> 
 def _write_confusion(path: Path, evaluation: "Evaluation") -> None:
     """Pixels of each target class by predicted class, and as a share of the target class."""
     from base.grades import LEGEND
-    from model.metric import confusion
+    from model.score import confusion
 
     pixels, shares = confusion(evaluation.counts).tolist(), evaluation.confusion_shares()
     with path.open("w", newline="", encoding="utf-8") as file:

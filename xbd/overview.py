@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -27,6 +26,8 @@ _SIDE = 512  # pixels of a picture in the grid
 
 def table(records: Sequence[SceneRecord]) -> str:
     """Scenes, buildings of each grade, GSD in metres and off-nadir angle in degrees (medians) by split and disaster."""
+    import pandas as pd  # here: it takes half a second, and who only draws does without
+
     frame = pd.DataFrame([asdict(record) for record in records])
     # In the order of SPLITS, which is that of the work, and skipped scenes last.
     frame["split"] = pd.Categorical(frame["split"], [*SPLITS, SKIPPED])
