@@ -15,18 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from base.command_line import Parser, whole_number
 from base.errors import errors_in_one_line
 from base.files import write_file
 from components.cluster.check import check
+from components.fetch import list_files
 from components.kubeflow.client import Kubeflow, s3_location
 from components.kubeflow.cron import with_seconds
 from components.kubeflow.local import PipelineError, run_graph
 from components.kubeflow.sections import defaults_of
+from components.kubeflow.tasks import raw_location
 from components.kubeflow.watch import wait
 from components.params import Params, load_params
-from components.storage.dvc import MD5, version_here
-from components.storage.latest import LATEST
-from components.storage.locations import LOCATIONS
+from components.storage.dvc import MD5, Hash, find_version, version_here
+from components.storage.latest import LATEST, read_latest
+from components.storage.locations import LOCATIONS, scratch_for
 from components.tracking.lineage import source_tags
 
 ROOT = Path(__file__).resolve().parent
@@ -154,7 +157,9 @@ def compile_graph(params: Params, image: str, out: Path, defaults: Mapping[str, 
     from components.kubeflow.form import fill_in
 
     if out.suffix not in (".yaml", ".yml"):
-        raise PipelineError(f"{out}: Kubeflow takes graphs from files that end in .yaml. Choose another name.")
+        name = out / "pipeline.yaml" if out.is_dir() else out.with_suffix(".yaml")
+        found = "is a folder" if out.is_dir() else f"ends in {out.suffix or 'no suffix'}"
+        raise PipelineError(f"{out}: {found}, but Kubeflow takes graphs from files that end in .yaml. Give {name}.")
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(fill_in(define(params, image), defaults or {}), str(compiled))
@@ -177,22 +182,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    whole = argparse.ArgumentParser(prog="python pipeline.py", description=str(__doc__).splitlines()[0])
+    whole = Parser(prog="python pipeline.py", description=str(__doc__).splitlines()[0])
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    usual = argparse.ArgumentParser(add_help=False)
-    usual.add_argument("--params", default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
+    usual = Parser(add_help=False)
+    usual.add_argument("--params", type=str, default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
     usual.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/paper.yaml")
     usual.add_argument("--image", default=IMAGE, help="of all tasks, best by its digest (default: %(default)s)")
     text = "DVC's hash of the raw data, or: latest, what components.publish named last (default: {})"
     usual.add_argument("--raw-version", metavar="MD5", help=text.format("that of data.root; of a schedule: latest"))
     usual.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
 
-    places = argparse.ArgumentParser(add_help=False, parents=[usual])
+    places = Parser(add_help=False, parents=[usual])
     places.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
     places.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
-    places.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
-    places.add_argument("--mlflow-ui", default="", metavar="URL", help="as browsers reach it (default: as pods do)")
-    places.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
+    text = "as pods reach it (default: the image's)"
+    places.add_argument("--mlflow-uri", type=str, default="", metavar="URL", help=text)
+    text = "as browsers reach it (default: as pods do)"
+    places.add_argument("--mlflow-ui", type=str, default="", metavar="URL", help=text)
+    places.add_argument("--s3-endpoint", type=str, default="", metavar="URL", help="of an S3 server other than AWS")
 
     text = "write the graph as YAML, with what is given as defaults of the form in Kubeflow's UI"
     parser = commands.add_parser("compile", parents=[places], help=text, description=text)
@@ -202,14 +209,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = commands.add_parser("run", parents=[usual], help=text, description=text, epilog=LOCATIONS)
     parser.add_argument("--root", default="output/pipeline", metavar="LOCATION", help="for data, models and scores")
     parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
+    processes = whole_number(1, 1024)
+    parser.add_argument("--processes", type=processes, default=1, metavar="N", help="of the training (default: 1)")
 
-    remote = argparse.ArgumentParser(add_help=False, parents=[places])
+    remote = Parser(add_help=False, parents=[places])
     remote.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines, as before /#/ in its UI")
     text = "of the user (default: in the file that $KF_PIPELINES_SA_TOKEN_PATH names, if any)"
     remote.add_argument("--token", help=text)
-    text = "of the browser that is logged in, NAME=VALUE, where there is no token (default: $KF_PIPELINES_COOKIE)"
-    remote.add_argument("--cookie", help=text)
+    text = "of a browser that is logged in, where there is no token: NAME=VALUE, or a file with it"
+    remote.add_argument("--cookie", metavar="COOKIE", help=text)
     remote.add_argument("--namespace", metavar="NS", help="of the user's profile, where there are several users")
     remote.add_argument("--experiment", metavar="E", help="of Kubeflow, made if needed (default: tracking.experiment)")
 
@@ -221,7 +229,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "start runs in the cluster again and again"
     parser = commands.add_parser("schedule", parents=[remote], help=text, description=text)
     text = "when: minute, hour, day of the month, month, day of the week, in the cluster's time, such as '0 3 * * 1'"
-    parser.add_argument("--cron", required=True, metavar="FIELDS", help=text)
+    parser.add_argument("--cron", type=str, required=True, metavar="FIELDS", help=text)
     parser.add_argument("--name", metavar="N", help="replaces a schedule of this name (default: the graph's)")
     return whole.parse_args(argv)
 
@@ -245,6 +253,12 @@ def _run(params: Params, arguments: argparse.Namespace) -> None:
         "root": arguments.root,
         "auto_promote": arguments.auto_promote,
     }
+    remote, version = arguments.data_remote, values["raw_version"]
+    if version == LATEST:
+        version = read_latest(remote)
+    # What the first task would fail at, here without Kubeflow's log around it.
+    raw = raw_location(arguments.root, version)
+    list_files(find_version(Hash(version), remote), scratch_for(raw, "cache"))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "pipeline.yaml")
         compile_graph(params, arguments.image, graph)

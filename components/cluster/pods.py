@@ -8,6 +8,7 @@ from typing import Any
 
 from components.cluster.job import TrainingJob
 from components.params import ClusterParams
+from model.device import NEEDS_GPU
 
 COMMAND = ["python", "-m", "components.launch", "-m", "components.train"]
 SCRATCH = "/scratch"
@@ -46,6 +47,8 @@ def environment(job: TrainingJob) -> list[dict[str, Any]]:
     """The container's `env`: what is written here before what refers to secrets."""
     # HOME: libraries keep files there, and nothing else can be written to.
     own = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "DUAL_HRNET_CACHE": f"{SCRATCH}/cache"}
+    if has_gpus(job.cluster):
+        own[NEEDS_GPU] = "1"
     values = {**own, **job.cluster.environment, **job.environment}
     referred = [dict(entry) for entry in job.references if entry["name"] not in values]
     return [*({"name": name, "value": value} for name, value in values.items()), *referred]
@@ -55,9 +58,14 @@ def resources(cluster: ClusterParams) -> dict[str, dict[str, str]]:
     """Requests and limits of a node's container."""
     # As much as it asks for and no more, so that the pod is among the last to be evicted.
     limits = {"cpu": str(cluster.cpu), "memory": cluster.memory}
-    if cluster.device_resource is not None and cluster.devices_per_node > 0:
-        limits[cluster.device_resource] = str(cluster.devices_per_node)
+    if has_gpus(cluster):
+        limits[str(cluster.device_resource)] = str(cluster.devices_per_node)
     return {"requests": {**limits, "ephemeral-storage": cluster.scratch}, "limits": limits}
+
+
+def has_gpus(cluster: ClusterParams) -> bool:
+    """Whether each node asks for GPUs."""
+    return cluster.device_resource is not None and cluster.devices_per_node > 0
 
 
 def _container(job: TrainingJob, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metri
 
 from components.kubeflow.sections import sizes_of
 from components.params import Params
+from model.device import NEEDS_GPU
 
 # Any image will do here: the graph sets the one that it is given.
 component: Callable[[Callable[..., Any]], Callable[..., PipelineTask]] = dsl.component(
@@ -192,6 +193,7 @@ def configure(task: PipelineTask, step: str, params: Params, image: Any, sizes: 
     task.register_pipeline_channels([sizes])
     if needs.gpu and params.cluster.device_resource is not None and params.cluster.devices_per_node:
         task.set_accelerator_type(params.cluster.device_resource).set_accelerator_limit(1)
+        task.set_env_variable(NEEDS_GPU, "1")
     if needs.retries:
         task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
     task.set_caching_options(needs.cached)

@@ -66,7 +66,7 @@ def check(version: str, remote: str, root: str, sections: Sections) -> tuple[str
         check(params)
     found = read_latest(remote) if version == LATEST else version
     origin = f", the latest of {remote}" if version == LATEST else ""
-    is_known = _is_there(_raw_location(root, found))
+    is_known = _is_there(raw_location(root, found))
     news = "nothing new: what an earlier run made of it comes from the cache" if is_known else "new here"
     print(f"raw version: {found}{origin}: {news}")
     return found, news
@@ -78,7 +78,7 @@ def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
     from components.storage.dvc import Hash
     from xbd.scenes import SOURCES
 
-    location = _raw_location(root, version)
+    location = raw_location(root, version)
     fetch(Hash(version), location, remote=remote)
     _refer(raw, location, version=version)
     found = folders_in(location)
@@ -89,6 +89,11 @@ def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
             f"{', '.join(SOURCES)}. Give the version of raw scenes in the xBD layout."
         )
     return sources
+
+
+def raw_location(root: str, version: str) -> Location:
+    """Where a version of the raw data lies below the root."""
+    return join(root, f"raw/{version.removesuffix('.dir')}")
 
 
 def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared: Artifact) -> None:
@@ -195,10 +200,6 @@ def promote(uri: str, data: Sequence[str], sections: Sections) -> str:
     rescoring = Rescoring(data, params, evaluate)
     decision = promote(name, params.promote, version=int(version), rescoring=rescoring, on_comparison=print_comparison)
     return describe(decision)
-
-
-def _raw_location(root: str, version: str) -> Location:
-    return join(root, f"raw/{version.removesuffix('.dir')}")
 
 
 def _is_there(location: Location) -> bool:

@@ -18,6 +18,7 @@ from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
 from base.files import write_file
+from base.patience import Patience
 from components.tracking.connection import (
     AwayError,
     TrackingError,
@@ -206,17 +207,14 @@ def _record(run: Run, kind: str, records: Sequence[Record]) -> None:
     if run.outbox is not None:
         run.outbox.put(kind, records)
         return
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return send(run.run_id, records)
-        except Exception as error:  # of MLflow, and of whatever library reaches the store of its files
-            if is_final(error) or time.monotonic() > deadline:
-                raise TrackingError(
-                    f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). Run this step again "
-                    "when that is mended."
-                ) from error
-        time.sleep(PAUSE)
+    patience = Patience(PATIENCE, first_pause=PAUSE, longest_pause=PAUSE)
+    try:
+        patience.ask(lambda: send(run.run_id, records), lambda error: not is_final(error))
+    except Exception as error:  # of MLflow, and of whatever library reaches the store of its files
+        raise TrackingError(
+            f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). Run this step again "
+            "when that is mended."
+        ) from error
 
 
 def _points(metrics: Mapping[str, float], step: int) -> list[Metric]:
