@@ -1,147 +1,104 @@
-"""Waiting for a job: its state, what its pods wait for, the logs of rank 0, and why it failed."""
+"""Looking at a job: everything that happens to it and to its pods, in the order in which the API tells it."""
 
-import math
+import queue
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from itertools import chain
+from collections.abc import Iterator
 from typing import Any
 
-from base.patience import News
-from components.cluster.api import PODS, Api, LogError
-from components.cluster.backend import Backend, Seen
+from components.cluster.api import EVENTS, PODS, Api, Resource
+from components.cluster.backend import Backend, Object, Seen
 from components.cluster.job import JobError
 
-LAST_LINES = 10  # of a failing pod's logs, in the error
-# What a pod may be told to wait for that mends itself: starting takes a while.
-USUAL = {"ContainerCreating", "PodInitializing"}
 
-
-def wait(api: Api, backend: Backend, name: str, uid: str, seconds: float) -> dict[str, Any] | None:
-    """Waits until the job has succeeded or failed, and returns it; its changes and troubles are printed.
-
-    Returns None after so many seconds. Raises JobError where the job is deleted or the API refuses.
-    """
-    news = News()
-    started = time.monotonic()
-    this = {"metadata.name": name}
-    while (left := started + seconds - time.monotonic()) > 0:
-        now, version = api.find(backend.resource, fields=this)
-        first = ("MODIFIED", now[0]) if now else ("DELETED", {})
-        duration = max(1, min(api.patience.watch, int(left)))
-        for event, job in chain([first], api.watch(backend.resource, version, duration, fields=this)):
-            if event == "DELETED" or job["metadata"]["uid"] != uid:
-                raise _deleted(api, name)
-            state = backend.state(Seen(job))
-            if state.is_over:
-                return job
-            if "deletionTimestamp" in job["metadata"]:
-                raise _deleted(api, name)
-            news.say(name, state.message, f"{name}: {state.message}")
-        for pod in api.find(PODS, backend.pods(name))[0]:
-            trouble = _trouble(pod, backend.container)
-            news.say(pod["metadata"]["name"], trouble, f"pod {pod['metadata']['name']}: {trouble}")
-        if not news.knows(name) and time.monotonic() - started > api.patience.unclaimed:
-            text = "no operator has taken the job yet. Is the operator running?"
-            news.say(name, text, f"{name}: {text}")
-    return None
-
-
-def failure(api: Api, backend: Backend, job: dict[str, Any]) -> JobError:
-    """Why a job failed: the first pod that failed, its exit code and its last lines; else what the operator says."""
-    name = job["metadata"]["name"]
-    pods, _ = api.find(PODS, backend.pods(name))
-    ended = [(end, pod) for pod in pods if (end := _end(pod, backend.container)) and end["exitCode"] != 0]
-    if not ended:
-        return JobError(f"{api.namespace}/{name} failed: {backend.state(Seen(job)).message}")
-    end, pod = min(ended, key=lambda pair: str(pair[0].get("finishedAt") or "9"))
-    failed = pod["metadata"]["name"]
-    text = f"{api.namespace}/{name} failed: pod {failed} ended with exit code {end['exitCode']}"
-    if end.get("reason") not in (None, "Error"):
-        text += f" ({end['reason']})"
-    try:
-        lines = api.last_lines(failed, backend.container, LAST_LINES)
-    except LogError as error:
-        return JobError(f"{text}; {error}.")
-    return JobError("\n    ".join([f"{text}. Its last lines:", *lines]) if lines else f"{text}, without logs.")
-
-
-class LogStream:
-    """Prints the logs of a job's first pod, which is rank 0, from a thread; over restarts of the pod and broken
-    connections, each line once. Logs that cannot be read are a warning.
-    """
+class Observer:
+    """Keeps what the API tells of a job by a thread for each kind of objects, from `__enter__` on."""
 
     def __init__(self, api: Api, backend: Backend, name: str) -> None:
         self._api, self._backend, self._name = api, backend, name
+        self._changes: queue.SimpleQueue[tuple[Resource, str, list[dict[str, Any]]] | Exception] = queue.SimpleQueue()
         self._ended = threading.Event()
-        self._pod: str | None = None  # uid of the pod that is read
-        self._last: datetime | None = None  # time of the last line printed
-        self._news = News()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._objects: dict[Resource, dict[str, dict[str, Any]]] = {}  # by uid
+        self._events: list[dict[str, Any]] = []
 
-    def __enter__(self) -> None:
-        self._thread.start()
+    def __enter__(self) -> "Observer":
+        self._keep(self._backend.resource, fields={"metadata.name": self._name})
+        self._keep(PODS, labels=self._backend.pods(self._name))
+        for resource, name in self._backend.others(self._name):
+            self._keep(resource, fields={"metadata.name": name})
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        """Waits for the last lines, unless the block was left by an error."""
+    def __exit__(self, *details: object) -> None:
         self._ended.set()
-        self._thread.join(self._api.patience.drain if kind is None else 0)
 
-    def _run(self) -> None:
-        last_round = False
-        while not last_round:
-            last_round = self._ended.is_set()
+    def looks(self, uid: str) -> Iterator[Seen | None]:
+        """The job of that uid after each change, and at least every `patience.look` seconds; None when it is gone.
+
+        Raises JobError where the API refuses.
+        """
+        while True:
             try:
-                for pod in self._api.find(PODS, self._backend.first_pod(self._name))[0]:
-                    if pod["metadata"]["uid"] != self._pod:
-                        self._pod, self._last = pod["metadata"]["uid"], None
-                    if pod["status"].get("phase") != "Pending":
-                        self._print(pod["metadata"]["name"])
-            except (LogError, JobError) as error:
-                self._news.say("logs", str(error), f"warning: {error}")
-            self._ended.wait(self._api.patience.logs)
+                change = self._changes.get(timeout=self._api.patience.look)
+            except queue.Empty:
+                change = None
+            if isinstance(change, Exception):
+                raise change
+            if change is not None:
+                self._apply(*change)
+            if self._backend.resource in self._objects:
+                yield self._seen(uid)
 
-    def _print(self, pod: str) -> None:
-        before, since = self._last, None
-        if before is not None:
-            # A little more than is needed; what was printed is told by its time.
-            since = max(1, math.ceil((datetime.now(UTC) - before).total_seconds()) + 1)
-        for line in self._api.follow(pod, self._backend.container, since):
-            moment, _, text = line.partition(" ")
-            try:
-                time_of_line = datetime.fromisoformat(moment)
-            except ValueError:  # a remark of the kubelet
-                print(line, flush=True)
-                continue
-            if before is None or time_of_line > before:
-                self._last, before = time_of_line, None
-                print(text, flush=True)
+    def read_events(self) -> None:
+        """Puts what happened to the job, and not to its pods, into what is seen from now on. Raises JobError."""
+        self._events = self._api.find(EVENTS, fields={"involvedObject.name": self._name})[0]
+
+    def _keep(self, resource: Resource, **selection: dict[str, str]) -> None:
+        threading.Thread(target=self._watch, args=(resource, selection), daemon=True).start()
+
+    def _watch(self, resource: Resource, selection: dict[str, dict[str, str]]) -> None:
+        try:
+            while not self._ended.is_set():
+                objects, version = self._api.find(resource, **selection)
+                self._changes.put((resource, "LISTED", objects))
+                for event, changed in self._api.watch(resource, version, self._api.patience.watch, **selection):
+                    self._changes.put((resource, event, [changed]))
+        except Exception as error:  # of any kind: it is the caller's
+            self._changes.put(error)
+
+    def _apply(self, resource: Resource, event: str, objects: list[dict[str, Any]]) -> None:
+        found = {each["metadata"]["uid"]: each for each in objects}
+        if event == "LISTED":
+            self._objects[resource] = found
+        elif event == "DELETED":
+            for uid in found:
+                self._objects[resource].pop(uid, None)
+        else:
+            self._objects[resource].update(found)
+
+    def _seen(self, uid: str) -> Seen | None:
+        jobs = self._objects[self._backend.resource]
+        if uid not in jobs:
+            return None
+        others = [
+            each
+            for resource, kept in self._objects.items()
+            if resource not in (self._backend.resource, PODS)
+            for each in kept.values()
+        ]
+        pods = sorted(self._objects.get(PODS, {}).values(), key=lambda pod: str(pod["metadata"]["name"]))
+        return Seen(jobs[uid], pods, others, self._events)
 
 
-def _trouble(pod: Mapping[str, Any], container: str) -> str:
-    """What a pod waits for that somebody may have to mend; empty where it does not."""
-    for condition in pod["status"].get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"{condition.get('reason')}: {condition.get('message')}"
-    for status in _containers(pod, container):
-        waiting = status["state"].get("waiting")
-        if waiting is not None and waiting.get("reason") not in USUAL:
-            return f"{waiting.get('reason')}: {waiting.get('message')}"
+def words_of_queue(api: Api, job: Object) -> str:
+    """Why Kueue has not let a job in yet, in its own words; empty where it does not say, or may not be asked."""
+    try:
+        version = api.version_of("kueue.x-k8s.io")
+        if version is None:
+            return ""
+        workloads, _ = api.find(Resource(version, "Workload"), {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]})
+    except JobError:
+        return ""
+    for workload in workloads:
+        for condition in workload.get("status", {}).get("conditions") or []:
+            if condition["type"] == "QuotaReserved" and condition["status"] == "False":
+                return str(condition.get("message") or "")
     return ""
-
-
-def _containers(pod: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    statuses = pod["status"].get("containerStatuses") or []
-    return (status for status in statuses if status["name"] == name and status.get("state"))
-
-
-def _end(pod: Mapping[str, Any], container: str) -> dict[str, Any] | None:
-    """How the pod's container ended (ContainerStateTerminated); None if it did not."""
-    return next((status["state"].get("terminated") for status in _containers(pod, container)), None)
-
-
-def _deleted(api: Api, name: str) -> JobError:
-    return JobError(
-        f"{api.namespace}/{name} was deleted while it ran. Run the same command to go on with the training."
-    )

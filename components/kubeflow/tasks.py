@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from base.errors import InputError, Preempted, errors_in_one_line
 from components.kubeflow.code_version import code_version
 from components.kubeflow.sections import Sections, params_of
-from components.kubeflow.training import SERVERS, train_here, train_in_cluster
+from components.kubeflow.training import train_here, train_in_cluster, use_servers
 from components.storage.locations import Location, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +40,8 @@ class Artifact(Protocol):
 @contextmanager
 def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
     """Around the body of a task: which servers it uses, and errors as one line; preemption ends it with 143."""
-    # For this process and the ones it starts; empty leaves what the environment says.
-    os.environ.update({name: value for name, value in zip(SERVERS, (mlflow_uri, s3_endpoint), strict=True) if value})
     with errors_in_one_line():
+        use_servers(mlflow_uri, s3_endpoint)
         try:
             yield
         except Preempted as error:
@@ -100,7 +99,9 @@ def train(
     if processes:
         train_here(params, [_location(part) for part in used], out, processes)
     else:
-        train_in_cluster(f"train-{key}", image, params, [_location(part) for part in used], out)
+        # Another root or image is another job.
+        name = f"train-{_key(key, str(out), image)}"
+        train_in_cluster(name, image, params, [_location(part) for part in used], out)
     _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 

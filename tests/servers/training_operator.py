@@ -11,13 +11,14 @@ from components.cluster.api import Api, JobPatience
 from components.cluster.job import Finished, TrainingJob
 from components.cluster.launcher import run
 from components.cluster.pytorchjob.backend import PyTorchJobs
+from components.cluster.pytorchjob.manifest import manifest
 from components.params import load_params
 from tests.paths import ROOT
 from tests.servers.kube_api import PLACE, WAIT_SECONDS, KubeApi
 
 NOW = "2026-01-02T03:04:05Z"
 CLUSTER = load_params(ROOT / "params.yaml").cluster.model_copy(update={"deadline_seconds": 20})
-QUICK = JobPatience(first_pause=0.05, longest_pause=0.1, away=1, watch=5, logs=0.05, unclaimed=60, overdue=0, drain=5)
+QUICK = JobPatience(first_pause=0.05, longest_pause=0.1, away=1, watch=5, look=0.1, logs=0.05, unclaimed=60, drain=5)
 
 
 class Operator:
@@ -44,6 +45,11 @@ class Operator:
     def get(self, name: str) -> dict[str, Any]:
         return dict(self.jobs.get_namespaced_custom_object(**self.place, name=name))
 
+    def create(self, job: TrainingJob) -> str:
+        """Creates a job as a launcher does; returns its uid."""
+        made = self.jobs.create_namespaced_custom_object(**self.place, body=manifest(job))
+        return str(made["metadata"]["uid"])
+
     def names(self) -> list[str]:
         return [job["metadata"]["name"] for job in self.jobs.list_namespaced_custom_object(**self.place)["items"]]
 
@@ -65,6 +71,13 @@ class Operator:
         if over:
             status["completionTime"] = NOW
         self.jobs.patch_namespaced_custom_object_status(**self.place, name=name, body={"status": status})
+
+    def replace(self, name: str, uid: str, *conditions: str) -> None:
+        """The job of that uid is deleted and its successor is taken up."""
+        self.wait(name, lambda job: is_deleted(job) or job["metadata"]["uid"] != uid)
+        self.collect(name)
+        self.wait(name, lambda job: job["metadata"]["uid"] != uid)
+        self.report(name, *conditions)
 
     def start_pod(self, name: str, role: str = "master", index: int = 0, **status: Any) -> str:
         """Creates a pod of the job with the operator's labels and a status; returns its name."""

@@ -1,6 +1,5 @@
 """The launcher of a PyTorchJob when the Kubernetes API or the pods fail it, and the logs that it streams."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,13 +25,6 @@ from tests.servers.kube_proxy import (
 from tests.servers.training_operator import QUICK, Operator, ended, job_in, launch, report_when_there
 
 JOBS, LOGS, WATCH = "/pytorchjobs", "/pods/train-1-master-0/log", "watch=True"
-
-
-@pytest.fixture
-def proxy(kube: KubeApi) -> Iterator[KubeProxy]:
-    proxy = KubeProxy(kube)
-    yield proxy
-    proxy.stop()
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,9 @@ def test_gang_scheduling_of_an_elastic_job_waits_for_the_fewest_nodes() -> None:
 def test_secrets_are_references_and_the_jobs_own_variables_win() -> None:
     settings = cluster(secrets=["s3", "mlflow"], environment={"NCCL_DEBUG": "INFO", "MLFLOW_TRACKING_URI": "http://a"})
     container = container_of(manifest(job(settings, environment={"MLFLOW_TRACKING_URI": "http://b"})))
-    assert container["envFrom"] == [{"secretRef": {"name": "s3"}}, {"secretRef": {"name": "mlflow"}}]
+    # Those of the steps, where they are there, and over them the job's own.
+    usual = [{"secretRef": {"name": name, "optional": True}} for name in ("dual-hrnet-s3", "dual-hrnet-mlflow")]
+    assert container["envFrom"] == [*usual, {"secretRef": {"name": "s3"}}, {"secretRef": {"name": "mlflow"}}]
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
     assert (variables["NCCL_DEBUG"], variables["MLFLOW_TRACKING_URI"]) == ("INFO", "http://b")
     assert len(container["env"]) == len(variables)
