@@ -18,10 +18,10 @@ from base.errors import Preempted
 from components.cluster import owners
 from components.cluster.api import Api, JobPatience, Resource
 from components.cluster.backend import Backend, Object, Seen
-from components.cluster.choose import choose, there
+from components.cluster.choose import choose, there, warn_of_gang
 from components.cluster.job import CONTENT_ANNOTATION, OUTPUT_LABEL, RUN_LABEL, Finished, JobError, Owner, TrainingJob
-from components.cluster.logs import LogStream
-from components.cluster.wait import Wait
+from components.cluster.watching.logs import LogStream
+from components.cluster.watching.wait import Wait
 from components.params import Params
 from components.storage.locations import Location
 
@@ -44,6 +44,7 @@ def run(job: TrainingJob, api: Api, backend: Backend) -> Finished:
     backend.check(job)
     try:
         with _signals_raise():
+            warn_of_gang(api, job.cluster)
             return _run(job, api, backend)
     except Preempted as error:
         with _signals_ignored():

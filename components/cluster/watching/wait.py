@@ -11,10 +11,10 @@ from typing import NoReturn
 from base.patience import News
 from components.cluster.api import PODS, Api, LogError
 from components.cluster.backend import Backend, Object, Seen, State
-from components.cluster.ends import End, end_of, trouble
 from components.cluster.job import JobError
-from components.cluster.record import Record, now
-from components.cluster.watch import Observer, words_of_queue
+from components.cluster.watching.ends import End, end_of, trouble
+from components.cluster.watching.observer import Observer, words_of_queue
+from components.cluster.watching.record import Record, now
 from components.params import ClusterParams
 
 LAST_LINES = 10  # of a failing pod's logs, in the error
@@ -45,6 +45,7 @@ class Wait:
         self._words: dict[str, LastWords] = {}  # by the uid of the pod
         self._previous: dict[str, LastWords] = {}  # of the pods that were started again, by name
         self._news, self._started, self._looked = News(), time.monotonic(), 0.0
+        self._was_queued = False
 
     def run(self) -> tuple[Object, State]:
         """The job and its state when it has succeeded or failed.
@@ -102,8 +103,10 @@ class Wait:
         self._looked = time.monotonic()
         if state.phase == "queued":
             words = words_of_queue(self._api, seen.job)
-            line = f"{self._name}: waits for quota" + (f": {words}" if words else "")
-            self._news.say(self._name, "waits for quota", line)
+            if words or self._was_queued:  # Kueue takes a moment to say why
+                line = f"{self._name}: waits for quota" + (f": {words}" if words else "")
+                self._news.say(self._name, "waits for quota", line)
+        self._was_queued = state.phase == "queued"
         if state.phase in ("unclaimed", "starting", "restarting"):
             observer.read_events()
         for event in seen.events:
@@ -121,7 +124,9 @@ class Wait:
         if state.phase == "queued":
             self._record = before.suspended(now())
         else:
-            self._record = before.resumed(now()).seen(seen.pods)
+            self._record = before.resumed(now())
+            if state.restarts is None:
+                self._record = self._record.seen(seen.pods)
         if self._record == before:
             return
         for pod in seen.pods:
@@ -139,7 +144,8 @@ class Wait:
         if uid in self._words:
             self._previous[name] = self._words.pop(uid)
             text += f": {self._previous[name].end}"
-        print(text, file=sys.stderr, flush=True)
+        if self._record.restarts[name] <= self._cluster.restarts:  # else the error says it
+            print(text, file=sys.stderr, flush=True)
 
     def _hold_bounds(self, seen: Seen, state: State) -> None:
         bound = self._cluster.restarts

@@ -17,7 +17,7 @@ class LogStream:
 
     def __init__(self, api: Api, backend: Backend, name: str) -> None:
         self._api, self._backend, self._name = api, backend, name
-        self._ended = threading.Event()
+        self._ended, self._abandoned = threading.Event(), False
         self._pod: str | None = None  # uid of the pod that is read
         self._last: datetime | None = None  # time of the last line printed
         self._news = News()
@@ -28,12 +28,13 @@ class LogStream:
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         """Waits for the last lines, unless the block was left by an error."""
+        self._abandoned = kind is not None
         self._ended.set()
         self._thread.join(self._api.patience.drain if kind is None else 0)
 
     def _run(self) -> None:
         last_round = False
-        while not last_round:
+        while not (last_round or self._abandoned):
             last_round = self._ended.is_set()
             try:
                 for pod in self._api.find(PODS, self._backend.first_pod(self._name))[0]:
