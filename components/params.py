@@ -129,12 +129,10 @@ class ClusterParams(Section):
     """A training job in Kubernetes. Each node of it is a pod with these resources, all of its own."""
 
     # The operator's kind of job: of the training operator, or of Kubeflow Trainer 2; auto takes what the cluster has.
-    kind: Literal["auto", "pytorchjob", "trainjob"]
-    queue: Name | None  # of Kueue, in which the job waits for quota; None starts it at once
-    priority: Name | None  # Kueue's WorkloadPriorityClass of the job
-    topology: (
-        Annotated[str, Field(min_length=1)] | None
-    )  # label of nodes, by which Kueue puts all pods together if it can
+    kind: Literal["auto", "pytorchjob", "trainjob"] = "auto"
+    queue: Name | None = None  # of Kueue, in which the job waits for quota; None starts it at once
+    priority: Name | None = None  # Kueue's WorkloadPriorityClass of the job
+    topology: str | None = Field(None, min_length=1)  # label of nodes, by which Kueue puts all pods together if it can
     nodes: Count
     devices_per_node: int = Field(ge=0)  # GPUs, each with a process of its own; 0 trains on CPUs, in one process
     # Name of the GPUs in Kubernetes; None trains on CPUs, in `devices_per_node` processes.
@@ -149,7 +147,7 @@ class ClusterParams(Section):
     service_account: Name | None  # of the pods
     environment: dict[Variable, str]  # of the processes
     secrets: list[Name]  # Kubernetes secrets whose keys become variables
-    restarts: int = Field(ge=0)  # how often pods that were preempted are started again
+    restarts: int = Field(ge=0)  # how often a pod that was preempted or killed is started again
     ttl_seconds: int = Field(ge=0)  # how long an ended job is kept
     deadline_seconds: Count  # time from the start after which the job fails
     gang_scheduling: bool  # start no pod before there is room for all

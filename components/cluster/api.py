@@ -53,19 +53,20 @@ EVENTS = Resource("v1", "Event")
 class JobPatience(Patience):
     """Times in seconds; those of `Patience` are for the API server.
 
-    watch: how long one watch lasts before objects are looked at anew. logs: between two attempts to read logs.
-    unclaimed: after which a job that no operator has taken is reported. overdue: beyond the job's own deadline, which
-    the operator holds. drain: for the last logs of a job that has ended. gone: for a job that is deleted to make room
-    for its successor.
+    watch: how long one watch lasts before objects are looked at anew. look: between two looks at the time, and at what
+    no watch tells. logs: between two attempts to read logs. unclaimed: after which a job that no operator has taken is
+    reported. drain: for the last logs of a job that has ended. gone: for a job that is deleted to make room for its
+    successor. farewell: as `away`, where the launcher itself is about to be killed.
     """
 
     away: float = 300
     watch: int = 30
+    look: float = 10
     logs: float = 5
     unclaimed: float = 60
-    overdue: float = 120
     drain: float = 15
     gone: float = 150  # the pods have 120 to end
+    farewell: float = 10  # of the 30 that a pod has
 
 
 class Api:
@@ -171,9 +172,10 @@ class Api:
         answer = self._ask("PATCH", path, body=change, content_type=MERGE, none_on={404, 409})
         return answer is not None
 
-    def groups(self) -> set[str]:
-        """The API groups that the cluster has."""
-        return {group["name"] for group in self._ask("GET", "/apis")["groups"]}
+    def version_of(self, group: str) -> str | None:
+        """The version of an API group that the cluster prefers, such as kubeflow.org/v1; None where it lacks it."""
+        answer = self._ask("GET", f"/apis/{group}", none_on={404})
+        return None if answer is None else str(answer["preferredVersion"]["groupVersion"])
 
     def serves(self, resource: Resource) -> bool:
         """Whether the cluster has this kind of objects."""

@@ -31,13 +31,13 @@ def check(params: Params) -> None:
                 "cluster.queue, too, or set it to null."
             )
     for name, value in cluster.environment.items():
-        check_variable(f"cluster.environment.{name}", name, value)
+        if is_secret(name, value):
+            raise JobError(
+                f"cluster.environment.{name}: holds a password or key, which everybody could read in the job. Put it "
+                "into a Kubernetes secret, and name that in cluster.secrets."
+            )
 
 
-def check_variable(place: str, name: str, value: str) -> None:
-    """Raises JobError, without the value, where a variable that would be written into a manifest is a secret."""
-    if SECRET.search(name.upper()) or PASSWORD_IN_URL.search(value):
-        raise JobError(
-            f"{place}: holds a password or key, which everybody could read in the job. Put it into a Kubernetes "
-            "secret, and name that in cluster.secrets."
-        )
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable holds a password or key, by its name or by its value."""
+    return bool(SECRET.search(name.upper()) or PASSWORD_IN_URL.search(value))

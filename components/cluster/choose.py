@@ -8,6 +8,8 @@ from components.cluster.job import JobError
 from components.cluster.pytorchjob.backend import PyTorchJobs
 from components.params import ClusterParams
 
+# API groups of the schedulers that the training operator hands its pods to: Volcano, and the plugin Coscheduling.
+GANG_SCHEDULERS = ("scheduling.volcano.sh", "scheduling.x-k8s.io")
 # In the order in which `auto` takes them.
 BACKENDS: tuple[Backend, ...] = (PyTorchJobs(),)
 
@@ -30,6 +32,19 @@ def choose(api: Api, cluster: ClusterParams) -> Backend:
         others = " and ".join(backend.resource.kind for backend in there[1:])
         print(f"cluster.kind: auto: takes {there[0].resource.kind}; the cluster has {others}, too", file=sys.stderr)
     return there[0]
+
+
+def warn_of_gang(api: Api, cluster: ClusterParams) -> None:
+    """Says where nothing will honour `cluster.gang_scheduling`: the operator passes over it then (seen with 1.9.4)."""
+    if not cluster.gang_scheduling or cluster.queue is not None or any(map(api.version_of, GANG_SCHEDULERS)):
+        return
+    print(
+        f"warning: cluster.gang_scheduling: found true, but the cluster has no scheduler that starts pods together "
+        f"({' or '.join(GANG_SCHEDULERS)}): pods that find room will wait for those that do not. Install one, or let "
+        "a queue of Kueue admit the job as a whole (cluster.queue).",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def there(api: Api) -> list[Backend]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from base.errors import InputError
@@ -12,6 +12,7 @@ from components.params import ClusterParams
 
 CONTENT_ANNOTATION = "dual-hrnet/content"  # a hash, by which a launcher knows a job that does the same
 OUTPUT_LABEL = "dual-hrnet/output"  # a hash of the location that the job writes to
+RUN_LABEL = "dual-hrnet/pipeline-run"  # the id of the pipeline run that asked for the job last
 OWN_LABELS = {"app.kubernetes.io/name": "dual-hrnet"}  # of all jobs and pods of ours
 
 KindName = Literal["pytorchjob", "trainjob"]
@@ -67,7 +68,8 @@ class TrainingJob:
             "image": self.image,
             "arguments": list(self.arguments),
             "cluster": self.cluster.model_dump(mode="json"),
-            "environment": dict(self.environment),
+            # The run of MLflow that a platform makes for each pipeline run is not what is trained.
+            "environment": {name: value for name, value in self.environment.items() if name != "MLFLOW_RUN_ID"},
             "references": list(self.references),
             "env_from": list(self.env_from),
         }
@@ -79,19 +81,21 @@ class TrainingJob:
 
     def metadata(self) -> dict[str, Any]:
         """Of the object that is the job."""
+        labels = {**self.pod_labels(), OUTPUT_LABEL: _hash(self.output.rstrip("/"))[:16]}
+        # Kueue suspends an object with such a label when it is created, and lets it go when there is quota.
+        if self.cluster.queue is not None:
+            labels["kueue.x-k8s.io/queue-name"] = self.cluster.queue
+        if self.cluster.priority is not None:
+            labels["kueue.x-k8s.io/priority-class"] = self.cluster.priority
         metadata: dict[str, Any] = {
             "name": self.name,
             "namespace": self.namespace,
-            "labels": {**self.pod_labels(), OUTPUT_LABEL: output_hash(self.output)},
+            "labels": labels,
             "annotations": {CONTENT_ANNOTATION: self.content()},
         }
         if self.owner is not None:
             metadata["ownerReferences"] = [self.owner.reference()]
         return metadata
-
-    def named(self, name: str) -> "TrainingJob":
-        """The same job under another name."""
-        return replace(self, name=name)
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,6 @@ def check_name(name: str, longest: int) -> None:
             f"{name!r} cannot name a job. Take up to {longest} lower-case letters, digits and -, a letter first and no "
             "- at the end."
         )
-
-
-def output_hash(output: str) -> str:
-    """What OUTPUT_LABEL says of a location."""
-    return _hash(output.rstrip("/"))[:16]
 
 
 def _hash(value: Any) -> str:

@@ -1,23 +1,27 @@
 """Training as a job in Kubernetes, of whatever kind: it is created, watched to its end and told by how it ended.
 
 The launcher can be killed and started again with the same arguments: it knows its job by a hash in an annotation and
-goes on waiting. SIGTERM, by which a cancelled pipeline ends it, deletes the job, so that no GPU stays busy.
+goes on waiting. SIGTERM, by which a cancelled pipeline ends it, deletes the job, so that no GPU stays busy, unless
+another run waits for it, too, or the launcher itself is to be started again.
 """
 
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from base.errors import Preempted
-from components.cluster.api import Api, JobPatience
-from components.cluster.backend import Backend, Seen
-from components.cluster.choose import choose, there
-from components.cluster.job import CONTENT_ANNOTATION, Finished, JobError, TrainingJob
-from components.cluster.watch import LogStream, failure, wait
+from components.cluster import owners
+from components.cluster.api import Api, JobPatience, Resource
+from components.cluster.backend import Backend, Object, Seen
+from components.cluster.choose import choose, there, warn_of_gang
+from components.cluster.job import CONTENT_ANNOTATION, OUTPUT_LABEL, RUN_LABEL, Finished, JobError, Owner, TrainingJob
+from components.cluster.watching.logs import LogStream
+from components.cluster.watching.wait import Wait
 from components.params import Params
 from components.storage.locations import Location
 
@@ -25,11 +29,11 @@ from components.storage.locations import Location
 def launch(job: TrainingJob) -> Finished:
     """Runs the job in the cluster of the kubeconfig or of this pod, waits for its end, and prints the logs of rank 0.
 
-    A job of the same name and content is not created again. While it runs it is waited for, and becomes this job's
-    owner's and gets its labels; one that succeeded under the same labels is the result; other ended ones are replaced.
-    Call it in the main thread.
-    Raises JobError where the job fails, is deleted by others, does not end in time, or where the API refuses;
-    Preempted on SIGTERM and SIGINT, after the job was deleted.
+    A job that trains the same into the same output is not created again. While it runs it is waited for, and gets this
+    job's owner and labels; one that succeeded under the same labels is the result; other ended ones are replaced. One
+    that runs and trains something else into the same output is refused. Call it in the main thread.
+    Raises JobError where the job fails, is deleted by others, is restarted too often, does not end in time, or where
+    the API refuses; Preempted on SIGTERM and SIGINT, after this job's owner was taken from it (see `owners`).
     """
     api = Api(job.namespace, JobPatience())
     return run(job, api, choose(api, job.cluster))
@@ -40,19 +44,18 @@ def run(job: TrainingJob, api: Api, backend: Backend) -> Finished:
     backend.check(job)
     try:
         with _signals_raise():
+            warn_of_gang(api, job.cluster)
             return _run(job, api, backend)
-    except Preempted:
+    except Preempted as error:
         with _signals_ignored():
-            _delete_own(job, api, backend)
-        raise
+            raise Preempted(f"{error}: {_leave(job, api)}") from None
 
 
-def delete_jobs(namespace: str, labels: Mapping[str, str]) -> None:
-    """Deletes the jobs with these labels that have not ended; those that have keep their logs for a while.
-
-    Raises JobError.
+def release(namespace: str, workflow: str) -> None:
+    """At the end of a Workflow of that name: the jobs that it waits for no longer do, and are deleted where nobody else
+    does. Its launcher does so, too, unless it is killed at once. Raises JobError.
     """
-    _delete_jobs(Api(namespace, JobPatience()), labels)
+    owners.release(Api(namespace, JobPatience()), workflow)
 
 
 def train_arguments(params: Params, data: Sequence[Location], out: Location) -> list[str]:
@@ -60,87 +63,138 @@ def train_arguments(params: Params, data: Sequence[Location], out: Location) -> 
     return ["--params", params.model_dump_json(by_alias=True), "--data", *map(str, data), "--out", str(out)]
 
 
-def _delete_jobs(api: Api, labels: Mapping[str, str]) -> None:
-    for backend in there(api):
-        jobs, _ = api.find(backend.resource, labels)
-        for job in jobs:
-            if not backend.state(Seen(job)).is_over:
-                _delete(api, backend, job)
-                print(f"{api.namespace}/{job['metadata']['name']}: deleted", file=sys.stderr, flush=True)
-
-
 def _run(job: TrainingJob, api: Api, backend: Backend) -> Finished:
-    current = _create_or_adopt(job, api, backend)
-    uid = current["metadata"]["uid"]
-    seconds = job.cluster.deadline_seconds + api.patience.overdue
-    with LogStream(api, backend, job.name):
-        ended = wait(api, backend, job.name, uid, seconds)
-    if ended is None:
-        _delete(api, backend, current)
-        raise JobError(
-            f"{job.namespace}/{job.name} has not ended {seconds:g} s after it was launched, and was deleted. Is the "
-            "operator running? Else raise cluster.deadline_seconds."
-        )
-    state = backend.state(Seen(ended))
+    backend, current = _create_or_adopt(job, api, backend)
+    name, uid = current["metadata"]["name"], current["metadata"]["uid"]
+    wait = Wait(api, backend, current, job.cluster)
+    with LogStream(api, backend, name):
+        ended, state = wait.run()
     if state.phase == "failed":
-        raise failure(api, backend, ended)
+        error = wait.failure(state)
+        try:
+            backend.settle(api, ended)
+        except JobError as refused:
+            print(f"warning: {job.namespace}/{name} stays until somebody deletes it: {refused}", file=sys.stderr)
+        raise error
     created = ended["metadata"]["creationTimestamp"]
-    return Finished(job.name, job.namespace, uid, created, state.ended or created)
+    return Finished(name, job.namespace, uid, created, state.ended or created)
 
 
-def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> dict[str, Any]:
-    place = f"{job.namespace}/{job.name}"
-    content = job.metadata()
+def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Backend, Object]:
+    """The job that trains what is asked for: one that is there, or a new one, and its kind."""
     end = time.monotonic() + api.patience.gone
     while True:
-        current = api.get(backend.resource, job.name)
-        if current is None:
-            *before, main = backend.manifests(job)
-            for manifest in before:
-                api.apply(manifest)
-            created = api.create(main)
-            if created is None:
-                continue  # somebody was faster: perhaps this launcher, by a request whose answer was lost
-            print(f"{place}: created", file=sys.stderr, flush=True)
-            return created
-        state = backend.state(Seen(current))
+        found = _in_the_way(job, api, backend)
+        if found is None:
+            created = _create(job, api, backend)
+            if created is not None and _is_first(created, job, api, backend):
+                return backend, created
+            continue  # somebody was faster: perhaps this launcher, by a request whose answer was lost
+        kind, current = found
+        name = current["metadata"]["name"]
+        place = f"{job.namespace}/{name}"
+        state = kind.state(Seen(current))
         if "deletionTimestamp" in current["metadata"]:
             if time.monotonic() > end:
                 raise JobError(f"{place} is being deleted, and is not gone yet. Run the same command later.")
             time.sleep(api.patience.first_pause)
-        elif not _is_own(current, content):
-            raise JobError(f"{place} is the job of another run. Delete it, or choose another name.")
-        elif state.phase == "failed" or (state.is_over and not _has_labels(current, content)):
+        elif state.phase == "failed" or (state.is_over and not (_is_same(current, job) and _has_labels(current, job))):
             print(f"{place}: has ended before, and is replaced", file=sys.stderr, flush=True)
-            _delete(api, backend, current)
-        else:
+            api.delete(kind.resource, name, kind.propagation, current["metadata"]["uid"])
+        elif not _is_same(current, job):
+            raise JobError(_refusal(current, job))
+        elif owners.add(api, kind, current, job.owner, job.pod_labels()):
             print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
-            owners = content.get("ownerReferences", [])
-            # The launcher before is gone or may go, and the job must not go with it.
-            if current["metadata"].get("ownerReferences", []) != owners or not _has_labels(current, content):
-                change = {"metadata": {"labels": content["labels"], "ownerReferences": owners}}
-                api.patch(backend.resource, job.name, change)
-            return current
+            return kind, current
 
 
-def _has_labels(current: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
-    return bool(current["metadata"].get("labels", {}).items() >= content["labels"].items())
+def _create(job: TrainingJob, api: Api, backend: Backend) -> Object | None:
+    """The job, with what goes before it; None where its name is taken."""
+    *before, main = backend.manifests(job)
+    for manifest in before:
+        api.apply(manifest)
+    created = api.create(main)
+    if created is None:
+        return None
+    print(f"{job.namespace}/{job.name}: created", file=sys.stderr, flush=True)
+    # What goes before the job is collected with it, and not with its first owner.
+    owner = Owner(*backend.resource, job.name, created["metadata"]["uid"]).reference()
+    for manifest in before:
+        change = {"metadata": {"ownerReferences": [owner]}}
+        api.patch(Resource.of(manifest), manifest["metadata"]["name"], change)
+    return created
 
 
-def _is_own(current: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
-    theirs = current["metadata"].get("annotations", {}).get(CONTENT_ANNOTATION)
-    return bool(content["annotations"][CONTENT_ANNOTATION] == theirs)
+def _is_first(created: Object, job: TrainingJob, api: Api, backend: Backend) -> bool:
+    """Whether no other launcher has made a job for the same output at the same moment, under another name, before this
+    one; else this one's job is deleted.
+    """
+    jobs = [each for kind in there(api) for each in _with_same_output(job, api, kind)]
+    first = min(jobs, key=_age, default=created)
+    if first["metadata"]["uid"] == created["metadata"]["uid"] or _age(created) < _age(first):
+        return True
+    api.delete(backend.resource, job.name, backend.propagation, created["metadata"]["uid"])
+    return False
 
 
-def _delete(api: Api, backend: Backend, job: Mapping[str, Any]) -> None:
-    api.delete(backend.resource, job["metadata"]["name"], backend.propagation, job["metadata"]["uid"])
+def _in_the_way(job: TrainingJob, api: Api, backend: Backend) -> tuple[Backend, Object] | None:
+    """A job that writes to the same output and has not ended, of any kind, else one of the same name."""
+    for kind in there(api):
+        for found in _with_same_output(job, api, kind):
+            return kind, found
+    named = api.get(backend.resource, job.name)
+    return None if named is None else (backend, named)
 
 
-def _delete_own(job: TrainingJob, api: Api, backend: Backend) -> None:
-    """Deletes the job, if it was created and is not another's."""
-    current = api.get(backend.resource, job.name)
-    if current is not None and _is_own(current, job.metadata()):
-        _delete(api, backend, current)
+def _with_same_output(job: TrainingJob, api: Api, backend: Backend) -> list[dict[str, Any]]:
+    """Jobs of a kind that write to the same output and have not ended, the oldest first."""
+    jobs, _ = api.find(backend.resource, {OUTPUT_LABEL: job.metadata()["labels"][OUTPUT_LABEL]})
+    going_on = [each for each in jobs if not backend.state(Seen(each)).is_over]
+    return sorted(going_on, key=_age)
+
+
+def _age(job: Object) -> tuple[str, str]:
+    return job["metadata"]["creationTimestamp"], job["metadata"]["uid"]
+
+
+def _is_same(current: Object, job: TrainingJob) -> bool:
+    return bool(current["metadata"].get("annotations", {}).get(CONTENT_ANNOTATION) == job.content())
+
+
+def _has_labels(current: Object, job: TrainingJob) -> bool:
+    return bool(current["metadata"].get("labels", {}).items() >= job.metadata()["labels"].items())
+
+
+def _refusal(current: Object, job: TrainingJob) -> str:
+    name, labels = current["metadata"]["name"], current["metadata"].get("labels", {})
+    run = f"pipeline run {labels[RUN_LABEL]}" if RUN_LABEL in labels else "no pipeline run"
+    does = "trains into another output"
+    if labels.get(OUTPUT_LABEL) == job.metadata()["labels"][OUTPUT_LABEL]:
+        does = f"trains into {job.output} by another image or other parameters"
+    return (
+        f"{job.namespace}/{name}, of {run}, {does}, and has not ended. Wait for its end, end it, or give this training "
+        "another output and name."
+    )
+
+
+def _leave(job: TrainingJob, api: Api) -> str:
+    """Takes the job's owner from it, as the launcher is asked to stop; says what becomes of the job."""
+    api.patience = replace(api.patience, away=api.patience.farewell)
+    try:
+        if job.owner is not None and not owners.has_given_up(api, job.owner):
+            return "the launcher ends, and the training job goes on. The same command waits for it again."
+        uid = None if job.owner is None else job.owner.uid
+        deleted = [
+            owners.remove(api, kind, each, uid)
+            for kind in there(api)
+            for each in _with_same_output(job, api, kind)
+            if _is_same(each, job)
+        ]
+    except JobError as error:
+        return f"the training job may go on: {error}"
+    if not all(deleted):
+        return "the training job goes on, as another run waits for it."
+    return "the training job was deleted. Run the same command to go on."
 
 
 @contextmanager
@@ -148,7 +202,7 @@ def _signals_raise() -> Iterator[None]:
     """SIGTERM and SIGINT interrupt whatever the block waits for."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Preempted(f"{signal.Signals(number).name}: the training job was deleted. Run the same command to go on.")
+        raise Preempted(signal.Signals(number).name)
 
     with _handler(stop):
         yield

@@ -12,6 +12,11 @@ from model.device import NEEDS_GPU
 
 COMMAND = ["python", "-m", "components.launch", "-m", "components.train"]
 SCRATCH = "/scratch"
+# Secrets with the credentials, as deploy/ names them, and the keys that every step has as variables. Roles need none.
+SECRETS = {
+    "dual-hrnet-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "dual-hrnet-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+}
 USER = 10001  # of the image
 # From SIGTERM on: a step of training, a checkpoint of 480 MB to a disk and from there to S3, the end of the MLflow run.
 GRACE_SECONDS = 120
@@ -38,8 +43,13 @@ def template(job: TrainingJob, container: str) -> dict[str, Any]:
         pod["tolerations"] = [toleration.model_dump(exclude_none=True) for toleration in cluster.tolerations]
     if cluster.service_account is not None:
         pod["serviceAccountName"] = cluster.service_account
+    if cluster.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
     # The proxy of a service mesh would go on running beside a training that has ended.
     annotations = {"sidecar.istio.io/inject": "false"}
+    if cluster.topology is not None:
+        # Source: https://kueue.sigs.k8s.io/docs/concepts/topology_aware_scheduling/
+        annotations["kueue.x-k8s.io/podset-preferred-topology"] = cluster.topology
     return {"metadata": {"labels": job.pod_labels(), "annotations": annotations}, "spec": pod}
 
 
@@ -52,6 +62,14 @@ def environment(job: TrainingJob) -> list[dict[str, Any]]:
     values = {**own, **job.cluster.environment, **job.environment}
     referred = [dict(entry) for entry in job.references if entry["name"] not in values]
     return [*({"name": name, "value": value} for name, value in values.items()), *referred]
+
+
+def env_from(job: TrainingJob) -> list[dict[str, Any]]:
+    """The container's `envFrom`: what the steps of a pipeline have, and then the secrets of the section `cluster`."""
+    # The last of two that have the same key wins.
+    usual = [{"secretRef": {"name": secret, "optional": True}} for secret in SECRETS]
+    own = [{"secretRef": {"name": secret}} for secret in job.cluster.secrets]
+    return [*usual, *(dict(entry) for entry in job.env_from), *own]
 
 
 def resources(cluster: ClusterParams) -> dict[str, dict[str, str]]:
@@ -74,6 +92,7 @@ def _container(job: TrainingJob, name: str) -> dict[str, Any]:
         "image": job.image,
         "command": COMMAND,
         "args": list(job.arguments),
+        "envFrom": env_from(job),
         "env": environment(job),
         "resources": resources(job.cluster),
         "securityContext": {
@@ -87,8 +106,4 @@ def _container(job: TrainingJob, name: str) -> dict[str, Any]:
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
-    # The last of two that have the same key wins.
-    secrets = [*job.env_from, *({"secretRef": {"name": secret}} for secret in job.cluster.secrets)]
-    if secrets:
-        container["envFrom"] = secrets
     return container

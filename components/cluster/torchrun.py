@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except SignalException as error:
         sys.exit(128 + error.sigval)
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
+        rank, failure = error.get_first_failure()
         # A process that a signal ended has the negative of its number.
         code = failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
         if code >= 128 and code not in RESTARTABLE:
-            print(f"rank {failure.global_rank} ended with exit code {code}, as it would again", file=sys.stderr)
+            print(f"rank {rank} ended with exit code {code}, as it would again", file=sys.stderr)
             code = 1
         sys.exit(code)

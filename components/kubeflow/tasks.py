@@ -21,7 +21,7 @@ from base.errors import InputError, Preempted, errors_in_one_line
 from components.kubeflow.code_version import code_version
 from components.kubeflow.links import show_version
 from components.kubeflow.sections import Sections, params_of
-from components.kubeflow.training import SERVERS, train_here, train_in_cluster
+from components.kubeflow.training import train_here, train_in_cluster, use_servers
 from components.storage.locations import Location, folders_in, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,9 +42,8 @@ class Artifact(Protocol):
 @contextmanager
 def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
     """Around the body of a task: which servers it uses, and errors as one line; preemption ends it with 143."""
-    # For this process and the ones it starts; empty leaves what the environment says.
-    os.environ.update({name: value for name, value in zip(SERVERS, (mlflow_uri, s3_endpoint), strict=True) if value})
     with errors_in_one_line():
+        use_servers(mlflow_uri, s3_endpoint)
         try:
             yield
         except Preempted as error:
@@ -125,7 +124,8 @@ def train(parts: Sequence[Artifact], root: str, sections: Sections, image: str, 
     if processes := os.environ.get(PROCESSES):
         train_here(params, data, out, int(processes))
     else:
-        train_in_cluster(f"train-{key}", image, params, data, out)
+        # Another root or image is another job.
+        train_in_cluster(f"train-{_key(key, str(out), image)}", image, params, data, out)
     _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 

@@ -5,11 +5,31 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from base.errors import InputError
+from components.cluster.job import RUN_LABEL
 from components.params import Params
 from components.storage.locations import Location
 
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")  # of the task, which its job uses, too
-RUN_LABEL = "dual-hrnet/pipeline-run"  # of the training jobs of a run
+
+
+class ServersError(InputError):
+    """Servers that a task cannot use together."""
+
+
+def use_servers(mlflow_uri: str, s3_endpoint: str) -> None:
+    """Sets which servers this process and the ones it starts use; empty leaves what the environment says.
+
+    Raises ServersError where a platform has made a run for this task in another MLflow, which this one does not know.
+    """
+    given = dict(zip(SERVERS, (mlflow_uri, s3_endpoint), strict=True))
+    run, platforms = os.environ.get("MLFLOW_RUN_ID"), os.environ.get(SERVERS[0], "")
+    if run and mlflow_uri and mlflow_uri != platforms:
+        raise ServersError(
+            f"mlflow_uri: found {mlflow_uri}, but MLFLOW_RUN_ID {run} is a run of {platforms or 'no MLflow named'}. "
+            "Leave mlflow_uri out, or unset MLFLOW_RUN_ID."
+        )
+    os.environ.update({name: value for name, value in given.items() if value})
 
 
 def train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
@@ -24,22 +44,37 @@ def train_here(params: Params, data: Sequence[str], out: Location, processes: in
 
 
 def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
-    """Training as a job of pods, which see no folder of this one and use the same servers; raises JobError."""
-    from components.cluster.check import check
-    from components.cluster.job import Owner, TrainingJob
+    """Training as a job of pods, which see no folder of this one and use the same servers and credentials.
+
+    Raises JobError, ServersError.
+    """
+    from components.cluster.api import Api, JobPatience
+    from components.cluster.check import check, is_secret
+    from components.cluster.job import TrainingJob
     from components.cluster.launcher import launch, train_arguments
+    from components.cluster.surroundings import read_surroundings
 
     check(params)
-    environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
+    namespace = os.environ["POD_NAMESPACE"]
+    here = read_surroundings(Api(namespace, JobPatience()), os.environ["POD_NAME"])
+    servers = {key: os.environ[key] for key in SERVERS if key in os.environ}
+    for key, value in servers.items():
+        if is_secret(key, value):
+            raise ServersError(
+                f"{key}: holds a password, which everybody could read in the training job. Give the address without "
+                "it, and the password in the secret dual-hrnet-mlflow or dual-hrnet-s3."
+            )
     job = TrainingJob(
         name=name,
-        namespace=os.environ["POD_NAMESPACE"],
+        namespace=namespace,
         image=image,
         arguments=train_arguments(params, data, out),
         output=str(out),
         cluster=params.cluster,
-        environment=environment,
+        environment={**here.environment, **servers},
+        references=here.references,
+        env_from=here.env_from,
         labels={RUN_LABEL: os.environ["RUN_ID"]},
-        owner=Owner("v1", "Pod", os.environ["POD_NAME"], os.environ["POD_UID"]),
+        owner=here.owner,
     )
     launch(job)

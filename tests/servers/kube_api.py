@@ -25,7 +25,7 @@ from tests.servers.ports import free_ports
 CRD = ROOT / "tests" / "crd" / "kubeflow.org_pytorchjobs_v1.9.4.yaml"
 USERS = ("admin", "launcher", "stranger")  # admin may do everything, the others what a test binds them to
 PLACE = {"group": "kubeflow.org", "version": "v1", "plural": "pytorchjobs"}
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 class KubeApi:

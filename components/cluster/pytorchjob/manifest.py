@@ -30,6 +30,9 @@ def manifest(job: TrainingJob) -> dict[str, Any]:
             "rdzvBackend": "c10d",
             "rdzvHost": f"{job.name}-master-0",  # the default is the first worker, which may be lost
         }
+    if cluster.topology is not None and cluster.nodes > 1:
+        for replica in replicas.values():  # two sets of pods to Kueue, which are to be in one place
+            replica["template"]["metadata"]["annotations"]["kueue.x-k8s.io/podset-group-name"] = "nodes"
     return {"apiVersion": RESOURCE.api_version, "kind": RESOURCE.kind, "metadata": job.metadata(), "spec": spec}
 
 

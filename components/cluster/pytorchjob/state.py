@@ -30,7 +30,8 @@ def state(seen: Seen) -> State:
             )
     if seen.job["spec"]["runPolicy"].get("suspend"):
         return State("queued")  # by Kueue's webhook, before the operator has seen the job
-    return State("unclaimed")
+    # While a pod or a service is refused, the operator sets no condition at all; events tell.
+    return State("starting" if seen.pods or seen.events else "unclaimed")
 
 
 def _conditions(job: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers.kube_api import KubeApi, running
+from tests.servers.kube_proxy import KubeProxy
 from tests.servers.training_operator import Operator
 
 
@@ -17,3 +18,10 @@ def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
 @pytest.fixture
 def operator(kube: KubeApi) -> Operator:
     return Operator(kube)
+
+
+@pytest.fixture
+def proxy(kube: KubeApi) -> Iterator[KubeProxy]:
+    proxy = KubeProxy(kube)
+    yield proxy
+    proxy.stop()

@@ -1,11 +1,13 @@
 """The launcher of a PyTorchJob when the Kubernetes API or the pods fail it, and the logs that it streams."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from components.cluster import api
 from components.cluster.api import Api
 from components.cluster.job import JobError
 from components.cluster.launcher import run
@@ -26,13 +28,6 @@ from tests.servers.kube_proxy import (
 from tests.servers.training_operator import QUICK, Operator, ended, job_in, launch, report_when_there
 
 JOBS, LOGS, WATCH = "/pytorchjobs", "/pods/train-1-master-0/log", "watch=True"
-
-
-@pytest.fixture
-def proxy(kube: KubeApi) -> Iterator[KubeProxy]:
-    proxy = KubeProxy(kube)
-    yield proxy
-    proxy.stop()
 
 
 @pytest.mark.parametrize(
@@ -104,9 +99,9 @@ def test_an_api_that_stays_away_is_an_error_and_the_job_goes_on(operator: Operat
 
 
 def test_a_server_that_is_not_there_is_an_error(kube: KubeApi, operator: Operator) -> None:
-    api = Api(operator.namespace, replace(QUICK, away=0.2), kube.kubeconfig(url="http://127.0.0.1:9"))
+    away = Api(operator.namespace, replace(QUICK, away=0.2), kube.kubeconfig(url="http://127.0.0.1:9"))
     with pytest.raises(JobError, match=r"Kubernetes at http://127.0.0.1:9, .*Connection refused") as caught:
-        run(job_in(operator), api, PyTorchJobs())
+        run(job_in(operator), away, PyTorchJobs())
     assert "\n" not in str(caught.value)
 
 
@@ -197,9 +192,54 @@ def test_logs_that_cannot_be_read_are_a_warning(operator: Operator, capfd: pytes
     assert capfd.readouterr().err.count("warning: the logs of train-1-master-0 cannot be read: ") == 1
 
 
-def test_troubles_of_pods_and_a_missing_operator_are_reported(
-    operator: Operator, capfd: pytest.CaptureFixture[str]
+def test_logs_that_are_quiet_for_long_are_no_warning(
+    operator: Operator, proxy: KubeProxy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """As where rank 0 waits for the others."""
+    monkeypatch.setattr(api, "LOG_SILENCE_SECONDS", 0.3)
+
+    def fall_silent(request: Request) -> None:
+        def chunks() -> Iterator[bytes]:
+            yield b"2026-01-02T03:04:05Z step 1\n"
+            time.sleep(1)
+
+        request.send(200, chunks())
+
+    proxy.fault("GET", LOGS, fall_silent)
+    proxy.fault("GET", LOGS, lines("2026-01-02T03:04:05Z step 1", "2026-01-02T03:04:06Z step 2"), always=True)
+
+    def play() -> None:
+        operator.wait("train-1")
+        operator.start_pod("train-1", phase="Running")
+        eventually(lambda: proxy.count(LOGS) >= 3, "logs are not read again")
+        operator.report("train-1", "Running", "Succeeded")
+
+    launch(job_in(operator), operator, play, url=proxy.url)
+    said = capfd.readouterr()
+    assert said.out.splitlines() == ["step 1", "step 2"]
+    assert "warning" not in said.err
+
+
+@pytest.mark.parametrize("changes", [{}, {"queue": "training"}], ids=["alone", "in a queue"])
+def test_gang_scheduling_that_nothing_honours_is_said(
+    operator: Operator, changes: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = job_in(operator, cluster={"gang_scheduling": True, **changes})
+    launch(job, operator, report_when_there(operator, "Running", "Succeeded"))
+    expected = (
+        "warning: cluster.gang_scheduling: found true, but the cluster has no scheduler that starts pods together"
+    )
+    assert capfd.readouterr().err.count(expected) == (0 if changes else 1)
+
+
+def test_a_missing_operator_is_reported(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:
+    patience = replace(QUICK, watch=1, unclaimed=0)
+    with pytest.raises(JobError, match=r"has not ended 3 s .*: no operator has taken it\."):
+        launch(job_in(operator, cluster={"deadline_seconds": 3}), operator, lambda: None, patience)
+    assert capfd.readouterr().err.count("train-1: no operator has taken the job yet. Is the operator running?") == 1
+
+
+def test_troubles_of_pods_are_reported(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: gpu"}
     stuck = ended(0)["containerStatuses"][0] | {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}
 
@@ -213,12 +253,11 @@ def test_troubles_of_pods_and_a_missing_operator_are_reported(
             job_in(operator, nodes=2, cluster={"deadline_seconds": 3}),
             operator,
             play,
-            replace(QUICK, watch=1, unclaimed=0),
+            replace(QUICK, watch=1),
         )
     said = capfd.readouterr().err
     assert said.count("pod train-1-master-0: Unschedulable: 0/3 nodes: gpu\n") == 1
     assert said.count("pod train-1-worker-0: ImagePullBackOff: no\n") == 1
-    assert said.count("train-1: no operator has taken the job yet") == 1
 
 
 def test_what_the_server_refuses_is_named(operator: Operator) -> None:

@@ -3,31 +3,30 @@
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from components.cluster.api import Api
-from components.cluster.job import Finished, JobError, Owner
-from components.cluster.launcher import _delete_jobs
+from components.cluster.job import RUN_LABEL, Finished, JobError, Owner
 from components.cluster.pytorchjob.manifest import manifest
 from tests.commands import assert_one_line, environment, run_step
 from tests.paths import ROOT
 from tests.servers.kube_api import KubeApi
+from tests.servers.kube_proxy import KubeProxy, Request, pass_on
 from tests.servers.training_operator import NOW, QUICK, Operator, ended, is_deleted, job_in, launch, report_when_there
 
-# All that a launcher needs.
-RULES = [
-    {
-        "apiGroups": ["kubeflow.org"],
-        "resources": ["pytorchjobs"],
-        "verbs": ["create", "delete", "get", "list", "patch", "watch"],
-    },
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-]
+# All that a launcher has, in every namespace that it is installed in.
+ROLE = next(
+    content
+    for content in yaml.safe_load_all((ROOT / "deploy" / "launcher" / "launcher.yaml").read_text(encoding="utf-8"))
+    if content["kind"] == "Role"
+)
+RULES = ROLE["rules"]
 
 
 def test_a_job_that_succeeds_is_the_result(operator: Operator, capfd: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +79,9 @@ def test_a_failure_without_a_pod_has_the_operators_words(operator: Operator) -> 
 
 
 def test_a_job_that_hangs_is_deleted_after_its_time(operator: Operator) -> None:
-    with pytest.raises(JobError, match="has not ended 1 s after it was launched, and was deleted"):
+    with pytest.raises(
+        JobError, match=r"was deleted: it has not ended 1 s after it was launched \(cluster.deadline_seco"
+    ):
         launch(
             job_in(operator, cluster={"deadline_seconds": 1}),
             operator,
@@ -113,15 +114,67 @@ def test_a_job_that_others_delete_and_create_again_is_an_error(operator: Operato
         launch(job_in(operator), operator, play)
 
 
-def test_the_job_of_another_run_is_left_alone(operator: Operator) -> None:
+def test_an_ended_job_never_stands_in_the_way_whatever_it_did(operator: Operator) -> None:
     launch(job_in(operator), operator, report_when_there(operator, "Running", "Succeeded"))
+    old = operator.get("train-1")["metadata"]["uid"]
+    other = job_in(operator, arguments=["--out", "s3://b/other"], output="s3://b/other")
+    assert launch(other, operator, lambda: operator.replace("train-1", old, "Succeeded")).uid != old
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({"name": "train-2", "image": "another"}, "trains into s3://b/o by another image or other parameters"),
+        ({"arguments": ["--more"]}, "trains into s3://b/o by another image or other parameters"),
+        ({"output": "s3://b/other", "arguments": ["--out", "s3://b/other"]}, "trains into another output"),
+    ],
+    ids=["another image", "other arguments", "another output by the same name"],
+)
+def test_two_jobs_never_train_into_one_output(operator: Operator, changes: dict[str, Any], finding: str) -> None:
+    first = job_in(operator, labels={RUN_LABEL: "run-a"})
+    operator.create(first)
+    operator.report("train-1", "Created", "Running")
     before = operator.get("train-1")
     with pytest.raises(JobError) as caught:
-        launch(job_in(operator, arguments=["--out", "s3://b/other"]), operator, lambda: None)
-    assert str(caught.value) == (
-        f"{operator.namespace}/train-1 is the job of another run. Delete it, or choose another name."
-    )
+        launch(replace(first, **changes), operator, lambda: None)
+    words = f"{operator.namespace}/train-1, of pipeline run run-a, {finding}, and has not ended."
+    assert str(caught.value).startswith(words)
     assert operator.get("train-1") == before
+    assert operator.names() == ["train-1"]
+
+
+def test_the_same_training_under_another_name_is_waited_for(
+    operator: Operator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = job_in(operator)
+    uid = operator.create(first)
+
+    finished = launch(replace(first, name="train-2"), operator, report_when_there(operator, "Running", "Succeeded"))
+    assert (finished.name, finished.uid, operator.names()) == ("train-1", uid, ["train-1"])
+    assert f"{operator.namespace}/train-1: is there already, and is waited for" in capfd.readouterr().err
+
+
+def test_of_two_jobs_that_are_created_at_the_same_moment_the_older_one_stays(
+    operator: Operator, proxy: KubeProxy
+) -> None:
+    """They see each other only after both were created."""
+    first = job_in(operator, name="train-0")
+
+    def create_before(request: Request) -> None:
+        operator.create(first)
+        time.sleep(1.1)  # the API tells whole seconds
+        pass_on(request)
+
+    proxy.fault("POST", "/pytorchjobs", create_before)
+
+    def play() -> None:
+        operator.wait("train-1", is_deleted)
+        operator.collect("train-1")
+        operator.wait("train-0", lambda job: "run" in job["metadata"]["labels"])
+        operator.report("train-0", "Succeeded")
+
+    assert launch(job_in(operator, labels={"run": "b"}), operator, play, url=proxy.url).name == "train-0"
+    assert operator.names() == ["train-0"]
 
 
 def test_a_job_of_this_run_that_succeeded_is_the_result(operator: Operator) -> None:
@@ -136,14 +189,8 @@ def test_an_ended_job_is_replaced_when_it_failed_or_was_another_runs(
     with suppress(JobError):
         launch(job_in(operator), operator, report_when_there(operator, end))
     old = operator.get("train-1")["metadata"]["uid"]
-
-    def play() -> None:
-        operator.wait("train-1", is_deleted)
-        operator.collect("train-1")
-        operator.wait("train-1", lambda job: job["metadata"]["uid"] != old)
-        operator.report("train-1", "Succeeded")
-
-    assert launch(job_in(operator, labels=labels), operator, play).uid != old
+    again = job_in(operator, labels=labels)
+    assert launch(again, operator, lambda: operator.replace("train-1", old, "Succeeded")).uid != old
 
 
 def test_a_job_that_does_not_go_is_an_error(operator: Operator) -> None:
@@ -153,43 +200,14 @@ def test_a_job_that_does_not_go_is_an_error(operator: Operator) -> None:
         launch(job_in(operator), operator, lambda: None, replace(QUICK, gone=0.2))
 
 
-def test_a_launcher_that_takes_over_owns_the_job(operator: Operator) -> None:
-    """Else the job would be deleted with the pod of the launcher before, or with its run."""
-    first = job_in(operator, owner=Owner("v1", "Pod", "launcher-1", "uid-1"), labels={"run": "a"})
-    operator.jobs.create_namespaced_custom_object(**operator.place, body=manifest(first))
-
-    def play() -> None:
-        operator.wait("train-1", lambda job: job["metadata"]["labels"]["run"] == "b")
-        operator.report("train-1", "Succeeded")
-
-    launch(replace(first, owner=Owner("v1", "Pod", "launcher-2", "uid-2"), labels={"run": "b"}), operator, play)
-    owners = operator.get("train-1")["metadata"]["ownerReferences"]
-    assert owners == [{"apiVersion": "v1", "kind": "Pod", "name": "launcher-2", "uid": "uid-2"}]
-
-
-def test_jobs_of_a_run_that_go_on_are_deleted(operator: Operator) -> None:
-    for name, run_of_it in (("ended", "a"), ("going-on", "a"), ("other", "b")):
-        job = job_in(operator, name=name, labels={"run": run_of_it})
-        operator.jobs.create_namespaced_custom_object(**operator.place, body=manifest(job))
-    operator.report("ended", "Succeeded")
-    operator.report("going-on", "Running")
-    _delete_jobs(Api(operator.namespace, QUICK, operator.kube.kubeconfig()), {"run": "a"})
-    assert [name for name in operator.names() if is_deleted(operator.get(name))] == ["going-on"]
-
-
 def test_a_role_with_these_verbs_is_enough(kube: KubeApi, operator: Operator) -> None:
     kube.bind("launcher", operator.namespace, RULES)
     first = job_in(operator, owner=Owner("v1", "Pod", "launcher-1", "uid-1"))
     with pytest.raises(JobError):
         launch(first, operator, report_when_there(operator, "Failed"), user="launcher")
 
-    def play() -> None:
-        old = operator.wait("train-1", is_deleted)["metadata"]["uid"]
-        operator.collect("train-1")
-        operator.wait("train-1", lambda job: job["metadata"]["uid"] != old)
-        operator.report("train-1", "Succeeded")
-
-    launch(first, operator, play, user="launcher")
+    old = operator.get("train-1")["metadata"]["uid"]
+    launch(first, operator, lambda: operator.replace("train-1", old, "Succeeded"), user="launcher")
     launch(replace(first, owner=Owner("v1", "Pod", "launcher-2", "uid-2")), operator, lambda: None, user="launcher")
 
 

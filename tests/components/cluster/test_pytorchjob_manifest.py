@@ -221,7 +221,9 @@ def test_gang_scheduling_of_an_elastic_job_waits_for_the_fewest_nodes() -> None:
 def test_secrets_are_references_and_the_jobs_own_variables_win() -> None:
     settings = cluster(secrets=["s3", "mlflow"], environment={"NCCL_DEBUG": "INFO", "MLFLOW_TRACKING_URI": "http://a"})
     container = container_of(manifest(job(settings, environment={"MLFLOW_TRACKING_URI": "http://b"})))
-    assert container["envFrom"] == [{"secretRef": {"name": "s3"}}, {"secretRef": {"name": "mlflow"}}]
+    # Those of the steps, where they are there, and over them the job's own.
+    usual = [{"secretRef": {"name": name, "optional": True}} for name in ("dual-hrnet-s3", "dual-hrnet-mlflow")]
+    assert container["envFrom"] == [*usual, {"secretRef": {"name": "s3"}}, {"secretRef": {"name": "mlflow"}}]
     variables = {entry["name"]: entry["value"] for entry in container["env"]}
     assert (variables["NCCL_DEBUG"], variables["MLFLOW_TRACKING_URI"]) == ("INFO", "http://b")
     assert len(container["env"]) == len(variables)
@@ -237,6 +239,28 @@ def test_placement_owner_and_labels_reach_the_manifest() -> None:
     template = content["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
     assert template["metadata"]["labels"].items() <= content["metadata"]["labels"].items()
     assert content["metadata"]["labels"]["run"] == "a"
+
+
+def test_a_queue_its_priority_and_its_topology_are_kueues() -> None:
+    """Source of the names: https://kueue.sigs.k8s.io/docs/reference/labels-and-annotations/"""
+    content = manifest(job(cluster(nodes=2, queue="training", priority="urgent", topology="rack")))
+    labels = content["metadata"]["labels"]
+    assert (labels["kueue.x-k8s.io/queue-name"], labels["kueue.x-k8s.io/priority-class"]) == ("training", "urgent")
+    for replica in content["spec"]["pytorchReplicaSpecs"].values():
+        metadata = replica["template"]["metadata"]
+        assert metadata["annotations"]["kueue.x-k8s.io/podset-preferred-topology"] == "rack"
+        assert metadata["annotations"]["kueue.x-k8s.io/podset-group-name"] == "nodes"
+        assert not [label for label in metadata["labels"] if "kueue" in label]
+    # A group of one set of pods is refused.
+    assert "group-name" not in json.dumps(manifest(job(cluster(queue="training", topology="rack"))))
+    assert "kueue" not in json.dumps(manifest(job()))
+
+
+def test_secrets_of_the_registry_reach_every_pod() -> None:
+    content = manifest(job(cluster(nodes=2, image_pull_secrets=["registry", "mirror"])))
+    for role in ("Master", "Worker"):
+        assert pod_of(content, role)["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    assert "imagePullSecrets" not in pod_of(manifest(job()))
 
 
 def test_a_job_is_known_by_its_content_without_labels_and_owner() -> None:
@@ -275,6 +299,11 @@ def test_the_longest_name_leaves_room_for_its_pods() -> None:
         ({"secrets": ["S3"]}, "cluster.secrets.0: found 'S3'"),
         ({"tolerations": [{"key": "a", "operator": "Is"}]}, "cluster.tolerations.0.operator: found 'Is'"),
         ({"gpus": 8}, "cluster.gpus: is not a parameter"),
+        ({"kind": "mpijob"}, "cluster.kind: found 'mpijob'"),
+        ({"queue": "Training"}, "cluster.queue: found 'Training'"),
+        ({"priority": ""}, "cluster.priority: found ''"),
+        ({"topology": ""}, "cluster.topology: found ''"),
+        ({"image_pull_secrets": "registry"}, "cluster.image_pull_secrets: found 'registry'"),
     ],
     ids=str,
 )

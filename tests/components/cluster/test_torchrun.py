@@ -30,8 +30,7 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
         script: Path = folder / f"{number}.py"
         script.write_text(code, encoding="utf-8")
         command = [sys.executable, "-m", "components.launch", "--standalone", "--nproc-per-node=1", str(script)]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running[code] = subprocess.Popen(command, env=environment(), **quiet)
+        running[code] = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
     return {code: process.wait(240) for code, process in running.items()}
 
 

@@ -1,0 +1,93 @@
+"""Who waits for a job: its owners are the Workflows of the pipeline runs that do, and it goes with the last of them.
+
+A launcher outside of a Workflow owns its job by its own pod, and outside of a pod the job has no owner.
+"""
+
+import sys
+from typing import Any
+
+from components.cluster.api import PODS, Api, Resource
+from components.cluster.backend import Backend, Object, Seen
+from components.cluster.choose import there
+from components.cluster.job import OWN_LABELS, Owner
+
+WORKFLOWS = Resource("argoproj.io/v1alpha1", "Workflow")
+ENDED = ("Succeeded", "Failed", "Error")
+
+
+def owner_of_pod(pod: Object) -> Owner:
+    """The Workflow that a pod is a step of, else the pod itself."""
+    for reference in pod["metadata"].get("ownerReferences") or []:
+        if reference["kind"] == WORKFLOWS.kind:
+            return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
+    return Owner(PODS.api_version, PODS.kind, pod["metadata"]["name"], pod["metadata"]["uid"])
+
+
+def has_given_up(api: Api, owner: Owner) -> bool:
+    """Whether nobody wants the job of this owner any more, whose launcher is asked to stop.
+
+    A launcher's pod that is evicted, drained or deleted is started again by its Workflow, and finds the job running. A
+    Workflow that a person ended (Kubeflow sets a deadline that is over, Argo's own commands `shutdown`), or that has
+    ended by itself, is not. Any other owner is the launcher itself. Raises JobError.
+    """
+    if owner.kind != WORKFLOWS.kind:
+        return True
+    workflow = api.get(WORKFLOWS, owner.name)
+    if workflow is None or workflow["metadata"]["uid"] != owner.uid or "deletionTimestamp" in workflow["metadata"]:
+        return True
+    spec, phase = workflow["spec"], workflow.get("status", {}).get("phase")
+    return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown")) or phase in ENDED
+
+
+def add(api: Api, backend: Backend, job: Object, owner: Owner | None, labels: dict[str, str]) -> bool:
+    """Makes an owner one of the job's, and gives it labels; False where the job has changed or is gone: look again."""
+    owners = _references(job)
+    if owner is not None and owner.uid not in [each["uid"] for each in owners]:
+        owners.append(owner.reference())
+    metadata = job["metadata"]
+    if owners == _references(job) and labels.items() <= metadata.get("labels", {}).items():
+        return True
+    change = {"labels": labels, "ownerReferences": owners, "resourceVersion": metadata["resourceVersion"]}
+    return api.patch(backend.resource, metadata["name"], {"metadata": change})
+
+
+def remove(api: Api, backend: Backend, job: Object, uid: str | None) -> bool:
+    """Takes an owner from the job, and deletes the job where no other is left; whether it is gone.
+
+    uid: of the owner; None for a launcher outside of the cluster, whose job has none. Raises JobError.
+    """
+    current: Object | None = job
+    while current is not None and current["metadata"]["uid"] == job["metadata"]["uid"]:
+        name, version = current["metadata"]["name"], current["metadata"]["resourceVersion"]
+        others = [each for each in _references(current) if each["uid"] != uid]
+        is_owned = len(others) < len(_references(current)) or uid is None
+        if others and is_owned and uid is not None:
+            change = {"metadata": {"ownerReferences": others, "resourceVersion": version}}
+            if api.patch(backend.resource, name, change):
+                return False
+        elif others or not is_owned:
+            return False
+        elif api.delete(backend.resource, name, backend.propagation, current["metadata"]["uid"], version):
+            print(f"{api.namespace}/{name}: deleted", file=sys.stderr, flush=True)
+            return True
+        current = api.get(backend.resource, name)  # somebody changed it meanwhile
+    return True
+
+
+def release(api: Api, workflow: str) -> None:
+    """Takes a Workflow from the owners of all jobs that have not ended; those that have keep their logs for a while.
+
+    Raises JobError.
+    """
+    for backend in there(api):
+        jobs, _ = api.find(backend.resource, OWN_LABELS)
+        for job in jobs:
+            if backend.state(Seen(job)).is_over or "deletionTimestamp" in job["metadata"]:
+                continue
+            for owner in _references(job):
+                if (owner["kind"], owner["name"]) == (WORKFLOWS.kind, workflow):
+                    remove(api, backend, job, owner["uid"])
+
+
+def _references(job: Object) -> list[dict[str, Any]]:
+    return [dict(each) for each in job["metadata"].get("ownerReferences") or []]

@@ -1,0 +1,60 @@
+"""What the launcher's own pod tells: who waits for the job, and which credentials and servers its containers have.
+
+A platform may inject variables into the steps of a pipeline (a plugin of Kubeflow Pipelines for MLflow, a webhook of a
+cloud): the training's pods get the same ones, as references where the values are secret.
+"""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.cluster.api import PODS, Api
+from components.cluster.check import is_secret
+from components.cluster.job import JobError, Owner
+from components.cluster.owners import owner_of_pod
+from components.cluster.pods import SECRETS
+
+COPIED = re.compile(r"(MLFLOW|AWS)_")
+# Of the pod's service account, whose token is a file of that pod.
+OF_THE_POD = re.compile(r"AWS_(ROLE|WEB_IDENTITY|CONTAINER)_|_(FILE|PATH)$")
+CONTAINER = "main"  # of Argo's pods
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """owner: of jobs that this pod launches. environment, references, env_from: as `TrainingJob` takes them."""
+
+    owner: Owner
+    environment: Mapping[str, str] = field(default_factory=dict)
+    references: list[dict[str, Any]] = field(default_factory=list)
+    env_from: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_surroundings(api: Api, pod: str) -> Surroundings:
+    """Those of a launcher in the pod of that name. Raises JobError."""
+    found = api.get(PODS, pod)
+    if found is None:
+        raise JobError(f"{api.namespace}/{pod}: the launcher's own pod is not there. Is POD_NAMESPACE right?")
+    containers = found["spec"]["containers"]
+    own = next((each for each in containers if each["name"] == CONTAINER), containers[0])
+    environment: dict[str, str] = {}
+    references = []
+    for entry in own.get("env") or []:
+        name, source = entry["name"], entry.get("valueFrom") or {}
+        if not COPIED.match(name) or OF_THE_POD.search(name) or "fieldRef" in source:
+            continue
+        if source:
+            if source.get("secretKeyRef", {}).get("name") not in SECRETS:  # which every job has anyway
+                references.append({"name": name, "valueFrom": source})
+        elif is_secret(name, entry.get("value", "")):
+            print(
+                f"warning: {name} is plain text in this pod, and is not given to the training. Put it into a "
+                "Kubernetes secret, and name that in cluster.secrets.",
+                file=sys.stderr,
+            )
+        else:
+            environment[name] = entry.get("value", "")
+    env_from = [entry for entry in own.get("envFrom") or [] if entry.get("secretRef", {}).get("name") not in SECRETS]
+    return Surroundings(owner_of_pod(found), environment, references, env_from)
