@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from base.errors import InputError, Preempted, errors_in_one_line
+from base.patience import VARIABLE as PATIENCE
 from components.kubeflow.code_version import code_version
 from components.kubeflow.sections import Sections, params_of
 from components.kubeflow.training import SERVERS, train_here, train_in_cluster
 from components.storage.locations import Location, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
+# Seconds that S3 and MLflow may be away from a task: Kubeflow does not start it again for that. A server that moves to
+# another node takes a few minutes.
+AWAY = "600"
 
 
 class TaskError(InputError):
@@ -39,9 +43,12 @@ class Artifact(Protocol):
 
 @contextmanager
 def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
-    """Around the body of a task: which servers it uses, and errors as one line; preemption ends it with 143."""
+    """Around the body of a task: which servers it uses, patience with them, and errors as one line; preemption ends it
+    with 143.
+    """
     # For this process and the ones it starts; empty leaves what the environment says.
     os.environ.update({name: value for name, value in zip(SERVERS, (mlflow_uri, s3_endpoint), strict=True) if value})
+    os.environ.setdefault(PATIENCE, AWAY)
     with errors_in_one_line():
         try:
             yield
