@@ -68,6 +68,7 @@ def define(params: Params, image: str) -> Any:
         cluster: dict[str, Any] = sections["cluster"],
         mlflow_uri: str = "",
         s3_endpoint: str = "",
+        kubeflow_uri: str = "",
         processes: int = 0,
         auto_promote: bool = False,
         node_selector: dict[str, Any] = sections["cluster"]["node_selector"],
@@ -75,7 +76,7 @@ def define(params: Params, image: str) -> Any:
     ) -> None:
         placement = {"node_selector": node_selector, "tolerations": tolerations}
         set_up = partial(configure, device=device, image=image, placement=placement)
-        at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri)
+        at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri, kubeflow_uri=kubeflow_uri)
         set_up(at_end, "finish")
         with dsl.ExitHandler(at_end):
             fetched = steps.fetch(raw_version=raw_version, data_remote=data_remote, root=root, s3_endpoint=s3_endpoint)
@@ -253,6 +254,7 @@ def _submit(params: Params, arguments: argparse.Namespace) -> None:
         "root": s3_location("--root", arguments.root),
         "mlflow_uri": arguments.mlflow_uri,
         "s3_endpoint": arguments.s3_endpoint,
+        "kubeflow_uri": arguments.host.rstrip("/"),
         "auto_promote": arguments.auto_promote,
     }
     cron = with_seconds(arguments.cron) if arguments.command == "schedule" else None

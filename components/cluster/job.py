@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from base.errors import InputError
 from components.params import ClusterParams
@@ -25,8 +25,9 @@ class TrainJob:
     """Training in containers.
 
     name: of the job, one for each run in a namespace. arguments: of `components.train`. environment: variables of the
-    processes, beside and before those of the section `cluster`. labels: of the job and its pods. owner: the pod that
-    launches; Kubernetes deletes the job when that pod is deleted.
+    processes, beside and before those of the section `cluster`. references: further entries of the containers' `env`,
+    whose values lie in the cluster. labels: of the job and its pods. owner: the pod that launches; Kubernetes deletes
+    the job when that pod is deleted.
     Raises JobError where Kubernetes would refuse the name.
     """
 
@@ -36,6 +37,7 @@ class TrainJob:
     arguments: Sequence[str]
     cluster: ClusterParams
     environment: Mapping[str, str] = field(default_factory=dict)
+    references: Sequence[Mapping[str, Any]] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     owner: PodReference | None = None
 

@@ -1,4 +1,4 @@
-"""The steps declared to Kubeflow Pipelines: what goes in and out of each task, what it needs, and how it is retried.
+"""The steps declared to Kubeflow Pipelines: what goes in and out of each task, what it needs, how often it may start.
 
 The bodies are two lines, because Kubeflow takes their source text out of this file; `components.kubeflow.tasks` works.
 """
@@ -19,6 +19,11 @@ SECRETS = {
     "dual-hrnet-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     "dual-hrnet-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
 }
+# Argo starts a task again whose pod was deleted, as with its node; not one whose process failed, which has had patience
+# with what may pass (seen with KFP 2.17.0 and Argo 4.0.5). This bound counts from the start of the first attempt, work
+# included, and ends a later one that is still at work. Left out it is an hour, and a large fetch, prepare or training
+# takes longer. 60 days:
+LONGEST = "5184000s"
 FIELDS = {
     "POD_NAME": "metadata.name",
     "POD_UID": "metadata.uid",
@@ -29,29 +34,29 @@ FIELDS = {
 
 class Needs(NamedTuple):
     """What a task asks of the cluster. cpu: cores. scratch: of the node's disk. gpu: one, where the cluster has GPUs.
-    retries: after a failure.
+    retries: after its pod was lost; 0 leaves it at what Kubeflow's own settings say.
     """
 
     cpu: str
     memory: str
     scratch: str = "10Gi"
     gpu: bool = False
-    retries: int = 0
+    retries: int = 4
     cached: bool = True
 
 
 NEEDS = {
     # The raw data once as DVC's objects and once, linked, as files: xBD is 51 GB.
-    "fetch": Needs("4", "8Gi", "120Gi", retries=4),
+    "fetch": Needs("4", "8Gi", "120Gi"),
     # Of the largest source, tier3: 29 GB raw and 47 GB prepared.
-    "prepare": Needs("8", "8Gi", "120Gi", retries=4),
-    # It only waits. A job that failed would fail again; one that was preempted is the operator's to start again.
+    "prepare": Needs("8", "8Gi", "120Gi"),
+    # It only waits for the job.
     "train": Needs("1", "2Gi"),
-    "evaluate": Needs("8", "24Gi", "60Gi", gpu=True, retries=2),
+    "evaluate": Needs("8", "24Gi", "60Gi", gpu=True),
     "register": Needs("1", "8Gi"),
     # It may have to score production as evaluate scored the new version.
     "promote": Needs("8", "24Gi", "60Gi", gpu=True, cached=False),
-    "finish": Needs("1", "2Gi", cached=False),
+    "finish": Needs("1", "2Gi", retries=0, cached=False),
 }
 
 
@@ -144,15 +149,15 @@ def promote(
 
 
 @component
-def finish(tracking: dict[str, Any], mlflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
+def finish(tracking: dict[str, Any], mlflow_uri: str, kubeflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
     from components.kubeflow import ending, tasks
 
     with tasks.task(mlflow_uri):
-        ending.finish(status.state, str(status.error_message or ""), {"tracking": tracking})
+        ending.finish(status.state, status.pipeline_job_resource_name, kubeflow_uri, {"tracking": tracking})
 
 
 def configure(task: PipelineTask, step: str, device: str | None, image: Any, placement: Mapping[str, Any]) -> None:
-    """Gives the task of a step its image, resources, disk, credentials, retries and caching.
+    """Gives the task of a step its image, resources, disk, credentials, attempts and caching.
 
     device: name of GPUs in Kubernetes, None where there are none. image, and node_selector and tolerations in
     `placement`: values, or parameters of the graph.
@@ -164,7 +169,7 @@ def configure(task: PipelineTask, step: str, device: str | None, image: Any, pla
     if needs.gpu and device is not None:
         task.set_accelerator_type(device).set_accelerator_limit(1)
     if needs.retries:
-        task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+        task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=LONGEST)
     task.set_caching_options(needs.cached)
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=needs.scratch)
     kubernetes.set_security_context(task, run_as_non_root=True)

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from base.patience import VARIABLE as PATIENCE
 from components.params import Params
 from components.storage.locations import Location
 
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")  # of the task, which its job uses, too
 RUN_LABEL = "dual-hrnet/pipeline-run"  # of the training jobs of a run
+# The training's run in MLflow says which pipeline run it is of. By the label: the same training of another run is the
+# same job.
+RUN_ID = {"name": "RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{RUN_LABEL}']"}}}
 
 
 def train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
@@ -27,7 +31,7 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
     """Training as a job of pods, which see no folder of this one and use the same servers; raises JobError."""
     from components.cluster.pytorchjob.launcher import PodReference, TrainJob, launch, train_arguments
 
-    environment = {key: os.environ[key] for key in SERVERS if key in os.environ}
+    environment = {key: os.environ[key] for key in (*SERVERS, PATIENCE) if key in os.environ}
     job = TrainJob(
         name=name,
         namespace=os.environ["POD_NAMESPACE"],
@@ -35,6 +39,7 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
         arguments=train_arguments(params, data, out),
         cluster=params.cluster,
         environment=environment,
+        references=[RUN_ID],
         labels={RUN_LABEL: os.environ["RUN_ID"]},
         owner=PodReference(os.environ["POD_NAME"], os.environ["POD_UID"]),
     )

@@ -90,6 +90,12 @@ def test_the_launcher_may_run_jobs(kube: KubeApi, account: str, namespace: str) 
     logs = f"/api/v1/namespaces/{namespace}/pods/train-master-0/log"
     assert "(NotFound)" in ask(kube, *user, "get", "--raw", logs).stderr  # allowed, but there is no pod
     done(kube, *user, "delete", "--wait=false", "pytorchjobs", "train")
+    # Of Argo, which is not here: as the exit hook of a run, it reads how the run ended.
+    answers = {
+        verb: ask(kube, *user, "auth", "can-i", verb, "workflows.argoproj.io").stdout.strip()
+        for verb in ("get", "list", "create", "delete", "patch")
+    }
+    assert answers == {"get": "yes", "list": "no", "create": "no", "delete": "no", "patch": "no"}
 
 
 @pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)

@@ -113,7 +113,7 @@ def _container(job: TrainJob) -> dict[str, Any]:
         "image": job.image,
         "command": ["python", "-m", "components.launch", "-m", "components.train"],
         "args": list(job.arguments),
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
+        "env": [*({"name": name, "value": value} for name, value in environment.items()), *job.references],
         "resources": {"requests": {**resources, "ephemeral-storage": cluster.scratch}, "limits": resources},
         "securityContext": {
             "allowPrivilegeEscalation": False,

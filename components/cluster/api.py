@@ -1,0 +1,325 @@
+"""The one door to the Kubernetes API: objects of any kind in one namespace, as JSON; asked again where that may help.
+
+Requests that fail for a while (429 with its Retry-After, 5xx, no network) are repeated with growing waits; what stays
+the same however often it is asked (401, 403, 422 and the like) is a JobError in one line, with the API's own words.
+"""
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from base.patience import News, Patience
+from components.cluster.job import JobError
+
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+LOG_SILENCE_SECONDS = 300  # after which a stream of logs is opened anew: its connection may be dead
+REMEDIES = {
+    401: "Renew the credentials of the kubeconfig or of the pod's service account.",
+    403: "Give the launcher's service account a role with this verb.",
+    404: "Is the namespace right, and is the operator installed?",
+    422: "Correct the section cluster of the parameters, or the job's name.",
+}
+MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
+
+
+class Resource(NamedTuple):
+    """A kind of objects that lie in namespaces."""
+
+    api_version: str
+    kind: str
+
+    def path(self, namespace: str, name: str = "") -> str:
+        """Of its objects in the API, or of one of them."""
+        root = "apis" if "/" in self.api_version else "api"
+        plural = f"{self.kind.lower()}s"  # as of every kind that is used here
+        return f"/{root}/{self.api_version}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Resource":
+        """That an object is of."""
+        return cls(content["apiVersion"], content["kind"])
+
+
+PODS = Resource("v1", "Pod")
+EVENTS = Resource("v1", "Event")
+
+
+@dataclass(frozen=True)
+class JobPatience(Patience):
+    """Times in seconds; those of `Patience` are for the API server.
+
+    watch: how long one watch lasts before objects are looked at anew. look: between two looks at the time, and at what
+    no watch tells. logs: between two attempts to read logs. unclaimed: after which a job that no operator has taken is
+    reported. drain: for the last logs of a job that has ended. gone: for a job that is deleted to make room for its
+    successor. farewell: as `away`, where the launcher itself is about to be killed.
+    """
+
+    away: float = 300
+    watch: int = 30
+    look: float = 10
+    logs: float = 5
+    unclaimed: float = 60
+    drain: float = 15
+    gone: float = 150  # the pods have 120 to end
+    farewell: float = 10  # of the 30 that a pod has
+
+
+class Api:
+    """Objects in one namespace.
+
+    kubeconfig: a file; by default the library's own choice, which is $KUBECONFIG, ~/.kube/config or the pod's service
+    account. Raises JobError where there is none of them.
+    """
+
+    def __init__(self, namespace: str, patience: JobPatience, kubeconfig: Path | None = None) -> None:
+        from kubernetes import client, config
+
+        self.namespace, self.patience = namespace, patience
+        settings = client.Configuration()
+        settings.retries = False  # urllib3's own would come before ours, and print
+        place: dict[str, Any] = {} if kubeconfig is None else {"config_file": str(kubeconfig)}
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # its remark about a kubeconfig that a pod does not need
+                config.load_config(client_configuration=settings, **place)
+        except config.ConfigException as error:
+            raise JobError(
+                f"no Kubernetes cluster: {_line(str(error))}. Set KUBECONFIG, or run in a pod with a service account."
+            ) from error
+        self._host = settings.host
+        self._client = client.ApiClient(settings)
+        self._news = News()
+
+    def create(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Creates an object; None where its name is taken."""
+        # Strict: an unknown field is an error instead of being dropped.
+        query = {"fieldValidation": "Strict"}
+        path = Resource.of(content).path(self.namespace)
+        made: dict[str, Any] | None = self._ask("POST", path, query, content, none_on={409})
+        return made
+
+    def apply(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Creates an object, or makes it what this says."""
+        path = Resource.of(content).path(self.namespace, content["metadata"]["name"])
+        query = {"fieldManager": "dual-hrnet", "force": True, "fieldValidation": "Strict"}
+        applied: dict[str, Any] = self._ask("PATCH", path, query, content, content_type=APPLY)
+        return applied
+
+    def get(self, resource: Resource, name: str) -> dict[str, Any] | None:
+        """An object, or None."""
+        found: dict[str, Any] | None = self._ask("GET", resource.path(self.namespace, name), none_on={404})
+        return found
+
+    def find(
+        self, resource: Resource, labels: Mapping[str, str] | None = None, fields: Mapping[str, str] | None = None
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Objects with these labels and fields, and the version of this answer, from which `watch` goes on."""
+        answer = self._ask("GET", resource.path(self.namespace), _selection(labels, fields))
+        # The items of a list do not say what they are.
+        items = [{"apiVersion": resource.api_version, "kind": resource.kind, **item} for item in answer["items"]]
+        return items, answer["metadata"]["resourceVersion"]
+
+    def watch(
+        self,
+        resource: Resource,
+        version: str,
+        seconds: int,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> Iterator[tuple[Literal["ADDED", "MODIFIED", "DELETED"], dict[str, Any]]]:
+        """What happens to these objects from that version on, each time with the whole object.
+
+        Ends after so many seconds, or when the connection or the version is lost: list them again then.
+        """
+        query = {"watch": True, "resourceVersion": version, "timeoutSeconds": seconds, **_selection(labels, fields)}
+        # A server that is there ends the watch itself.
+        timeout = (CONNECT_SECONDS, seconds + CONNECT_SECONDS)
+        try:
+            for line in self._lines(resource.path(self.namespace), query, timeout):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    if status.get("code") == 410:
+                        return
+                    raise JobError(f"Kubernetes at {self._host}: {_line(str(status.get('message')))}.")
+                yield event["type"], event["object"]
+        except _failures() as error:
+            if _status(error) == 410:
+                return
+            if not _may_pass(error):
+                raise self._refused(error) from error
+            time.sleep(max(self.patience.first_pause, _retry_after(error)))
+        except json.JSONDecodeError:  # of a line that a proxy broke off
+            time.sleep(self.patience.first_pause)
+
+    def delete(self, resource: Resource, name: str, propagation: str, uid: str, version: str | None = None) -> bool:
+        """Deletes the object of that uid, and of that version where one is given; whether it was there as such."""
+        preconditions = {"uid": uid} if version is None else {"uid": uid, "resourceVersion": version}
+        body = {"propagationPolicy": propagation, "preconditions": preconditions}
+        answer = self._ask("DELETE", resource.path(self.namespace, name), body=body, none_on={404, 409})
+        return answer is not None
+
+    def patch(self, resource: Resource, name: str, change: Mapping[str, Any], status: bool = False) -> bool:
+        """Changes fields of an object; False where it is gone, or is not of the version that the change names any more.
+
+        status: of its subresource instead.
+        """
+        path = resource.path(self.namespace, name) + ("/status" if status else "")
+        answer = self._ask("PATCH", path, body=change, content_type=MERGE, none_on={404, 409})
+        return answer is not None
+
+    def version_of(self, group: str) -> str | None:
+        """The version of an API group that the cluster prefers, such as kubeflow.org/v1; None where it lacks it."""
+        answer = self._ask("GET", f"/apis/{group}", none_on={404})
+        return None if answer is None else str(answer["preferredVersion"]["groupVersion"])
+
+    def serves(self, resource: Resource) -> bool:
+        """Whether the cluster has this kind of objects."""
+        answer = self._ask("GET", f"/apis/{resource.api_version}", none_on={404})
+        return answer is not None and any(each["kind"] == resource.kind for each in answer["resources"])
+
+    def last_lines(self, pod: str, container: str, lines: int) -> list[str]:
+        """The end of a container's logs. Raises LogError."""
+        query = {"container": container, "tailLines": lines}
+        with self._reading(pod):
+            return [str(line) for line in self._lines(f"{PODS.path(self.namespace, pod)}/log", query, ANSWER_SECONDS)]
+
+    def follow(self, pod: str, container: str, since_seconds: int | None) -> Iterator[str]:
+        """Lines of a container's logs, each behind its time, until the container ends.
+
+        since_seconds: leaves out what is older. Ends as well where nothing came for LOG_SILENCE_SECONDS. Raises
+        LogError, also where the connection is lost.
+        """
+        from urllib3.exceptions import ReadTimeoutError
+
+        query: dict[str, Any] = {"container": container, "follow": True, "timestamps": True}
+        if since_seconds is not None:
+            query["sinceSeconds"] = since_seconds
+        timeout = (CONNECT_SECONDS, LOG_SILENCE_SECONDS)
+        with self._reading(pod):
+            with contextlib.suppress(ReadTimeoutError):
+                yield from self._lines(f"{PODS.path(self.namespace, pod)}/log", query, timeout)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        none_on: Collection[int] = (),
+    ) -> Any:
+        """The answer, or None for these HTTP statuses. Raises JobError."""
+        try:
+            return self.patience.ask(
+                lambda: self._call(method, path, query, body, content_type, response_type="object"),
+                lambda error: isinstance(error, _failures()) and _status(error) not in none_on and _may_pass(error),
+                pause_asked=_retry_after,
+                on_failure=lambda error, pause: self._news.say(
+                    "API", f"away {pause}", f"Kubernetes: {_reason(error)}. Asking again in {pause:g} s."
+                ),
+                on_return=lambda: self._news.say("API", "there", "Kubernetes: answers again."),
+            )
+        except _failures() as error:
+            if _status(error) in none_on:
+                return None
+            raise self._refused(error) from error
+
+    def _lines(self, path: str, query: Mapping[str, Any], timeout: Any) -> Iterator[str]:
+        """The lines of an answer, as they come."""
+        from kubernetes.watch.watch import iter_resp_lines
+
+        answer = self._call("GET", path, query, timeout=timeout, _preload_content=False)
+        try:
+            yield from (line for line in iter_resp_lines(answer))
+        finally:
+            answer.close()
+            answer.release_conn()
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        timeout: Any = (CONNECT_SECONDS, ANSWER_SECONDS),
+        **options: Any,
+    ) -> Any:
+        return self._client.call_api(
+            path,
+            method,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": "application/json", "Content-Type": content_type},
+            body=body,
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=timeout,
+            **options,
+        )
+
+    def _refused(self, error: Exception) -> JobError:
+        remedy = REMEDIES.get(_status(error), "Is the API server well?" if _may_pass(error) else "")
+        return JobError(f"Kubernetes at {self._host}, namespace {self.namespace}: {_reason(error)}. {remedy}".rstrip())
+
+    @contextlib.contextmanager
+    def _reading(self, pod: str) -> Iterator[None]:
+        try:
+            yield
+        except _failures() as error:
+            raise LogError(f"the logs of {pod} cannot be read: {_reason(error)}") from error
+
+
+class LogError(Exception):
+    """Logs that are not there, not yet, or not any more: nothing that a training depends on."""
+
+
+def _selection(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> dict[str, str]:
+    chosen = {"labelSelector": labels, "fieldSelector": fields}
+    return {
+        name: ",".join(f"{key}={value}" for key, value in wanted.items()) for name, wanted in chosen.items() if wanted
+    }
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What requests raise: an answer of the API that is an error, or none."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    return ApiException, HTTPError
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status; 0 without an answer."""
+    return int(getattr(error, "status", None) or 0)
+
+
+def _may_pass(error: Exception) -> bool:
+    if not _status(error):
+        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    return _status(error) == 429 or _status(error) >= 500
+
+
+def _retry_after(error: Exception) -> float:
+    """Seconds that the server asked to wait; 0 if it did not."""
+    value = (getattr(error, "headers", None) or {}).get("Retry-After", "")
+    return float(value) if value.isdecimal() else 0.0
+
+
+def _reason(error: Exception) -> str:
+    """The API's own words where it answered, else the network's."""
+    if not _status(error):
+        return _line(str(error))
+    try:
+        message = json.loads(getattr(error, "body", None) or "")["message"]
+    except (ValueError, KeyError, TypeError):
+        message = getattr(error, "reason", "")
+    return f"{_line(str(message))} (HTTP {_status(error)})"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
