@@ -46,7 +46,7 @@ demo-predict:
 RECIPE ?= cpu
 
 experiment: install ## your own xBD by recipes/RECIPE.yaml, through DVC: make experiment RECIPE=paper
-	python -m components.params --recipe recipes/$(RECIPE).yaml
+	python -m components.params --recipe "recipes/$(RECIPE).yaml"
 
 ui: install ## open the MLflow UI on the local store
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -18,14 +18,17 @@ from typing import Any
 
 import yaml
 
+from base.command_line import Parser, whole_number
 from base.errors import InputError, errors_in_one_line
 from base.files import write_file
+from components.fetch import list_files
 from components.kubeflow.client import Kubeflow, s3_location
 from components.kubeflow.cron import with_seconds
+from components.kubeflow.tasks import raw_location
 from components.kubeflow.watch import wait
 from components.params import Params, load_params
-from components.storage.dvc import MD5, version_here
-from components.storage.locations import LOCATIONS
+from components.storage.dvc import MD5, Hash, find_version, version_here
+from components.storage.locations import LOCATIONS, scratch_for
 
 ROOT = Path(__file__).resolve().parent
 IMAGE = "dual-hrnet:0.1.0"
@@ -138,7 +141,9 @@ def compile_graph(params: Params, image: str, out: Path) -> None:
     from kfp import compiler
 
     if out.suffix not in (".yaml", ".yml"):
-        raise PipelineError(f"{out}: Kubeflow takes graphs from files that end in .yaml. Choose another name.")
+        name = out / "pipeline.yaml" if out.is_dir() else out.with_suffix(".yaml")
+        found = "is a folder" if out.is_dir() else f"ends in {out.suffix or 'no suffix'}"
+        raise PipelineError(f"{out}: {found}, but Kubeflow takes graphs from files that end in .yaml. Give {name}.")
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder, "pipeline.yaml")
         compiler.Compiler().compile(define(params, image), str(compiled))
@@ -154,22 +159,29 @@ def run_graph(graph: Path, arguments: Mapping[str, Any], work: Path) -> None:
     from kfp import components, local
 
     warnings.filterwarnings("ignore", "You may be attemping to run a task that uses custom", RuntimeWarning)
+    warnings.filterwarnings("ignore", "Task '.*': settings .* have no effect in the current local runner", UserWarning)
     # The tasks import the steps, wherever their own code is started.
     os.environ.update(PYTHONPATH=str(ROOT))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(work), raise_on_error=True)
     try:
-        components.load_component_from_text(_without_retries(graph))(**arguments)
+        components.load_component_from_text(_for_this_machine(graph))(**arguments)
     except RuntimeError as error:
-        raise PipelineError(f"{error} Its line stands above; what is done stays below {arguments['root']}.") from error
+        said = re.sub("\x1b\\[[0-9;]*m", "", str(error))  # colours of a terminal
+        raise PipelineError(f"{said} Its line stands above; what is done stays below {arguments['root']}.") from error
 
 
-def _without_retries(graph: Path) -> str:
-    """The graph for one machine, where what failed fails again, and the pauses between attempts would be waited for."""
+def _for_this_machine(graph: Path) -> str:
+    """The graph for one machine, where what failed fails again, and the pauses between attempts would be waited for.
+
+    Its tasks take the devices that are here, whatever they would ask of a cluster.
+    """
     parts = list(yaml.safe_load_all(graph.read_text(encoding="utf-8")))
     whole = parts[0]
     for dag in [whole["root"], *whole["components"].values()]:
         for task in dag.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
+    for executor in whole["deploymentSpec"]["executors"].values():
+        executor["container"].pop("env", None)  # NEEDS_GPU, and nothing else
     return yaml.safe_dump_all(parts, sort_keys=False)
 
 
@@ -188,13 +200,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    whole = argparse.ArgumentParser(prog="python pipeline.py", description=str(__doc__).splitlines()[0])
+    whole = Parser(prog="python pipeline.py", description=str(__doc__).splitlines()[0])
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    usual = argparse.ArgumentParser(add_help=False)
-    usual.add_argument("--params", default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
+    usual = Parser(add_help=False)
+    usual.add_argument("--params", type=str, default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
     usual.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/paper.yaml")
     usual.add_argument("--image", default=IMAGE, help="of all tasks, best by its digest (default: %(default)s)")
-    of_runs = argparse.ArgumentParser(add_help=False, parents=[usual])
+    of_runs = Parser(add_help=False, parents=[usual])
     of_runs.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data (default: that of data.root)")
     of_runs.add_argument("--auto-promote", action="store_true", help="promote the model if it passes the gate")
 
@@ -206,9 +218,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = commands.add_parser("run", parents=[of_runs], help=text, description=text, epilog=LOCATIONS)
     parser.add_argument("--root", default="output/pipeline", metavar="LOCATION", help="for data, models and scores")
     parser.add_argument("--data-remote", default=".dvc/cache", metavar="URL", help="DVC remote (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of the training (default: 1)")
+    processes = whole_number(1, 1024)
+    parser.add_argument("--processes", type=processes, default=1, metavar="N", help="of the training (default: 1)")
 
-    remote = argparse.ArgumentParser(add_help=False, parents=[of_runs])
+    remote = Parser(add_help=False, parents=[of_runs])
     remote.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines, as before /#/ in its UI")
     text = "of the user (default: in the file that $KF_PIPELINES_SA_TOKEN_PATH names, if any)"
     remote.add_argument("--token", help=text)
@@ -216,8 +229,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     remote.add_argument("--experiment", metavar="E", help="of Kubeflow, made if needed (default: tracking.experiment)")
     remote.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
     remote.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
-    remote.add_argument("--mlflow-uri", default="", metavar="URL", help="as pods reach it (default: the image's)")
-    remote.add_argument("--s3-endpoint", default="", metavar="URL", help="of an S3 server other than AWS")
+    text = "as pods reach it (default: the image's)"
+    remote.add_argument("--mlflow-uri", type=str, default="", metavar="URL", help=text)
+    remote.add_argument("--s3-endpoint", type=str, default="", metavar="URL", help="of an S3 server other than AWS")
 
     text = "start a run in the cluster"
     parser = commands.add_parser("submit", parents=[remote], help=text, description=text)
@@ -240,6 +254,9 @@ def _run(params: Params, arguments: argparse.Namespace) -> None:
         "processes": arguments.processes,
         "auto_promote": arguments.auto_promote,
     }
+    raw = raw_location(values["root"], values["raw_version"])
+    # What the first task would fail at, here without Kubeflow's log around it.
+    list_files(find_version(Hash(values["raw_version"]), values["data_remote"]), scratch_for(raw, "cache"))
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "pipeline.yaml")
         compile_graph(params, arguments.image, graph)

@@ -14,7 +14,10 @@ def new_file(path: Path) -> Iterator[Path]:
     """Gives the path of a file to write; when the block ends without an error, the file takes the place of `path`.
 
     The folder is made where it is missing. Errors of the block name the file, also those of a full disk.
+    Raises InputError where `path` is a folder.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file to write to. Choose another name.")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -60,10 +63,18 @@ def new_folder(out: Path, is_ours: Callable[[Path], bool], *, resumable: bool = 
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def refuse_no_folder(out: Path) -> None:
+    """Raises InputError where `out` is no folder and cannot become one: what a step should know before its work."""
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file, expected a folder to write to. Choose another output folder.")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{there}: cannot be written to. Choose another output folder, or have its rights changed.")
+
+
 def refuse_to_replace_others(out: Path, is_ours: Callable[[Path], bool]) -> None:
     """Raises InputError where `new_folder` would."""
-    if out.is_file():
-        raise InputError(f"{out}: is a file, expected a folder to write to. Choose another output folder.")
+    refuse_no_folder(out)
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
     foreign = [path for path in files if not is_ours(path)]
     if foreign:

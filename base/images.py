@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from base.errors import InputError
 
@@ -45,6 +45,8 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> npt
             return np.asarray(image.convert("RGB"))
     except ImageError:
         raise
+    except UnidentifiedImageError as error:  # which names the buffer
+        raise ImageError(f"{name}: cannot be decoded, expected {', '.join(FORMATS)}. Fetch the file again.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: cannot be decoded ({error}). Fetch the file again.") from error
 

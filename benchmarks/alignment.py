@@ -21,7 +21,7 @@ from imagery.read.raster import ImagePair
 from imagery.read.registration import register
 from imagery.settings import ALIGNMENTS, Sources, Windows
 from model.inference import Predictor, load_model
-from model.metric import joint_counts, xview2_score
+from model.score import joint_counts, xview2_score
 from xbd.dataset import Scenes
 
 PLACE = "EPSG:32633", Affine(0.5, 0, 5e5, 0, -0.5, 4e6)  # as good as any other

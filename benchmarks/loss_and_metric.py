@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.measure import Work, side_by_side, table
 from model.lovasz import lovasz_softmax
-from model.metric import joint_counts
+from model.score import joint_counts
 
 IGNORED = 255
 

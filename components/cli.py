@@ -3,18 +3,18 @@
 import argparse
 from pathlib import Path
 
+from base.command_line import Parser
 from base.errors import errors_in_one_line
 from components.params import Params, load_params
 
 __all__ = ["errors_in_one_line", "read_params", "step_parser"]
 
 
-def step_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+def step_parser(name: str, description: str | None) -> Parser:
     """A parser with --params and --recipe."""
-    parser = argparse.ArgumentParser(prog=f"python -m components.{name}", description=description)
-    parser.add_argument(
-        "--params", default="params.yaml", metavar="FILE", help="or its content as JSON (default: %(default)s)"
-    )
+    parser = Parser(prog=f"python -m components.{name}", description=description)
+    text = "or its content as JSON (default: %(default)s)"
+    parser.add_argument("--params", type=str, default="params.yaml", metavar="FILE", help=text)
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/cpu.yaml")
     return parser
 

@@ -8,14 +8,21 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
 from components.storage.prepared import local_scenes
 
 if TYPE_CHECKING:
+    import torch
+
     from components.tracking.runs import Run
     from model.judge.evaluation import Evaluation, SceneResult
+
+
+class EvaluateError(InputError):
+    """A file of the training that the report cannot use."""
 
 
 def evaluate(
@@ -34,20 +41,22 @@ def evaluate(
     submission: folder for predictions and targets in the official file format, so that the official scorer can
     confirm the numbers. run_file: run.json of the training, whose MLflow run is continued; None does not track.
     history: history.csv of the training, for the report's curves.
-    Returns the metrics. Raises SceneError, ModelError, ParamsError, StorageError.
+    Returns the metrics. Raises SceneError, ModelError, ParamsError, EvaluateError, StorageError, DeviceError.
     """
+    from model.device import choose_device
     from model.judge.submission import is_submission_file
 
     unclassified_as = _unclassified_class(params.evaluate, submission)
+    device = choose_device()
     with ExitStack() as stack:
         give = stack.enter_context
         folder = give(local_output(out))
         files = None if submission is None else give(local_output(submission, replaces=is_submission_file))
-        # A wrong run ends the step before the work, not after it.
+        # A wrong file ends the step before the work, not after it.
         run = None if run_file is None else _find_run(give(local_input(run_file)))
-        curves = None if history is None else give(local_input(history))
+        curves = None if history is None else _find_history(give(local_input(history)))
         directory, scenes = give(local_input(model)), give(local_scenes(data))
-        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves)
+        metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves, device)
         if run is not None:
             _track(run, folder, metrics, scenes, params.evaluate)
     return metrics
@@ -61,12 +70,13 @@ def _evaluate(
     unclassified_as: int | None,
     submission: Path | None,
     history: Path | None,
+    device: "torch.device",
 ) -> dict[str, Any]:
-    import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
     from base.files import new_folder
+    from model.device import describe_device
     from model.inference import Prediction, Predictor, Probabilities, load_model
     from model.judge.evaluation import Evaluation, vote
     from model.judge.report import choose, show, thumbnail, write_report
@@ -75,9 +85,9 @@ def _evaluate(
     from xbd.scenes import describe
 
     scenes = Scenes(data, params.splits)
-    predictor = Predictor(load_model(model).to("cuda" if torch.cuda.is_available() else "cpu"))
+    predictor = Predictor(load_model(model).to(device))
     what = f"{', '.join(params.splits)}: {describe(scenes.records)}"
-    print(f"evaluate {what}")
+    print(f"evaluate {what}\n{describe_device(device)}")
 
     def predict(sample: Sample) -> tuple[Prediction, Probabilities]:
         prediction, probabilities = predictor.probabilities(sample.pre, sample.post)
@@ -127,7 +137,7 @@ def _unclassified_class(params: EvaluateParams, submission: Location | None) -> 
 def _write_confusion(path: Path, evaluation: "Evaluation") -> None:
     """Pixels of each target class by predicted class, and as a share of the target class."""
     from base.grades import LEGEND
-    from model.metric import confusion
+    from model.score import confusion
 
     pixels, shares = confusion(evaluation.counts).tolist(), evaluation.confusion_shares()
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -156,6 +166,20 @@ def _find_run(run_file: Path) -> "Run":
     from components.tracking import runs
 
     return runs.read_run(run_file)
+
+
+def _find_history(path: Path) -> Path:
+    """The path of a history.csv; raises EvaluateError where it is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = next(csv.reader(file), [])
+    except OSError as error:
+        raise EvaluateError(f"{path}: cannot be read ({error.strerror}), expected history.csv of train.") from error
+    except ValueError as error:
+        raise EvaluateError(f"{path}: is no text, expected history.csv of train.") from error
+    if "epoch" not in found:
+        raise EvaluateError(f"{path}: has no column epoch, expected history.csv of train. Give the one of this model.")
+    return path
 
 
 def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: EvaluateParams) -> None:

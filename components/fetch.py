@@ -1,12 +1,13 @@
 """Step fetch: one raw version from a DVC remote, every file verified, without a clone of the repository."""
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from base.command_line import Parser
 from components.cli import errors_in_one_line
 from components.storage.dvc import (
     CorruptedError,
@@ -42,7 +43,7 @@ def fetch(
     """
     version = find_version(source, remote)
     objects = cache or scratch_for(out, "cache")
-    wanted = _read_list(version, objects)
+    wanted = list_files(version, objects)
     with local_output(out, replaces=lambda path: path.as_posix() in wanted) as folder:
         _fetch(version, wanted, folder, objects)
     return version.md5
@@ -69,7 +70,7 @@ def _fetch(version: RawVersion, wanted: Mapping[str, str], out: Path, cache: Pat
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step; the only line on stdout is the version."""
-    parser = argparse.ArgumentParser(prog="python -m components.fetch", description=__doc__, epilog=LOCATIONS)
+    parser = Parser(prog="python -m components.fetch", description=__doc__, epilog=LOCATIONS)
     sources = parser.add_mutually_exclusive_group(required=True)
     sources.add_argument("--dvc-file", type=Path, metavar="FILE", help=".dvc file that names the version")
     sources.add_argument("--version", metavar="MD5", help="DVC's hash of the data, as a .dvc file names it")
@@ -94,11 +95,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(fetch(source, arguments.out, remote=arguments.remote, cache=arguments.cache))
 
 
-def _read_list(version: RawVersion, cache: Path) -> dict[str, str]:
-    """Files of the version: path, relative to the data, to md5. DVC stores this of a folder as one more object."""
+def list_files(version: RawVersion, cache: Path) -> dict[str, str]:
+    """Files of the version: path, relative to the data, to md5. DVC stores this of a folder as one more object, which
+    is taken from the cache, a folder, if it is there. Raises FetchError.
+    """
+    cached = cache / object_path(version.md5)
+    if not cached.exists() and version.files.protocol == "local" and not Path(version.root).is_dir():
+        raise FetchError(f"remote {version.url}: is no folder here, expected a DVC remote. Correct the remote.")
     if not version.md5.endswith(".dir"):
         return {PurePosixPath(version.path).name: version.md5}
-    cached = cache / object_path(version.md5)
     try:
         content = cached.read_bytes() if is_sound(cached, version.md5) else version.read(version.md5)
     except FileNotFoundError as error:
@@ -133,6 +138,7 @@ def _fill_cache(version: RawVersion, files: Mapping[str, str], cache: Path) -> N
     """
     from tqdm import tqdm
 
+    made = () if cache.exists() else (cache,)
     paths = {md5: f"{version.path}/{path}" for path, md5 in files.items()} | {version.md5: version.path}
     with ThreadPoolExecutor(version.files.jobs) as pool:
         stored = pool.map(partial(_store, version, cache), paths, paths.values())
@@ -140,6 +146,10 @@ def _fill_cache(version: RawVersion, files: Mapping[str, str], cache: Path) -> N
         findings = sorted((path, finding, version.locate(md5)) for finding, (md5, path) in seen if finding)
     if not findings:
         return
+    for path in (cache / object_path(md5) for md5 in paths):  # folders that were made for what did not come
+        with suppress(OSError):  # the first that holds something ends it
+            for folder in (*path.parents[:3], *made):
+                folder.rmdir()
     named = [f"{path} is {finding} ({url})" for path, finding, url in findings[:NAMED]]
     more = [f"and {len(findings) - NAMED} more"] if len(findings) > NAMED else []
     corrupted = "the corrupted objects and " if "corrupted" in (finding for _, finding, _ in findings) else ""

@@ -1,8 +1,8 @@
 """Weights of the published Dual-HRNet to a model directory, which evaluate, register and predict read."""
 
-import argparse
 from collections.abc import Sequence
 
+from base.command_line import Parser
 from components.cli import errors_in_one_line
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
 
@@ -26,7 +26,7 @@ def import_weights(checkpoint: Location, out: Location) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
-    parser = argparse.ArgumentParser(prog="python -m components.import_weights", description=__doc__, epilog=LOCATIONS)
+    parser = Parser(prog="python -m components.import_weights", description=__doc__, epilog=LOCATIONS)
     parser.add_argument("--checkpoint", required=True, metavar="LOCATION", help="published weight.pth")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="the model directory is written here")
     arguments = parser.parse_args(argv)

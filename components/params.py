@@ -1,11 +1,12 @@
 """The schema of params.yaml and its recipes: one section a step, unknown keys and wrong types refused.
 
 `python -m components.params --recipe recipes/cpu.yaml` runs the local graph by a recipe, as an experiment of DVC.
+DVC takes the values from params.yaml itself: its `--set-param` knows only keys that stand there, and gives quotes,
+commas, `$` and braces a meaning of their own.
 """
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,15 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from base.errors import InputError, errors_in_one_line
+from base.files import write_file
+from base.yaml_file import rewrite_yaml
 from model.settings import TrainSettings
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 INLINE = "--params"  # what errors call parameters that are given as JSON
+# Options of `dvc exp run` with which the experiment is not run in the working tree.
+ELSEWHERE = ("--queue", "--temp", "--dry", "--run-all")
+NOT_STARTED = (253, 254)  # exit statuses of DVC: there is no repository here, the command line is not understood
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 # Of https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ what sizes are written in.
@@ -160,11 +166,8 @@ def load_params(path: str | Path, recipe: Path | None = None) -> Params:
     path: a file, or the content itself as a JSON object, which is how a pod without files gets its parameters.
     Raises ParamsError naming the file, the parameter, what was found and what was expected.
     """
-    merged = _read_yaml(path)
-    if recipe is not None:
-        merged = _merge(merged, _read_yaml(recipe))
-    name = INLINE if _is_inline(path) else f"{path}"
-    return validate(merged, name if recipe is None else f"{name} with {recipe}")
+    merged, source = _read(path, recipe)
+    return validate(merged, source)
 
 
 def validate(sections: Mapping[str, Any], source: str) -> Params:
@@ -177,23 +180,16 @@ def validate(sections: Mapping[str, Any], source: str) -> Params:
         raise ParamsError(f"{source}: {problems}.") from None
 
 
-def overrides(recipe: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A recipe as `name=value` lines in the syntax of `dvc exp run --set-param`."""
-    lines = []
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            lines += overrides(value, f"{prefix}{key}.")
-        else:
-            text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
-            lines.append(f"{prefix}{key}={text.splitlines()[0]}")
-    return lines
-
-
 def recipe_of(params: Params) -> str:
     """Name of the recipe that training follows: that whose section `train` changes nothing any more; else "none"."""
-    given = params.model_dump(mode="json", by_alias=True)["train"]
+    given = params.model_dump(mode="json", by_alias=True)
     for path in sorted(RECIPES.glob("*.yaml")):
-        if _merge(given, _read_yaml(path).get("train", {})) == given:
+        merged = _merge(given, {"train": _read_yaml(path).get("train", {})})
+        try:
+            followed = validate(merged, f"{path}").train == validate(given, f"{path}").train
+        except ParamsError:  # a recipe for another network
+            continue
+        if followed:
             return path.stem
     return "none"
 
@@ -202,12 +198,26 @@ def _is_inline(path: str | Path) -> bool:
     return str(path).lstrip().startswith("{")
 
 
-def _read_yaml(path: str | Path) -> dict[str, Any]:
+def _read(path: str | Path, recipe: Path | None) -> tuple[dict[str, Any], str]:
+    """The parameters with the recipe laid over them, not validated yet, and what errors call them."""
+    if not str(path).strip():
+        raise ParamsError(
+            f"{INLINE}: is empty, expected the path of a parameter file, or its content as JSON. Give one."
+        )
+    merged, source = _read_yaml(path), INLINE if _is_inline(path) else f"{path}"
+    if recipe is None:
+        return merged, source
+    known = ", ".join(path.stem for path in sorted(RECIPES.glob("*.yaml")))
+    over = _read_yaml(recipe, f"Give the path of a recipe; of {RECIPES.name}/NAME.yaml there are {known}.")
+    return _merge(merged, over), f"{source} with {recipe}"
+
+
+def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter file.") -> dict[str, Any]:
     text, path = (str(path), INLINE) if _is_inline(path) else (None, path)
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}). Give the path of a parameter file.") from error
+        raise ParamsError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):
@@ -227,7 +237,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    message = message[0].lower() + message[1:]
     if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{name}: is not a parameter. Remove it or correct its spelling"
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
@@ -236,18 +247,31 @@ def _describe(problem: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Starts `dvc exp run` with the values of a recipe, which DVC writes into params.yaml, after validating them.
+    """Writes the values of a recipe into params.yaml and starts `dvc exp run`, after validating them.
 
-    Whatever else is given goes to `dvc exp run`. Ends with its exit status.
+    Whatever else is given goes to `dvc exp run`. Ends with its exit status. With --queue or --temp, where DVC runs the
+    experiment elsewhere, params.yaml is as before in the end.
     """
     parser = argparse.ArgumentParser(prog="python -m components.params", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="such as recipes/cpu.yaml")
     arguments, more = parser.parse_known_args(argv)
+    # DVC understands abbreviations of its options.
+    elsewhere = any(len(word) > 2 and option.startswith(word) for word in more for option in ELSEWHERE)
+    path = Path("params.yaml")
     with errors_in_one_line():
-        load_params("params.yaml", arguments.recipe)
-        settings = [f"--set-param={line}" for line in overrides(_read_yaml(arguments.recipe))]
-    # The DVC of this Python, also where its folder is not on the path.
-    sys.exit(subprocess.call([sys.executable, "-m", "dvc", "exp", "run", *settings, *more]))
+        merged, source = _read(path, arguments.recipe)
+        validate(merged, source)
+        before = path.read_bytes()
+        rewrite_yaml(path, merged)
+        written, status = path.read_bytes(), 0
+        try:
+            # The DVC of this Python, also where its folder is not on the path.
+            status = subprocess.call([sys.executable, "-m", "dvc", "exp", "run", *more])
+        finally:
+            # What somebody else wrote meanwhile stays.
+            if (elsewhere or status in NOT_STARTED) and path.read_bytes() == written:
+                write_file(path, before)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from base.command_line import Parser
 from base.errors import InputError
 from base.files import write_file
 from components.cli import errors_in_one_line
 from components.storage.locations import LOCATIONS, Location, local_input, local_output, scratch_for
-from imagery.settings import ALIGN, ALIGNMENTS, CELL, Reading, Sources, Windows
+from imagery.settings import ALIGN, ALIGNMENTS, CELL, PERCENTILES, Reading, Sources, Windows
 
 if TYPE_CHECKING:
+    import torch
+
     from imagery.give.summary import Summary
     from model.inference import Predictor
 
@@ -31,17 +34,19 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None
 
     model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
-    Raises ModelError, ImageError, PredictError, StorageError; pairs before the failing one stay written in a path.
+    Raises ModelError, ImageError, PredictError, StorageError, DeviceError; pairs before the failing one stay
+    written in a path.
     """
     import torch
     from tqdm import tqdm
 
     from base.images import encode_png, read_image
+    from model.device import choose_device
     from model.judge.picture import Picture, draw_predictions
 
+    device = choose_device()
     with local_output(out) as folder, local_input(find_model(model)) as directory:
-        predictor = _predictor(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        predictor = _predictor(directory, device)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
             if pre.shape != post.shape:
@@ -66,13 +71,15 @@ def predict_imagery(
 
     model: as for `predict_pairs`. footprints, areas: vector files of buildings to grade instead of those found, and of
     areas to sum up by instead of squares of `cell` metres. The rest: see `imagery.mapping.make_map`.
-    Raises ModelError, RasterError, VectorError, OutputError, StorageError.
+    Raises ModelError, RasterError, VectorError, OutputError, StorageError, DeviceError.
     """
     from imagery.give.outputs import check_outputs
     from imagery.mapping import make_map
     from imagery.predict.inference import identity_of
     from imagery.read.vectors import Polygons, read_polygons
+    from model.device import choose_device
 
+    device = choose_device()
     with ExitStack() as stack:
 
         def local(location: Location) -> Path:
@@ -83,7 +90,7 @@ def predict_imagery(
 
         def load() -> "tuple[Predictor, str]":
             directory = local(find_model(model))
-            return _predictor(directory), identity_of(directory)
+            return _predictor(directory, device), identity_of(directory)
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
@@ -97,9 +104,15 @@ def predict_imagery(
 
 def find_pairs(folder: Path) -> list[Pair]:
     """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise PredictError(f"{folder}: {found}, expected a folder of pairs NAME{PRE} and NAME{POST}. Correct --images.")
     names = {path.name.removesuffix(ending) for ending in (PRE, POST) for path in folder.glob(f"*{ending}")}
     if not names:
-        raise PredictError(f"{folder}: has no image pair, expected NAME{PRE} and NAME{POST}.")
+        tifs = sorted(path.name for path in folder.iterdir() if _is_imagery([path.name]))
+        found = f"has {tifs[0]}, but no image pair" if tifs else "has no image pair"
+        remedy = "Give GeoTIFFs by --pre and --post." if tifs else "Rename the images."
+        raise PredictError(f"{folder}: {found}, expected NAME{PRE} and NAME{POST}. {remedy}")
     pairs = [(f"{name}_", folder / f"{name}{PRE}", folder / f"{name}{POST}") for name in sorted(names)]
     for path in (path for _, *paths in pairs for path in paths if not path.exists()):
         raise PredictError(f"{path}: is missing, its other half is there. Bring it or remove the other half.")
@@ -115,12 +128,12 @@ def find_model(model: Location) -> Location:
     return registry.download_model(str(model))
 
 
-def _predictor(directory: Path) -> "Predictor":
-    import torch
-
+def _predictor(directory: Path, device: "torch.device") -> "Predictor":
+    from model.device import describe_device
     from model.inference import Predictor, load_model
 
-    return Predictor(load_model(directory).to("cuda" if torch.cuda.is_available() else "cpu"))
+    print(describe_device(device))
+    return Predictor(load_model(directory).to(device))
 
 
 def _is_imagery(images: Sequence[str]) -> bool:
@@ -128,14 +141,14 @@ def _is_imagery(images: Sequence[str]) -> bool:
     return len(images) > 2 or any(image.lower().endswith(ENDINGS) for image in images)
 
 
-def _add_imagery_options(parser: argparse.ArgumentParser) -> list[str]:
+def _add_imagery_options(parser: Parser) -> list[str]:
     """Adds the options of GeoTIFFs, which are set only where they are given; returns their names in the namespace."""
     group = parser.add_argument_group(
         "GeoTIFFs", "post may have another CRS, resolution or extent.", argument_default=argparse.SUPPRESS
     )
     two: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
     more = "values that become black and white, in images of more than 8 bits"
-    low, high = Reading.percentiles
+    low, high = PERCENTILES
     shift = f"correct the shift of post: of the whole image, or also from place to place ({ALIGN})"
     options = [
         group.add_argument("--resample-to", type=float, metavar="GSD", help="metres of a pixel to predict at"),
@@ -181,7 +194,7 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
-    parser = argparse.ArgumentParser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
+    parser = Parser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
     parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
     parser.add_argument("--pre", nargs="+", metavar="LOCATION", help="image before the disaster; GeoTIFFs may be tiles")
     parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")

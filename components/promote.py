@@ -1,5 +1,6 @@
 """Step promote: moves the alias "production" to a registered version, if it passes the gate of params.yaml."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from components.storage.locations import LOCATIONS
 
 if TYPE_CHECKING:
     from components.tracking.registry import ModelVersion
+
+ALIAS = re.compile(r"(?!latest$)(?!v[0-9]+$)[A-Za-z0-9_-]+", re.IGNORECASE)  # those that MLflow takes
 
 
 def promote(
@@ -41,7 +44,7 @@ def promote(
     """
     from components.tracking import registry
 
-    candidate = _find(name, alias=alias, version=version)
+    candidate = registry.require_version(name, alias=alias, version=version)
     production = registry.find_version(name, alias=to)
     if production is not None and production.version == candidate.version:
         return Decision(candidate, to, production, UNCHANGED, is_dry_run=dry_run)
@@ -91,8 +94,8 @@ def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
     """
     from components.tracking import registry
 
-    current = _find(name, alias=to)
-    target = _find(name, version=previous(name, to, current))
+    current = registry.require_version(name, alias=to)
+    target = registry.require_version(name, version=previous(name, to, current))
     if dry_run:
         return f"{name} version {target.version} would become {to} again, instead of version {current.version}"
     decision = Decision(current, to, current)
@@ -100,17 +103,6 @@ def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
     hand_over(name, to, current, target, lambda: decision.record("rolled back", reason), back=True)
     registry.tag_version(target, {"promotion": f"restored: by the rollback of version {current.version}"})
     return f"{name} version {target.version} is {to} again, instead of version {current.version}"
-
-
-def _find(name: str, *, alias: str | None = None, version: int | None = None) -> "ModelVersion":
-    from components.tracking import registry
-    from components.tracking.connection import TrackingError
-
-    found = registry.find_version(name, alias=alias, version=version)
-    if found is None:
-        wanted = f"alias {alias}" if alias is not None else f"version {version}"
-        raise TrackingError(f"model {name}: has no {wanted}. Register a model first, or choose another version.")
-    return found
 
 
 def _comparable(production: "ModelVersion", candidate: Scored, rescoring: Rescoring | None, dry_run: bool) -> Scored:
@@ -157,6 +149,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--approval-interval", type=float, default=10, metavar="SECONDS", help="default: %(default)s")
     a = parser.parse_args(argv)
     with errors_in_one_line():
+        for option, alias in (("--to", a.to), ("--alias", a.alias)):
+            if alias is not None and not ALIAS.fullmatch(alias):
+                raise GateError(
+                    f"{option}: found {alias}, expected a name of letters, digits, - and _, neither latest nor one "
+                    "such as v1. Correct it."
+                )
+        approval = Approval(a.approval_timeout, a.approval_interval)
         params = read_params(a)
         name = a.model or params.register_.name
         if a.rollback:
@@ -172,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             version=a.version,
             to=a.to,
             rescoring=Rescoring(a.data, params, evaluate) if a.data else None,
-            approval=Approval(a.approval_timeout, a.approval_interval) if a.require_approval else None,
+            approval=approval if a.require_approval else None,
             dry_run=a.dry_run,
             on_comparison=print_comparison,
         )

@@ -28,9 +28,10 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
     Writes `out`/model, history.csv, run.json and checkpoints/.
     Under torchrun all processes train together, and the main one writes. A run that was interrupted goes on where its
     last checkpoint stands; see `model.train.training.train`. SIGTERM makes it write one and raise Preempted.
-    Raises SceneError, TrainingError, StorageError, WorldError.
+    Raises SceneError, TrainingError, StorageError, WorldError, DeviceError.
     """
     from components.storage.hub import find_pretrained
+    from model.device import describe_device
     from model.train.distributed import join_world
     from xbd.scenes import describe, read_index
 
@@ -50,7 +51,7 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
         scenes = stack.enter_context(local_scenes(data))
         if world.is_main:
             processes = f" in {world.size} processes" if world.size > 1 else ""
-            print(f"train on {describe(read_index(scenes, ['train']))}{processes}")
+            print(f"train on {describe(read_index(scenes, ['train']))}{processes}\n{describe_device(world.device)}")
             _train_tracked(scenes, folder, out, params, world, pretrained, stop)
         else:
             _train(scenes, folder, params, world, pretrained, stop)

@@ -12,7 +12,7 @@ from imagery.give.look import look_at
 from imagery.give.outputs import check_outputs, write_outputs
 from imagery.give.summary import Summary
 from imagery.predict.inference import predict_classes
-from imagery.read.raster import ImagePair, warn_of_resolution
+from imagery.read.raster import ImagePair, refuse_unused_range, warn_of_resolution
 from imagery.read.registration import register
 from imagery.read.vectors import Polygons
 from imagery.settings import ALIGN, CACHE, CELL, Sources, Windows
@@ -37,6 +37,7 @@ def make_map(
     share_one_heap()
     check_outputs(out, cell)
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ImagePair(sources) as pair:
+        refuse_unused_range(pair)
         print(f"imagery of {pair.grid.width} x {pair.grid.height} pixels of {pair.grid.gsd:.2f} m")
         warn_of_resolution(pair)
         if footprints is not None:

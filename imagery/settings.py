@@ -9,6 +9,10 @@ from base.errors import InputError
 ALIGNMENTS = ("off", "global", "local")  # of post with pre
 ALIGN = "global"
 CELL = 500.0  # metres of a side of the squares that a map is summed up by
+CELLS = (1.0, 1e6)  # the smallest and the largest: a zone of UTM is not a million metres wide
+GSDS = (0.01, 1000.0)  # metres of a pixel that can be asked for
+LARGEST = {"tile": 16384, "batch": 1024, "workers": 256}  # what a machine has memory and threads for
+PERCENTILES = (2.0, 98.0)
 CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by default it is 5 % of the machine's memory
 STRIDE = 32  # pixels of the coarsest branch's pixel, `model.dual_hrnet.STRIDE`, here without torch
 
@@ -24,22 +28,25 @@ class Reading:
     value_range: what becomes 0 and 255 in images of more than 8 bits; None takes `percentiles` of each band over what
     both images show, as QGIS does by default
     (https://docs.qgis.org/latest/en/docs/user_manual/working_with_raster/raster_properties.html, "Cumulative count
-    cut"). resample_to: metres of a pixel; None keeps pre's. Raises SettingsError.
+    cut"), by default PERCENTILES. resample_to: metres of a pixel; None keeps pre's. Raises SettingsError.
     """
 
     value_range: tuple[float, float] | None = None
-    percentiles: tuple[float, float] = (2.0, 98.0)
+    percentiles: tuple[float, float] | None = None
     resample_to: float | None = None
 
     def __post_init__(self) -> None:
         if self.value_range is not None and not -inf < self.value_range[0] < self.value_range[1] < inf:
             low, high = self.value_range
             raise SettingsError(f"--range: found {low:g} {high:g}, expected the lower value first, and a higher one.")
-        low, high = self.percentiles
+        low, high = self.percentiles or PERCENTILES
         if not 0 <= low < high <= 100:
             raise SettingsError(f"--percentiles: found {low:g} {high:g}, expected two from 0 to 100, the lower first.")
-        if self.resample_to is not None and not 0 < self.resample_to < 1000:
-            raise SettingsError(f"--resample-to: found {self.resample_to:g}, expected metres of a pixel, such as 0.5.")
+        if self.resample_to is not None and not GSDS[0] <= self.resample_to <= GSDS[1]:
+            raise SettingsError(
+                f"--resample-to: found {self.resample_to:g}, expected metres of a pixel from {GSDS[0]:g} to "
+                f"{GSDS[1]:g}, such as 0.5."
+            )
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,6 @@ class Windows:
         if self.batch < 1 or self.workers < 0:
             found = f"{self.batch} and {self.workers}"
             raise SettingsError(f"--batch, --workers: found {found}, expected 1 or more, and 0 or more.")
+        for name, largest in LARGEST.items():
+            if getattr(self, name) > largest:
+                raise SettingsError(f"--{name}: found {getattr(self, name)}, expected at most {largest}.")

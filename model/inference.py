@@ -3,11 +3,13 @@
 """
 
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -137,17 +139,7 @@ def load_model(directory: Path | str) -> PairNetwork:
     """
     directory = Path(directory)
     config_path, weights_path = directory / CONFIG, directory / WEIGHTS
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        name = config["model"]
-        model = find_network(name)(network_settings({**config["architecture"], "name": name}))
-    except OSError as error:
-        raise ModelError(f"{config_path}: cannot be read ({error.strerror}), expected a model directory.") from error
-    except NetworkError as error:
-        raise ModelError(f"{config_path}: model: {error} Use the version of this project that made it.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        what = " ".join(str(error).split())  # pydantic says it in several lines
-        raise ModelError(f"{config_path}: does not describe a network ({what}). Train or import it again.") from error
+    model = _build(config_path)
     try:
         state = load_file(weights_path)
     except (OSError, SafetensorError) as error:
@@ -162,3 +154,42 @@ def load_model(directory: Path | str) -> PairNetwork:
         )
     model.load_state_dict(state)
     return model.eval()
+
+
+def _build(path: Path) -> PairNetwork:
+    """The network that a config.json describes, with random weights; raises ModelError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}), expected a model directory.") from error
+    except (ValueError, RecursionError) as error:
+        found = "found no text" if not path.stat().st_size else f"is no JSON: {error}"
+        raise _undescribed(path, found) from error
+    if not isinstance(config, dict):
+        raise _undescribed(path, f"found {_shown(config)}, expected an object with model and architecture")
+    for key in ("model", "architecture"):
+        if key not in config:
+            raise _undescribed(path, f"{key} is missing")
+    name, architecture = config["model"], config["architecture"]
+    if not isinstance(architecture, dict):
+        raise _undescribed(path, f"architecture: found {_shown(architecture)}, expected the network's settings by name")
+    try:
+        return find_network(name)(network_settings({**architecture, "name": name}))
+    except NetworkError as error:
+        raise ModelError(f"{path}: model: {error} Use the version of this project that made it.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, ("architecture", *first["loc"])))
+        raise _undescribed(path, f"{field}: found {_shown(first['input'])}: {first['msg'].lower()}") from error
+    except (ValueError, TypeError) as error:
+        raise _undescribed(path, f"architecture: {error}") from error
+    except RuntimeError as error:
+        raise _undescribed(path, "architecture: the network is too large for this machine") from error
+
+
+def _shown(value: Any) -> str:
+    return textwrap.shorten(json.dumps(value), 60, placeholder="...")
+
+
+def _undescribed(path: Path, finding: str) -> ModelError:
+    return ModelError(f"{path}: does not describe a network ({' '.join(finding.split())}). Train or import it again.")

@@ -19,6 +19,7 @@ from base.errors import InputError
 from base.grades import KEYS
 from base.images import decode_image, encode_png
 from model.buildings import GradedBuilding, buildings_of, grade, separate
+from model.device import choose_device
 from model.inference import Predictor, load_model
 
 PNG = b"\x89PNG\r\n\x1a\n"  # of the formats that Pillow reads, some start other programs
@@ -54,7 +55,7 @@ class DualHRNetModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, m
     def load_context(self, context: Any) -> None:
         """Loads the model directory that was logged as the artifact "model"."""
         model = load_model(context.artifacts["model"])
-        self.predictor = Predictor(model.to("cuda" if torch.cuda.is_available() else "cpu"))
+        self.predictor = Predictor(model.to(choose_device()))
         # A server calls from many threads; each prediction takes all cores, and its memory, for itself.
         self.turn = Lock()
 

@@ -1,9 +1,13 @@
 """Command lines under test: their environment, how they are run, and how they may end."""
 
+import importlib
+import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,29 @@ def succeed(name: str, *arguments: str | Path, cwd: Path, **extra: str) -> str:
     result = run_step(name, *arguments, cwd=cwd, **extra)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def step_here(name: str) -> Callable[[Sequence[str]], None]:
+    """The command line of a step in this process, where the command itself is not what is tested: in a process of its
+    own, every step imports for seconds. The step's settings for MLflow: see `using`.
+    """
+    main: Callable[[Sequence[str]], None] = importlib.import_module(f"components.{name}").main
+
+    def run(arguments: Sequence[str]) -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            main(arguments)
+        finally:
+            signal.signal(signal.SIGTERM, handler)  # train takes it for itself
+
+    return run
+
+
+def succeed_here(name: str, *arguments: str | Path) -> str:
+    """Runs a step in this process, see `step_here`; returns its stdout."""
+    with redirect_stdout(io.StringIO()) as said:
+        step_here(name)([str(argument) for argument in arguments])
+    return said.getvalue()
 
 
 def assert_one_line(result: subprocess.CompletedProcess[str], *named: str) -> None:

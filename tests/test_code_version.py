@@ -113,7 +113,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("changed", "steps"),
     [
-        ("model/metric.py", ["train", "evaluate"]),
+        ("model/score.py", ["train", "evaluate"]),
         ("model/train/history.py", ["train"]),
         ("model/settings.py", ["train", "evaluate", "register"]),
         ("model/judge/report.py", ["evaluate"]),
@@ -166,8 +166,8 @@ def listed_by_dvc(repository: Path, entry: str) -> list[str]:
 def test_a_stage_or_a_file_that_is_not_there_is_named(copy: Path) -> None:
     with pytest.raises(InputError, match=r"dvc\.yaml: has no stage assess, expected one of sample, prepare, train"):
         code_version("assess")
-    (copy / "model" / "metric.py").unlink()
-    with pytest.raises(InputError, match=r"dvc\.yaml: stages\.train\.deps: model/metric\.py is not there"):
+    (copy / "model" / "score.py").unlink()
+    with pytest.raises(InputError, match=r"dvc\.yaml: stages\.train\.deps: model/score\.py is not there"):
         code_version("train")
 
 

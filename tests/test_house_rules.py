@@ -61,6 +61,7 @@ READERS_OF_THE_ENVIRONMENT = (
     "components/kubeflow/tasks.py",
     "components/kubeflow/training.py",
     "model/train/distributed.py",
+    "model/device.py",
 )
 COMMANDS = sorted(path.stem for path in (ROOT / "components").glob("*.py") if path.stem not in ("__init__", "cli"))
 # Settings of libraries, each with its reason beside it in the code.

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 import pipeline
-from components.kubeflow import tasks
+from components.kubeflow import sections
 from components.kubeflow.steps import NEEDS, SCRATCH
 from components.params import load_params
+from model.device import NEEDS_GPU
 from tests.conftest import ROOT, environment, exit_line
 
 STEPS = tuple(NEEDS)
@@ -59,7 +60,7 @@ def test_its_defaults_are_the_recipe(graph: Any) -> None:
     parameters = whole["root"]["inputDefinitions"]["parameters"]
     given = {name: parameters[name]["defaultValue"] for name in pipeline.SECTIONS}
     recipe = load_params(ROOT / "params.yaml", ROOT / "recipes" / "paper.yaml")
-    found = tasks.params_of(given).model_dump(include=set(pipeline.SECTIONS) | {"register_"})
+    found = sections.params_of(given).model_dump(include=set(pipeline.SECTIONS) | {"register_"})
     assert found == recipe.model_dump(include=set(pipeline.SECTIONS) | {"register_"})
     assert (found["cluster"]["nodes"], found["cluster"]["devices_per_node"]) == (2, 8)
 
@@ -102,6 +103,9 @@ def test_each_task_has_image_resources_retries_and_caching(graph: Any) -> None:
         assert resources.get("accelerator", {}).get("resourceCount") == (
             "1" if step in ("evaluate", "promote") else None
         )
+        # Who has a GPU knows it, so that it does not compute on the CPU in silence.
+        given = [{"name": NEEDS_GPU, "value": "1"}] if "accelerator" in resources else []
+        assert container.get("env", []) == given
         assert task.get("retryPolicy", {}).get("maxRetryCount") == (None if step == "finish" else 4)
         # It counts from the start of the first attempt, and ends a later one: longer than any step.
         month = 30 * 24 * 3600
@@ -132,11 +136,14 @@ def test_no_gpu_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("cluster: {device_resource: null, devices_per_node: 2}", encoding="utf-8")
     pipeline.main(["compile", "--recipe", str(recipe), "--out", str(tmp_path / "graph.yaml")])
-    assert "accelerator" not in (tmp_path / "graph.yaml").read_text(encoding="utf-8")
+    text = (tmp_path / "graph.yaml").read_text(encoding="utf-8")
+    assert "accelerator" not in text and NEEDS_GPU not in text
 
 
 def test_no_credential_stands_in_the_graph(graph: Any) -> None:
-    assert "SECRET_ACCESS_KEY=" not in str(graph) and "env:" not in str(graph)
+    assert "SECRET_ACCESS_KEY=" not in str(graph)
+    containers = [executor["container"] for executor in graph[0]["deploymentSpec"]["executors"].values()]
+    assert {entry["name"] for container in containers for entry in container.get("env", [])} == {NEEDS_GPU}
 
 
 def test_the_graph_is_the_same_in_each_process(tmp_path: Path) -> None:
@@ -148,7 +155,10 @@ def test_the_graph_is_the_same_in_each_process(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     line = exit_line(pipeline.main, "compile", "--out", tmp_path / "graph.json")
-    assert line.startswith(f"PipelineError: {tmp_path}/graph.json: Kubeflow takes graphs from files that end in .yaml")
+    assert line.startswith(f"PipelineError: {tmp_path}/graph.json: ends in .json, but Kubeflow takes graphs from files")
+    line = exit_line(pipeline.main, "compile", "--out", tmp_path)
+    assert line.startswith(f"PipelineError: {tmp_path}: is a folder, but Kubeflow takes graphs from files")
+    assert line.endswith(f"Give {tmp_path}/pipeline.yaml.")
     bad = tmp_path / "bad.yaml"
     bad.write_text("train: {epochs: many}")
     line = exit_line(pipeline.main, "compile", "--recipe", bad, "--out", tmp_path / "graph.yaml")
@@ -158,4 +168,4 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_parameter_that_was_edited_in_the_run_form_is_validated() -> None:
     with pytest.raises(ValueError, match=r"the parameters of the pipeline: tracking\.experiment: found 3"):
-        tasks.params_of({"tracking": {"experiment": 3.0}})
+        sections.params_of({"tracking": {"experiment": 3.0}})

@@ -135,6 +135,20 @@ def test_a_task_that_fails_ends_the_run_with_its_line_and_makes_nothing_up_in_ml
     assert not (folder / "mlflow.db").exists()  # nothing was trained
 
 
+def test_a_version_that_is_not_on_the_remote_is_one_line_without_the_log_of_kubeflow(
+    repository: Path, tmp_path: Path
+) -> None:
+    before = set(repository.iterdir())
+    version = f"{'0' * 32}.dir"
+    for remote, said in ((tmp_path, f"raw version {version} is not on"), (tmp_path / "nowhere", "is no folder here")):
+        arguments = ["--raw-version", version, "--data-remote", str(remote), "--root", str(tmp_path / "root")]
+        result = run_graph(repository, *arguments)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith("FetchError: ") and said in result.stderr
+    assert list(tmp_path.iterdir()) == [] and set(repository.iterdir()) == before
+
+
 def test_data_that_dvc_does_not_know_is_one_line(repository: Path, tmp_path: Path) -> None:
     write_params(tmp_path / "params.yaml", {"data": {"root": "data/other"}})
     result = run_graph(repository, "--params", str(tmp_path / "params.yaml"))

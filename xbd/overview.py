@@ -3,7 +3,6 @@
 python -m xbd.overview DIR [--picture FILE]
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from base.command_line import Parser, whole_number
 from base.errors import InputError, errors_in_one_line
 from base.files import new_file
 from base.grades import KEYS, LEGEND
@@ -27,6 +26,8 @@ _SIDE = 512  # pixels of a picture in the grid
 
 def table(records: Sequence[SceneRecord]) -> str:
     """Scenes, buildings of each grade, GSD in metres and off-nadir angle in degrees (medians) by split and disaster."""
+    import pandas as pd  # here: it takes half a second, and who only draws does without
+
     frame = pd.DataFrame([asdict(record) for record in records])
     # In the order of SPLITS, which is that of the work, and skipped scenes last.
     frame["split"] = pd.Categorical(frame["split"], [*SPLITS, SKIPPED])
@@ -110,13 +111,12 @@ def _thumbnail(image: Image) -> Image:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints what a prepared data set holds, and draws some of its scenes."""
-    parser = argparse.ArgumentParser(prog="python -m xbd.overview", description=main.__doc__)
+    parser = Parser(prog="python -m xbd.overview", description=main.__doc__)
     parser.add_argument("root", type=Path, metavar="DIR", help="prepared scenes")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw scenes with their masks to this PNG")
-    parser.add_argument("--count", type=int, default=6, metavar="N", help="scenes in the picture (default: 6)")
+    count = whole_number(1, 100)
+    parser.add_argument("--count", type=count, default=6, metavar="N", help="scenes in the picture (default: 6)")
     arguments = parser.parse_args(argv)
-    if arguments.count < 1:
-        parser.error(f"--count: found {arguments.count}, expected at least 1")
     with errors_in_one_line():
         if arguments.picture is not None and arguments.picture.suffix != ".png":
             raise InputError(f"--picture: found {arguments.picture}, expected a file that ends in .png.")

@@ -8,9 +8,16 @@ pod again from code 128 on only: a preempted training would count as failed.
 import sys
 from collections.abc import Sequence
 
+from base.errors import errors_in_one_line
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the processes; ends with 128 + the signal that ended it, or with the code of the process that failed."""
+    from model.device import require_gpu
+
+    with errors_in_one_line():  # one line of the node, not one of each process
+        require_gpu()
+
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

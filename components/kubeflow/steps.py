@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from kfp import dsl, kubernetes
 from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Metrics, Model, Output, PipelineTask
 
+from model.device import NEEDS_GPU
+
 # Any image will do here: the graph sets the one that it is given.
 component: Callable[[Callable[..., Any]], Callable[..., PipelineTask]] = dsl.component(
     base_image="dual-hrnet:python", install_kfp_package=False
@@ -168,6 +170,7 @@ def configure(task: PipelineTask, step: str, device: str | None, image: Any, pla
     task.set_memory_request(needs.memory).set_memory_limit(needs.memory)
     if needs.gpu and device is not None:
         task.set_accelerator_type(device).set_accelerator_limit(1)
+        task.set_env_variable(NEEDS_GPU, "1")
     if needs.retries:
         task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=LONGEST)
     task.set_caching_options(needs.cached)

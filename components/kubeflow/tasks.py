@@ -64,7 +64,7 @@ def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
     from components.storage.locations import folders_in
     from xbd.scenes import SOURCES
 
-    location = join(root, f"raw/{version.removesuffix('.dir')}")
+    location = raw_location(root, version)
     fetch(Hash(version), location, remote=remote)
     _refer(raw, location, version=version)
     found = folders_in(location)
@@ -75,6 +75,11 @@ def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
             f"{', '.join(SOURCES)}. Give the version of raw scenes in the xBD layout."
         )
     return sources
+
+
+def raw_location(root: str, version: str) -> Location:
+    """Where a version of the raw data lies below the root."""
+    return join(root, f"raw/{version.removesuffix('.dir')}")
 
 
 def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared: Artifact) -> None:

@@ -1,6 +1,5 @@
 """Waits until somebody has approved a version: a tag that a person sets in MLflow."""
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ if TYPE_CHECKING:
     from components.tracking.registry import ModelVersion
 
 TAG = "approved_by"
+LONGEST = 31_536_000  # seconds; what a clock counts, time.sleep cannot wait for without a bound
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Approval:
     interval: float
 
     def __post_init__(self) -> None:
-        if not (0 <= self.timeout < math.inf and 0 < self.interval < math.inf):
+        if not (0 <= self.timeout <= LONGEST and 0 < self.interval <= LONGEST):
             raise GateError(
                 f"--approval-timeout, --approval-interval: found {self.timeout:g} and {self.interval:g}, expected "
-                "seconds, 0 or more and more than 0."
+                f"seconds, 0 or more and more than 0, at most {LONGEST} (a year)."
             )
 
 

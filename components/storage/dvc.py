@@ -157,6 +157,8 @@ def version_here(data: str) -> Hash:
 
 def first_line(error: Exception) -> str:
     """What an error of a library says, in one line."""
+    if isinstance(error, OSError) and error.strerror:  # str() has its number and quotes
+        return f"{error.strerror}: {error.filename}" if error.filename else first_line(Exception(error.strerror))
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from base.errors import InputError
+from base.files import refuse_no_folder
 from components.storage import sync
 from components.storage.s3 import StorageError, Store
 
@@ -63,11 +64,12 @@ def local_output(
     others is refused. A step without it adds to what is there.
     resume: for a step that goes on with what it finds in the folder: the location's content, or what an interrupted run
     left on this machine, if the location did not change since. What the step deletes is deleted at the location.
-    Raises StorageError, before the block where the location cannot even be listed. InputErrors of the block name
-    the location, not the folder.
+    Raises StorageError, before the block where the location cannot even be listed; InputError where the path is a file
+    or lies below one. InputErrors of the block name the location, not the folder.
     """
     store = _open_store(location)
     if store is None:
+        refuse_no_folder(Path(location))
         yield Path(location)
         return
     with ExitStack() as stack:

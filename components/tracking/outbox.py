@@ -4,11 +4,11 @@ The records stay here until MLflow confirms them: an outage of any length loses 
 is left at its end the same train command sends again, because a resumed run records all its epochs anew.
 """
 
-import sys
 from collections.abc import Sequence
 from threading import Condition, Thread
 from time import monotonic
 
+from base.patience import News
 from components.tracking.connection import is_final, reason, store
 from components.tracking.records import Record, send
 
@@ -27,7 +27,8 @@ class Outbox:
         self._waiting: dict[str, list[Record]] = {}
         self._refused: set[str] = set()  # kinds of which MLflow will never take something
         self._reason = ""  # why the last attempt failed
-        self._is_away = self._is_closed = self._is_urgent = False
+        self._is_closed = self._is_urgent = False
+        self._news = News()
         self._sent = 0
         self._changed = Condition()
         Thread(target=self._work, name="outbox", daemon=True).start()
@@ -80,9 +81,8 @@ class Outbox:
                 if not all(taken):
                     self._changed.wait_for(lambda: self._is_closed or self._is_urgent, PAUSE)
                     self._is_urgent = False
-                elif self._is_away and not self._waiting:
-                    self._is_away = False
-                    self._say(f"{self._to} answers again: everything is sent.")
+                elif self._news.knows(self._to) and not self._waiting:
+                    self._news.say(self._to, "there", f"{self._to} answers again: everything is sent.")
 
     def _attempt(self, kind: str, records: Sequence[Record]) -> bool:
         """Whether another attempt is of no use, because they were taken, or refused for good."""
@@ -97,14 +97,13 @@ class Outbox:
                 return True
             self._reason = reason(error)
             if is_final(error):
-                if kind not in self._refused:
-                    self._say(f"warning: {self._to} does not take {kind} ({self._reason}).")
+                self._news.say(kind, "refused", f"warning: {self._to} does not take {kind} ({self._reason}).")
                 self._refused.add(kind)
                 self._take_off(kind, len(records))
                 return True
-            if not self._is_away and not self._is_closed:
-                self._say(f"warning: {self._to} did not take {kind} ({self._reason}); trying again in the background.")
-            self._is_away = True
+            if not self._is_closed:
+                line = f"warning: {self._to} did not take {kind} ({self._reason}); trying again in the background."
+                self._news.say(self._to, "away", line)
             return False
 
     def _take_off(self, kind: str, number: int) -> None:
@@ -113,6 +112,3 @@ class Outbox:
             del self._waiting[kind]
         self._sent += number
         self._changed.notify_all()
-
-    def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)

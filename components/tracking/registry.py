@@ -1,5 +1,6 @@
 """The one door to MLflow for models: packages one as a version, moves aliases, sets tags, fetches versions."""
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
-from components.tracking.connection import TrackingError, client, patiently, reach, reason
+from components.tracking.connection import AwayError, TrackingError, client, patiently, reason, store
 from components.tracking.lineage import in_todays_names
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
 
 CONTENT_HASH = "content_hash"  # the tag by which a version is found again
+URI = re.compile(r"models:/(?P<name>[^/@:]+)(@(?P<alias>[^/@:]+)|/(?P<version>[1-9][0-9]{0,8}))")
+NAMED = 10  # models that an error names
 DIGEST = 36  # characters of a prepared version that MLflow keeps as the digest of a dataset, at most
 
 
@@ -111,14 +114,29 @@ def run_tags(run: "Run") -> dict[str, str]:
 @patiently()
 def find_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion | None:
     """The model version of that alias or number, or None; raises TrackingError."""
+    return _find_version(name, alias, version)
+
+
+@patiently()
+def require_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion:
+    """The model version of that alias or number; raises TrackingError, which says what there is instead."""
+    found = _find_version(name, alias, version)
+    if found is not None:
+        return found
     try:
-        if alias is not None:
-            return client().get_model_version_by_alias(name, alias)
-        return client().get_model_version(name, str(version))
+        aliases = ", ".join(sorted(client().get_registered_model(name).aliases)) or "none"
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        there = ", ".join(model.name for model in client().search_registered_models(max_results=NAMED)) or "none"
+        raise TrackingError(
+            f"model {name}: is not registered at {store()}, models there are {there}. Correct the name, or "
+            "register the model first."
+        ) from None
+    wanted = f"alias {alias}" if alias is not None else f"version {version}"
+    raise TrackingError(
+        f"model {name}: has no {wanted}, its aliases are {aliases}. Choose another, or register a model first."
+    )
 
 
 @patiently()
@@ -164,15 +182,36 @@ def download_model(uri: str, to: Path | None = None) -> Path:
     to: folder for what is fetched; else MLflow chooses one that stays.
     Raises TrackingError where there is none, or the store or its files cannot be reached.
     """
-    reach()  # MLflow's own requests, for files that may be large, would try for minutes
+    parts = URI.fullmatch(uri)
+    if parts is None:
+        raise TrackingError(f"{uri}: names no registered model, expected models:/NAME@ALIAS or models:/NAME/VERSION.")
+    number = parts["version"]
+    try:  # MLflow's own requests, for files that may be large, would try for minutes
+        require_version(parts["name"], alias=parts["alias"], version=int(number) if number else None)
+    except AwayError:
+        raise
+    except TrackingError as error:
+        raise TrackingError(f"{uri}: {error}") from None
     try:
         root = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if to is None else str(to))
     except (MlflowException, OSError) as error:
         raise TrackingError(
-            f"{uri}: cannot be fetched ({reason(error)}). Register or promote a model first."
+            f"{uri}: its files cannot be fetched ({reason(error)}). Start the store that has them, or register the "
+            "model again."
         ) from error
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])
+
+
+def _find_version(name: str, alias: str | None, version: int | None) -> ModelVersion | None:
+    try:
+        if alias is not None:
+            return client().get_model_version_by_alias(name, alias)
+        return client().get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def _find_content(name: str, content_hash: str) -> ModelVersion | None:

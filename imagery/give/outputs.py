@@ -1,7 +1,6 @@
 """What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
 import logging
-import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table, tabulate
 from imagery.read.grid import WGS84
 from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
-from imagery.settings import CELL
+from imagery.settings import CELL, CELLS
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
@@ -71,8 +70,10 @@ def check_outputs(out: Path, cell: float) -> None:
     """Raises OutputError where squares of `cell` metres cannot be, and InputError where `out` holds something else than
     FILES: what a run should know before its work.
     """
-    if not (math.isfinite(cell) and cell > 0):
-        raise OutputError(f"--cell: found {cell:g}, expected metres of a square's side, more than 0.")
+    if not CELLS[0] <= cell <= CELLS[1]:
+        raise OutputError(
+            f"--cell: found {cell:g}, expected metres of a square's side from {CELLS[0]:.0f} to {CELLS[1]:.0f}."
+        )
     refuse_to_replace_others(out, _is_ours)
 
 

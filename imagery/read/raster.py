@@ -16,7 +16,7 @@ from imagery.errors import RasterError
 from imagery.read.alignment import Alignment
 from imagery.read.grid import meet
 from imagery.read.image import Image, Range
-from imagery.settings import Sources
+from imagery.settings import PERCENTILES, SettingsError, Sources
 
 # Metres of a pixel of the images of xBD, https://arxiv.org/abs/1911.09296
 FINEST, COARSEST = 0.3, 0.8
@@ -99,9 +99,20 @@ class ImagePair:
         if image.has_8_bits:
             return None
         if self.sources.value_range is None:
-            return image.look_for_range(self.grid, self.sources.percentiles)
+            return image.look_for_range(self.grid, self.sources.percentiles or PERCENTILES)
         low, high = self.sources.value_range
         return (low,) * 3, (high,) * 3
+
+
+def refuse_unused_range(pair: ImagePair) -> None:
+    """Raises SettingsError where it is given what becomes black and white, and both images are taken as they are."""
+    given = {"--range": pair.sources.value_range, "--percentiles": pair.sources.percentiles}
+    named = [option for option, value in given.items() if value is not None]
+    if named and pair.ranges == (None, None):
+        raise SettingsError(
+            f"{named[0]}: is for images of more than 8 bits, found 8 bits in {pair.pre.name} and {pair.post.name}, "
+            "which are taken as they are. Leave it out."
+        )
 
 
 def warn_of_resolution(pair: ImagePair) -> None:

@@ -17,7 +17,7 @@ from model.buildings import Grading, grade, separate
 from model.inference import Prediction, Probabilities
 from model.judge.calibration import Calibration
 from model.judge.matching import building_scores, match_buildings
-from model.metric import confusion, joint_counts, precision_recall, scene_score, xview2_score
+from model.score import confusion, joint_counts, no_counts, precision_recall, scene_score, xview2_score
 from xbd.scenes import SceneRecord
 
 GROUPS = ("disaster", "disaster_type", "split")  # columns of the index by which the score is also stated
@@ -45,9 +45,9 @@ class Evaluation:
     def __init__(self, per_building: bool, unclassified_as: int | None) -> None:
         self.per_building, self.unclassified_as = per_building, unclassified_as
         self.scenes: list[SceneResult] = []
-        self.counts = _no_pixels()
-        self._other_counts = _no_pixels()
-        self._groups: dict[tuple[str, str], Tensor] = defaultdict(_no_pixels)
+        self.counts = no_counts()
+        self._other_counts = no_counts()
+        self._groups: dict[tuple[str, str], Tensor] = defaultdict(no_counts)
         self._buildings: npt.NDArray[np.int64] = np.zeros((5, 5), np.int64)
         self._localization, self._damage = Calibration(), Calibration()
 
@@ -135,10 +135,6 @@ class Evaluation:
         graded = target.nonzero()[:, 0]
         confidence, grades = damage[0, :, graded].max(0)
         self._damage.add(confidence, grades + 1 == target[graded])
-
-
-def _no_pixels() -> Tensor:
-    return torch.zeros(2, 5, 5, dtype=torch.int64)
 
 
 def _official(counts: Tensor) -> dict[str, float]:

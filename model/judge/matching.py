@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from base.grades import KEYS, UNCLASSIFIED
 from model.buildings import Labels, Mask
-from model.metric import LOCALIZATION
+from model.score import LOCALIZATION
 
 Counts = npt.NDArray[np.int64]
 _CLASSES = 5  # none and the four grades

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from base.errors import InputError
+from model.device import choose_device
 
 T = TypeVar("T")
 
@@ -96,8 +97,8 @@ def join_world(timeout_seconds: float) -> Iterator[World]:
 
     NCCL and one GPU for each process where there are GPUs, otherwise gloo, and the processes of a node share its
     cores. timeout_seconds: how long processes wait for each other, when joining and in each exchange.
-    Raises WorldError where not all processes come, PeersLost where one is lost in the block: its connection broke, or
-    it did not answer in time.
+    Raises DeviceError where a GPU was asked for and none can be used, WorldError where not all processes come,
+    PeersLost where one is lost in the block: its connection broke, or it did not answer in time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(0, 1, 0, _device(0))
@@ -186,14 +187,13 @@ def _join(timeout: timedelta) -> World:
 
 
 def _device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
+    device = choose_device(local_rank)
+    if device.type == "cuda" and local_rank >= torch.cuda.device_count():
         raise WorldError(
             f"LOCAL_RANK {local_rank}: this node has {torch.cuda.device_count()} GPUs. Start as many processes on it, "
             "torchrun --nproc-per-node gpu."
         )
-    return torch.device("cuda", local_rank)
+    return device
 
 
 def _share_cores(processes: int) -> None:

@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from base.errors import InputError
 from model.inference import Predictor
-from model.metric import XView2Score
 from model.networks.pair_network import PairNetwork
+from model.score import joint_counts, no_counts, xview2_score
 from model.train.distributed import World
 from model.train.history import Record
 from model.train.pulse import Pulse
@@ -30,11 +30,11 @@ def validate(model: PairNetwork, scenes: Scenes, world: World, pulse: Pulse) -> 
     Each process takes every world.size-th scene, so that none is left out or counted twice; the counts of pixels are
     added over the processes and give exactly the score of one process.
     """
-    predictor, metric = Predictor(model), XView2Score().to(world.device)
+    predictor, counts = Predictor(model), no_counts(world.device)
     share = Subset(scenes, range(world.rank, len(scenes), world.size))
     hidden = None if world.is_main else True
     for sample in tqdm(DataLoader(share, batch_size=1), desc="validate", disable=hidden, leave=False):
         localization, damage = predictor(sample.pre, sample.post)
-        metric.update(localization, damage, sample.mask.to(world.device))
+        counts += joint_counts(localization, damage, sample.mask.to(world.device))
         pulse.alive()
-    return {key: float(value) for key, value in metric.compute().items()}
+    return {key: float(value) for key, value in xview2_score(world.reduce_sum(counts)).items()}

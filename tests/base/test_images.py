@@ -34,8 +34,8 @@ def png_with_header(width: int, height: int) -> bytes:
 
 PNG = encode_png(PICTURE)
 BAD: dict[str, tuple[bytes, str]] = {
-    "no content": (b"", "cannot be decoded"),
-    "no image": (b"these are not pixels", "cannot be decoded"),
+    "no content": (b"", "cannot be decoded, expected PNG, JPEG, TIFF, WEBP. Fetch"),
+    "no image": (b"these are not pixels", "cannot be decoded, expected PNG, JPEG, TIFF, WEBP. Fetch"),
     "signature alone": (PNG[:8], "cannot be decoded"),
     "PNG cut in its header": (PNG[:20], "cannot be decoded"),
     "PNG cut in half": (PNG[: len(PNG) // 2], "cannot be decoded"),

@@ -369,6 +369,18 @@ def test_a_file_in_the_place_of_the_output_is_left_alone(file: Path, remote: Fol
     assert (tmp_path / "out").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("md5", ["0" * 32, f"{'0' * 32}.dir"])
+def test_a_remote_folder_that_is_not_there_is_named_and_nothing_is_made(md5: str, tmp_path: Path) -> None:
+    for remote, said in (
+        (tmp_path / "nowhere", "is no folder here, expected a DVC remote"),
+        (tmp_path, "missing|is not on"),
+    ):
+        line = exit_line(main, "--version", md5, "--remote", remote, "--out", tmp_path / "out")
+        assert re.search(f"{re.escape(str(remote))}.* {said}|{said}.*{re.escape(str(remote))}", line)
+        assert "Errno" not in line
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_list_of_files_is_told_from_a_lost_one(file: Path, remote: FolderRemote, tmp_path: Path) -> None:
     version = find_version(DvcFile(file), str(remote.folder)).md5
     arguments: Arguments = ["--dvc-file", file, "--remote", remote.folder, "--out", tmp_path / "out"]

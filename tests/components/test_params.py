@@ -1,18 +1,18 @@
 """params.yaml and its recipes: what loads, what the paper's recipe says, and what is refused under which name."""
 
 import dataclasses
-import shutil
-import subprocess
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from components.params import Params, ParamsError, load_params, overrides, recipe_of
-from tests.commands import run_step
+from components.params import Params, ParamsError, load_params, recipe_of
+from model.networks.by_name import NETWORKS
+from tests.commands import exit_line
+from tests.model.test_networks import Tiny
 from tests.paths import ROOT
-from tests.repository import commit, dvc
 from tests.tiny import write_params
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -190,61 +190,57 @@ def test_a_recipe_is_known_by_its_training(recipe: Path) -> None:
     assert recipe_of(load_params(ROOT / "params.yaml")) == "none"
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
-def test_overrides_of_a_recipe_spell_it_for_dvc(recipe: Path) -> None:
-    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    rebuilt: dict[str, Any] = {}
-    for line in overrides(content):
-        name, value = line.split("=", 1)
-        *sections, last = name.split(".")
-        place = rebuilt
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = yaml.safe_load(value)
-    assert rebuilt == content
+def test_a_recipe_of_another_network_is_known_by_its_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", Tiny)
+    monkeypatch.setattr("components.params.RECIPES", tmp_path)
+    for name, network in (
+        ("a_usual", "{width: 16}"),
+        ("b_tiny", "{name: tiny}"),
+        ("c_tiny", "{name: tiny, channels: 3}"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(f"train: {{network: {network}}}\n", encoding="utf-8")
+        params = load_params(ROOT / "params.yaml", tmp_path / f"{name}.yaml")
+        assert recipe_of(params) == name
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A DVC repository with our parameters and one stage, which depends on all of them and needs train.seed 17."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    sections = [field.alias or name for name, field in Params.model_fields.items()]
-    stage = {"cmd": "grep 'seed: 17' params.yaml", "params": sections}
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}), encoding="utf-8")
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    dvc(tmp_path, "init", "--quiet")
-    commit(tmp_path)
-    return tmp_path
+def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError) as caught:
+        load_params(ROOT / "params.yaml", tmp_path / "papre.yaml")
+    found = (
+        f"{tmp_path / 'papre.yaml'}: cannot be read (No such file or directory). Give the path of a recipe; "
+        "of recipes/NAME.yaml there are cpu, paper."
+    )
+    assert str(caught.value) == found
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
-def test_the_command_brings_each_value_of_a_recipe_into_params_yaml(repository: Path, recipe: Path) -> None:
-    result = run_step("params", "--recipe", recipe, "--set-param", "train.seed=17", cwd=repository)
-    assert result.returncode == 0, result.stderr
-    expected = load_params(ROOT / "params.yaml", recipe)
-    expected = expected.model_copy(update={"train": dataclasses.replace(expected.train, seed=17)})
-    assert load_params(repository / "params.yaml") == expected
-    assert "seed: 17" in (repository / "dvc.lock").read_text(encoding="utf-8"), "the stage has run by them"
+WITHOUT_PARAMS = {
+    "components.sample": "--out x",
+    "components.prepare": "--raw x --out x",
+    "components.train": "--data x --out x",
+    "components.evaluate": "--data x --model x --out x",
+    "components.register": "--model x --metrics x --run x --out x",
+    "components.promote": "--dry-run",
+    "components.pytorchjob": "--name x --image x --data x --out x --dry-run",
+    "pipeline": "compile --out graph.yaml",
+}
 
 
-def test_the_command_fails_where_a_stage_fails(repository: Path) -> None:
-    result = run_step("params", "--recipe", RECIPES[0], cwd=repository)
-    assert result.returncode != 0
-    assert "failed to reproduce 'all'" in result.stderr
+@pytest.mark.parametrize(("module", "others"), WITHOUT_PARAMS.items(), ids=WITHOUT_PARAMS)
+def test_empty_params_of_any_command_are_one_line(
+    module: str, others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = exit_line(importlib.import_module(module).main, *others.split(), "--params", "")
+    assert line == (
+        "ParamsError: --params: is empty, expected the path of a parameter file, or its content as JSON. Give one."
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bad_recipe_on_the_command_line_is_one_line_and_starts_nothing(repository: Path) -> None:
-    recipe = repository / "mine.yaml"
-    recipe.write_text("train: {seeds: 1}\n", encoding="utf-8")
-    result = run_step("params", "--recipe", recipe, cwd=repository)
-    assert result.returncode == 1
-    assert not (repository / "dvc.lock").exists()
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert "train.seeds" in result.stderr
-
-
-def test_a_value_of_any_length_is_one_override() -> None:
-    names = [f"hurricane-michael_{number:08}" for number in range(40)]
-    (line,) = overrides({"prepare": {"exclude": names}})
-    key, _, value = line.partition("=")
-    assert (key, yaml.safe_load(value)) == ("prepare.exclude", names)
+def test_every_command_that_takes_parameters_is_asked() -> None:
+    takers = {
+        f"components.{path.stem}"
+        for path in (ROOT / "components").rglob("*.py")
+        if "step_parser(" in path.read_text(encoding="utf-8")
+    } - {"components.cli", "components.launcher"}
+    assert takers | {"components.pytorchjob", "pipeline"} == set(WITHOUT_PARAMS)

@@ -50,6 +50,24 @@ def test_a_folder_without_pairs_is_one_line(model: Path, tmp_path: Path) -> None
     assert f"{tmp_path}: has no image pair" in line
 
 
+@pytest.mark.parametrize(
+    ("folder", "finding"),
+    [("nowhere", "does not exist, expected a folder of pairs"), ("a.tif", "is a file, expected a folder of pairs"),
+     (".", "has a.tif, but no image pair, expected NAME_pre_disaster.png")],
+)  # fmt: skip
+def test_a_folder_that_is_none_or_holds_geotiffs_is_one_line(folder: str, finding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tif").touch()
+    line = exit_line(predict_step.main, "--model", "m", "--images", tmp_path / folder, "--out", tmp_path / "out")
+    assert line.startswith(f"PredictError: {tmp_path / folder}: {finding}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_an_output_that_cannot_be_is_said_before_the_work(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = exit_line(predict_step.main, "--model", "m", *pair(raw), "--out", tmp_path / "file" / "out")
+    assert line.startswith(f"InputError: {tmp_path / 'file'}: is a file, expected a folder")
+
+
 def test_images_of_different_size_are_one_line_that_names_both(raw: Path, model: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((32, 96, 3), np.uint8)).save(tmp_path / "small.png")
     arguments: list[str | Path] = [*pair(raw)[:2], "--post", tmp_path / "small.png"]
@@ -66,6 +84,7 @@ def test_an_image_that_cannot_be_read_is_one_line(
         (tmp_path / "a.png").write_bytes(content)
     arguments: list[str | Path] = [*pair(raw)[:2], "--post", tmp_path / "a.png"]
     assert "a.png" in exit_line(predict_step.main, "--model", model, *arguments, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_no_model_is_one_line(raw: Path, tmp_path: Path) -> None:

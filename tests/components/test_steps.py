@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.evaluate import evaluate
+from components.evaluate import EvaluateError, evaluate
 from components.params import ParamsError, load_params
 from model.inference import Predictor, load_model
-from tests.commands import assert_one_line, environment, run_step, succeed
+from tests.commands import assert_one_line, environment, exit_line, run_step, step_here, succeed
 from tests.comparing import read_csv, read_png, tree
 from tests.model.test_metric import KEYS, score_by_loops
 from tests.scenes import TEST_SCENES, pair
+from tests.servers.mlflow_server import using
 from tests.tiny import write_params
 from xbd.dataset import Scenes
 
@@ -217,14 +218,19 @@ def test_the_registered_model_works_without_the_repository_and_predicts_as_predi
 
 
 @pytest.mark.slow
-def test_a_damaged_model_directory_does_not_become_a_version(work: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_directory_does_not_become_a_version(
+    work: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     broken = shutil.copytree(work / "train" / "model", tmp_path / "model")
     (broken / "model.safetensors").write_bytes(b"")
-    result = run_step(
-        "register", "--params", work / "params.yaml", "--model", broken, "--metrics", "evaluate/metrics.json",
-        "--run", "train/run.json", "--out", tmp_path / "register", cwd=work,
-    )  # fmt: skip
-    assert_one_line(result, str(broken / "model.safetensors"))
+    with using(f"sqlite:///{work / 'mlflow.db'}"):
+        line = exit_line(
+            step_here("register"), "--params", work / "params.yaml", "--model", broken,
+            "--metrics", work / "evaluate" / "metrics.json", "--run", work / "train" / "run.json",
+            "--out", tmp_path / "register",
+        )  # fmt: skip
+    assert str(broken / "model.safetensors") in line
+    assert capfd.readouterr().err == ""
     assert len(mlflow_client(work).search_model_versions("name = 'tiny'")) == 1
 
 
@@ -316,9 +322,13 @@ def test_a_missing_split_is_an_error_that_names_it(prepared: Path, model: Path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("uri", ["models:/tiny@production", "models:/tiny/99", "models:/unknown@production"])
-def test_an_unknown_registered_model_is_one_line(work: Path, raw: Path, tmp_path: Path, uri: str) -> None:
-    result = run_step("predict", "--model", uri, *pair(raw), "--out", tmp_path / "out", cwd=work)
-    assert_one_line(result, uri)
+def test_an_unknown_registered_model_is_one_line(
+    work: Path, raw: Path, tmp_path: Path, uri: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with using(f"sqlite:///{work / 'mlflow.db'}"):
+        line = exit_line(step_here("predict"), "--model", uri, *pair(raw), "--out", tmp_path / "out")
+    assert uri in line
+    assert capfd.readouterr().err == ""
 
 
 def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
@@ -327,6 +337,21 @@ def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
     params = load_params(write_params(tmp_path / "params.yaml"))
     with pytest.raises(ValueError, match=r"no-run\.json: cannot be read"):
         evaluate(prepared, model, tmp_path / "out", params, run_file=tmp_path / "no-run.json")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"a,b\n1,2\n", b"\xff\xfe"])
+def test_evaluate_refuses_a_wrong_history_before_it_writes_anything(
+    prepared: Path, model: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    history = tmp_path / "history"
+    if content is None:
+        history.mkdir()
+    else:
+        history.write_bytes(content)
+    with pytest.raises(EvaluateError, match=r"expected history\.csv of train"):
+        evaluate(prepared, model, tmp_path / "out", params, history=history)
     assert not (tmp_path / "out").exists()
 
 

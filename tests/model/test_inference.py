@@ -114,6 +114,30 @@ def test_a_damaged_model_is_an_error_that_names_the_file(
     assert str(tmp_path / "model" / named) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        ("", "found no text"),
+        ("hello", "is no JSON: Expecting value"),
+        ("[" * 100_000, "is no JSON: "),
+        ("null", "found null, expected an object with model and architecture"),
+        ('{"architecture": {}}', "model is missing"),
+        ('{"model": "dual-hrnet"}', "architecture is missing"),
+        ('{"model": "dual-hrnet", "architecture": [1]}', "architecture: found [1], expected the network's settings"),
+        ('{"model": "dual-hrnet", "architecture": {"width": "8"}}', 'architecture.width: found "8": input should be'),
+        ('{"model": "dual-hrnet", "architecture": {"colour": 1}}', "architecture.colour: found 1: unexpected"),
+        ('{"model": "dual-hrnet", "architecture": {"width": 1000000000}}', "architecture: the network is too large"),
+    ],
+    ids=lambda value: value[:60],
+)
+def test_a_configuration_says_what_is_wrong_with_it(content: str, finding: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/config.json: does not describe a network ({finding}")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_that_is_no_model_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected a model directory"):
         load_model(tmp_path)

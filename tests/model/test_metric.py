@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.metric import XView2Score, confusion, joint_counts
+from model.metric import XView2Score
+from model.score import confusion, joint_counts
 from tests.comparing import read_png
 from tests.paths import GOLDEN
 

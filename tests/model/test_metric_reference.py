@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from base.grades import KEYS
-from model.metric import joint_counts, precision_recall, scene_score
+from model.score import joint_counts, precision_recall, scene_score
 from tests.comparing import read_png
 from tests.model.test_metric import CASES, Mask, random_masks, score_by_loops, tensors
 

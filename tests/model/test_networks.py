@@ -186,6 +186,7 @@ def test_a_network_that_does_not_exist_or_other_fields_are_one_line(
         load_params(path)
     assert f"{path}: train.network" in str(caught.value)
     assert finding in str(caught.value)
+    assert str(caught.value).endswith(".") and not str(caught.value).endswith("..")
     assert "\n" not in str(caught.value)
 
 

@@ -20,8 +20,8 @@ from components.params import load_params
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
-from model.metric import XView2Score
 from model.networks.by_name import build
+from model.score import xview2_score
 from model.settings import TrainSettings
 from model.train import training, validation
 from model.train.distributed import join_world
@@ -150,16 +150,6 @@ class SeenScenes(Scenes):
         return super().__getitem__(index)
 
 
-class SeenScore(XView2Score):
-    """A metric that remembers the counts from which it took the score."""
-
-    taken: Tensor
-
-    def compute(self) -> dict[str, Tensor]:
-        SeenScore.taken = self.counts.clone()
-        return super().compute()
-
-
 def validator() -> DualHRNet:
     torch.manual_seed(11)
     return DualHRNet(width=4, stem_width=8, stage1_width=4, stage1_blocks=1, modules=(1, 1, 1), blocks=1)
@@ -167,11 +157,18 @@ def validator() -> DualHRNet:
 
 def run_validation(splits: tuple[str, ...], data: Path, results: Path) -> None:
     torch.set_num_threads(1)
-    vars(validation).update(XView2Score=SeenScore)
+    taken: list[Tensor] = []  # the counts from which the score is taken
+
+    def score(counts: Tensor) -> dict[str, Tensor]:
+        taken.append(counts)
+        return xview2_score(counts)
+
+    vars(validation).update(xview2_score=score)
     with join_world(60) as world, Pulse(world, 60) as pulse:
         scenes = SeenScenes(data, splits)
         scores = validate(validator(), scenes, world, pulse)
-        found = {"scores": scores, "counts": SeenScore.taken, "seen": scenes.seen}
+        (counts,) = taken
+        found = {"scores": scores, "counts": counts, "seen": scenes.seen}
         torch.save(found, results.with_name(f"{results.name}-{world.rank}.pt"))
 
 

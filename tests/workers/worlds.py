@@ -1,5 +1,6 @@
 """Worlds of several processes for tests: by torchrun, as users start them, or forked from a process that has torch."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -33,6 +34,7 @@ def fork_world(size: int, run: Callable[..., None], *arguments: Any, errors: Pat
     errors: file for what they write to stderr.
     """
     port = free_port()
+    gc.freeze()  # what is there already need not be searched for garbage, and so not be copied, by each of them
     context = multiprocessing.get_context("fork")
     processes = [
         context.Process(target=_member, args=(rank, size, port, errors, run, arguments)) for rank in range(size)

@@ -1,10 +1,10 @@
 """Imports the official xBD archives (train, tier3, test, hold), or a folder unpacked from them, as raw data."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from base.command_line import Parser
 from base.errors import errors_in_one_line
 from base.tables import aligned
 from xbd.importing.archive import Imported, import_archives
@@ -12,7 +12,7 @@ from xbd.importing.archive import Imported, import_archives
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the import."""
-    parser = argparse.ArgumentParser(prog="python -m xbd.importing", description=__doc__)
+    parser = Parser(prog="python -m xbd.importing", description=__doc__)
     meaning = "archives, a folder with archives, or a folder with train/, tier3/, test/ or hold/ in it"
     parser.add_argument("--archives", type=Path, nargs="+", required=True, metavar="PATH", help=meaning)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="raw data, such as data/xbd")

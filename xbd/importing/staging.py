@@ -7,12 +7,12 @@ because DVC versions every file of a data folder, and git is told to leave it al
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from base.errors import InputError, errors_name
-from base.files import write_file
+from base.files import refuse_no_folder, write_file
 
 
 class StagingError(InputError):
@@ -29,26 +29,40 @@ def state_folder(out: Path) -> Path:
 def only_run(out: Path) -> Iterator[Path]:
     """Makes and gives the hidden folder, and keeps other runs away from it; the kernel forgets a killed holder.
 
-    When the block ends without an error, everything is removed that runs which were given up have left.
-    Raises StagingError where another run is at work, or nothing could be moved into `out`.
+    When the block ends without an error, everything is removed that runs which were given up have left. When it refuses
+    its input (InputError), the hidden folder goes too, unless it remembers something.
+    Raises InputError where another run is at work, or nothing could be moved into `out`.
     """
+    refuse_no_folder(out)
     state = state_folder(out)
-    state.mkdir(parents=True, exist_ok=True)
-    if out.exists() and not out.is_dir():
-        raise StagingError(f"{out}: is a file, expected a folder to write to. Choose another output folder.")
-    if out.exists() and out.stat().st_dev != state.stat().st_dev:
+    if out.exists() and out.stat().st_dev != state.parent.stat().st_dev:
         raise StagingError(f"{out}: is a file system of its own, nothing can be moved there. Name a folder inside it.")
+    made = [folder for folder in state.parents if not folder.exists()]
+    state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StagingError(f"{out}: another import into it is running. Wait for its end.") from error
         write_file(state / ".gitignore", "*\n")
-        yield state
+        try:
+            yield state
+        except InputError:
+            _forget(state, made)
+            raise
         for leftover in state.glob("*/"):
             shutil.rmtree(leftover)
         for leftover in state.glob(".*.partial"):
             leftover.unlink()
+
+
+def _forget(state: Path, made: Sequence[Path]) -> None:
+    """Removes a hidden folder that holds nothing to remember, and of the folders made for it those that are empty."""
+    if {path.name for path in state.iterdir()} <= {"lock", ".gitignore"}:
+        shutil.rmtree(state)
+        with suppress(OSError):  # the first that holds something else ends it
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from components.cluster.job import TrainJob
 from components.params import ClusterParams
+from model.device import NEEDS_GPU
 
 API_VERSION, KIND = "kubeflow.org/v1", "PyTorchJob"
 CONTAINER = "pytorch"  # the operator looks for this name
@@ -103,11 +104,12 @@ def _container(job: TrainJob) -> dict[str, Any]:
     cluster = job.cluster
     # HOME: libraries keep files there, and nothing else can be written to.
     own = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "DUAL_HRNET_CACHE": f"{SCRATCH}/cache"}
-    environment = {**own, **cluster.environment, **job.environment}
     # As much as it asks for and no more, so that the pod is among the last to be evicted.
     resources = {"cpu": str(cluster.cpu), "memory": cluster.memory}
     if cluster.device_resource is not None and cluster.devices_per_node > 0:
         resources[cluster.device_resource] = str(cluster.devices_per_node)
+        own[NEEDS_GPU] = "1"
+    environment = {**own, **cluster.environment, **job.environment}
     container: dict[str, Any] = {
         "name": CONTAINER,
         "image": job.image,

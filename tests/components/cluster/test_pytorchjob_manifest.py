@@ -14,6 +14,7 @@ import yaml
 from components.cluster.job import JobError, PodReference, TrainJob
 from components.cluster.pytorchjob.launcher import main, manifest, train_arguments
 from components.params import ClusterParams, load_params
+from model.device import NEEDS_GPU
 from tests.commands import assert_one_line, exit_line, run_step, succeed
 from tests.paths import ROOT
 from tests.tiny import write_params
@@ -148,6 +149,7 @@ def test_the_paper_trains_on_two_nodes_with_eight_devices() -> None:
         assert container["args"] == ["--out", "s3://b/o"]
         assert container["resources"] == {"limits": limits, "requests": {**limits, "ephemeral-storage": "200Gi"}}
         assert {"name": "NCCL_DEBUG", "value": "WARN"} in container["env"]
+        assert {"name": NEEDS_GPU, "value": "1"} in container["env"]
     assert pod_of(content) == pod_of(content, "Worker")
 
 
@@ -168,6 +170,7 @@ def test_one_node_without_devices_trains_on_its_cpus(changes: dict[str, Any], pr
         "limits": {"cpu": "4", "memory": "16Gi"},
         "requests": {"cpu": "4", "memory": "16Gi", "ephemeral-storage": "20Gi"},
     }
+    assert NEEDS_GPU not in {entry["name"] for entry in container_of(content)["env"]}
 
 
 def test_a_pod_writes_to_its_own_volumes_only_and_has_no_rights() -> None:

@@ -16,6 +16,7 @@ import yaml
 import pipeline
 from components.kubeflow.client import KubeflowError
 from components.kubeflow.cron import with_seconds
+from components.params import Params
 from tests.conftest import ROOT, environment, exit_line
 from tests.servers.kubeflow_server import Asked, KubeflowServer
 from tests.servers.ports import free_port
@@ -23,6 +24,27 @@ from tests.servers.ports import free_port
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 PLACES = ("--root", "s3://bucket/runs", "--data-remote", "s3://bucket/xbd", "--raw-version", MD5)
 NO_KUBEFLOW = "answers, but not as Kubeflow Pipelines does. Give as --host the address of Kubeflow Pipelines"
+
+
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, bytes]:
+    """What was compiled, by parameters and image."""
+    return {}
+
+
+@pytest.fixture
+def compiled_once(graphs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each graph is compiled the first time only, which takes seconds."""
+
+    def compile_graph(params: Params, image: str, out: Path) -> None:
+        key = f"{image} {params.model_dump_json()}"
+        if key not in graphs:
+            original(params, image, out)
+            graphs[key] = out.read_bytes()
+        out.write_bytes(graphs[key])
+
+    original = pipeline.compile_graph
+    monkeypatch.setattr(pipeline, "compile_graph", compile_graph)
 
 
 @pytest.fixture
@@ -83,6 +105,7 @@ def test_a_run_has_the_graph_and_the_arguments(
     assert out == f"run: {server.url}/#/runs/details/{run['run_id']}\nid: {run['run_id']}\n"
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_the_graph_takes_the_arguments_that_are_sent(server: KubeflowServer) -> None:
     submit(server)
     inputs = next(yaml.safe_load_all(server.uploads[0]))["root"]["inputDefinitions"]["parameters"]
@@ -91,6 +114,7 @@ def test_the_graph_takes_the_arguments_that_are_sent(server: KubeflowServer) -> 
     assert {name for name, known in inputs.items() if not known.get("isOptional")} <= set(sent)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_the_data_version_is_that_of_the_working_directory(
     server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +139,7 @@ def test_the_same_graph_is_one_version_and_another_graph_is_another(server: Kube
     assert all(re.fullmatch(r"dual-hrnet \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", name) for name in names), names
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_what_a_neighbour_makes_at_the_same_time_is_used(
     server: KubeflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +155,7 @@ def test_what_a_neighbour_makes_at_the_same_time_is_used(
     assert [len(rows) for rows in server.kept.values()] == [1, 1, 1, 1, 0]
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_users_have_namespaces(server: KubeflowServer) -> None:
     server.multi_user = True
     assert refused(server).endswith("has several users. Give --namespace, the one of your profile.")
@@ -140,6 +166,7 @@ def test_users_have_namespaces(server: KubeflowServer) -> None:
     assert {asked.query["namespace"] for asked in listed if asked.method == "GET"} == {"team"}
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_the_token_is_sent_and_never_said(
     server: KubeflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +266,7 @@ def test_a_data_version_that_is_none_is_one_line(server: KubeflowServer) -> None
     assert server.asked == []
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_schedule_takes_the_place_of_the_one_of_its_name(
     server: KubeflowServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Promotion on a local store: what moves, what is refused, and what stands in the registry and the run afterwards."""
 
 import getpass
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from components.promotion.decision import Decision
 from components.promotion.gate import GateError
 from components.promotion.handover import HandoverError, hand_over
 from components.tracking import registry as registry_of_models
+from components.tracking.connection import TrackingError
 from tests.components.tracking.model_registry import Registry
 from tests.conftest import assert_one_line, exit_line, run_step, write_params
 from tests.servers.mlflow_server import using
@@ -252,11 +254,41 @@ def test_a_process_that_dies_between_two_steps_leaves_a_way_back(
     assert registry.production() == (1 if back else 2)
 
 
-@pytest.mark.parametrize("which", [["--alias", "nobody"], ["--version", "7"], ["--model", "no-such-model"]], ids=str)
-def test_a_version_that_is_not_there_is_one_line(registry: Registry, params_file: Path, which: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [
+        (["--alias", "nobody"], "has no alias nobody, its aliases are challenger. Choose another"),
+        (["--version", "7"], "has no version 7, its aliases are challenger. Choose another"),
+        (["--model", "no-such-model"], "model no-such-model: is not registered at "),
+        (["--model", "models:/x@y"], "model models:/x@y: is not registered at "),
+    ],
+    ids=("alias", "version", "name", "uri"),
+)
+def test_a_version_that_is_not_there_is_one_line_that_names_what_is(
+    registry: Registry, params_file: Path, which: list[str], said: str
+) -> None:
     registry.add(0.5)
     line = exit_line(main, "--params", params_file, "--model", registry.name, *which)
     assert line.startswith("TrackingError: model ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "uri", ["models:/", "models:/x", "models:/x@", "models:/@y", "models:/x/latest", "models://x/1"]
+)
+def test_an_uri_that_names_no_version_is_refused(uri: str) -> None:
+    with pytest.raises(TrackingError, match="names no registered model, expected models:/NAME@ALIAS or") as caught:
+        registry_of_models.download_model(uri)
+    assert str(caught.value).startswith(f"{uri}: ")
+
+
+def test_an_uri_of_an_unknown_alias_names_the_known_ones(registry: Registry) -> None:
+    registry.add(0.5)
+    uri = f"models:/{registry.name}@challenge"
+    with pytest.raises(
+        TrackingError, match=f"^{re.escape(uri)}: .* has no alias challenge, its aliases are challenger"
+    ):
+        registry_of_models.download_model(uri)
 
 
 def test_an_approval_that_nobody_gives_is_one_line_that_says_how(registry: Registry, params_file: Path) -> None:
@@ -300,6 +332,11 @@ def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_1(
         (("--rollback", "--data", "anywhere"), "--data: is not used with --rollback"),
         (("--require-approval", "--approval-interval", "-5"), "--approval-interval: found 3600 and -5"),
         (("--require-approval", "--approval-timeout", "nan"), "--approval-interval: found nan and 10"),
+        (("--require-approval", "--approval-interval", "1e300"), "--approval-interval: found 3600 and 1e+300"),
+        (("--approval-interval", "0"), "--approval-interval: found 3600 and 0"),
+        (("--to", "v1"), "--to: found v1, expected a name of letters"),
+        (("--to", "a/b"), "--to: found a/b, expected a name of letters"),
+        (("--alias", "latest"), "--alias: found latest, expected a name of letters"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

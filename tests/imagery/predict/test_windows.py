@@ -68,7 +68,11 @@ def test_weights_fall_to_the_borders_as_a_cosine_and_are_never_nothing() -> None
     np.testing.assert_allclose(shared, np.repeat(shared[:, :1], 16, axis=1), rtol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"tile": 132}, {"overlap": 544}, {"overlap": 4}, {"batch": 0}, {"workers": -1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"tile": 132}, {"overlap": 544}, {"overlap": 4}, {"batch": 0}, {"workers": -1},
+     {"tile": 32768}, {"batch": 10**12}, {"workers": 10**12}],
+)  # fmt: skip
 def test_windows_that_cannot_be_are_one_line(settings: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match=f"{next(iter(settings.values()))}.*, expected") as caught:
         Windows(**settings)
@@ -83,6 +87,7 @@ def test_windows_that_cannot_be_are_one_line(settings: dict[str, int]) -> None:
         ({"percentiles": (98.0, 2.0)}, "--percentiles: found 98 2"),
         ({"percentiles": (0.0, 101.0)}, "--percentiles: found 0 101"),
         ({"resample_to": 0.0}, "--resample-to: found 0"),
+        ({"resample_to": 1e-300}, "--resample-to: found 1e-300"),
         ({"resample_to": float("nan")}, "--resample-to: found nan"),
     ],
     ids=str,

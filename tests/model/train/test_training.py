@@ -21,7 +21,7 @@ from model.dual_hrnet import DualHRNet
 from model.inference import load_model
 from model.settings import TrainSettings
 from model.train.training import TrainingError, poly_learning_rate, train
-from tests.commands import assert_one_line, environment, run_step, succeed
+from tests.commands import assert_one_line, environment, exit_line, run_step, step_here, succeed, succeed_here
 from tests.comparing import read_csv
 from tests.tiny import ALONE, write_params
 
@@ -90,15 +90,24 @@ def test_seed_and_number_of_workers_decide_and_do_not_decide_the_weights(
     assert weights["a"] != weights["seed"]
 
 
-@pytest.mark.slow
-def test_a_batch_larger_than_an_epoch_is_one_line_that_names_the_parameter(prepared: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def store_here(mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An MLflow store for steps in this process; it keeps files in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("store_here")
+def test_a_batch_larger_than_an_epoch_is_one_line_that_names_the_parameter(
+    prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 13, "device_batch_size": 1}})
-    result = run_step("train", "--params", params, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
-    assert_one_line(result, "train.global_batch_size: 13 is more than the 12 crops")
+    line = exit_line(step_here("train"), "--params", params, "--data", prepared, "--out", tmp_path / "out")
+    assert "train.global_batch_size: 13 is more than the 12 crops" in line
+    assert capfd.readouterr().err == ""
     assert not (tmp_path / "out" / "model").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("store_here")
 def test_training_starts_from_the_pretrained_file_in_both_streams(prepared: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     network = load_params(write_params(tmp_path / "params.yaml", {})).train.network
@@ -111,7 +120,7 @@ def test_training_starts_from_the_pretrained_file_in_both_streams(prepared: Path
     torch.save({**backbone, "classifier.weight": torch.zeros(10, 8)}, tmp_path / "imagenet.pth")
     changes = {"pretrained": str(tmp_path / "imagenet.pth"), "epochs": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
     params = write_params(tmp_path / "params.yaml", {"train": changes})
-    said = succeed("train", "--params", params, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
+    said = succeed_here("train", "--params", params, "--data", prepared, "--out", tmp_path / "out")
     assert "1 of the file not used (classifier)" in said
     found = load_model(tmp_path / "out" / "model").state_dict()
     for side in ("loc_net", "cls_net"):
@@ -119,15 +128,15 @@ def test_training_starts_from_the_pretrained_file_in_both_streams(prepared: Path
             torch.testing.assert_close(found[f"{side}.{name}"], stream[name])
 
 
-@pytest.mark.slow
-def test_batch_sizes_that_do_not_fit_are_one_line_with_those_that_do(prepared: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("store_here")
+def test_batch_sizes_that_do_not_fit_are_one_line_with_those_that_do(
+    prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": {"global_batch_size": 12, "device_batch_size": 5}})
-    result = run_step("train", "--params", params, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
-    assert_one_line(
-        result,
-        "12 is not a multiple of train.device_batch_size 5 x 1 process.",
-        "Values of train.device_batch_size that fit 1 process: 1, 2, 3, 4, 6, 12.",
-    )
+    line = exit_line(step_here("train"), "--params", params, "--data", prepared, "--out", tmp_path / "out")
+    assert "12 is not a multiple of train.device_batch_size 5 x 1 process." in line
+    assert "Values of train.device_batch_size that fit 1 process: 1, 2, 3, 4, 6, 12." in line
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
@@ -155,7 +164,7 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path
     long = {"epochs": 4, "crops_per_scene": 12, "validate_every": 2}
     params = write_params(tmp_path / "params.yaml", {"train": long})
     arguments = ("--params", params, "--data", prepared, "--out")
-    succeed("train", *arguments, tmp_path / "whole" / "out", cwd=folder(tmp_path / "whole"))
+    train(prepared, tmp_path / "whole", load_params(params).train, ALONE)
 
     work, out = folder(tmp_path / "killed"), tmp_path / "killed" / "out"
     kill_in_epoch(3, ["train", *map(str, arguments), str(out)], work)
@@ -168,8 +177,8 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path
     # The checkpoint of the epoch's end may still have been on its way; that of its last step was there.
     assert re.search(r"resumed after (step \d+ of \d+ of )?epoch 2 of 4", stdout)
     for file in ("model/model.safetensors", "model/config.json"):
-        assert (out / file).read_bytes() == (tmp_path / "whole" / "out" / file).read_bytes(), file
-    histories = [read_csv(folder / "history.csv") for folder in (out, tmp_path / "whole" / "out")]
+        assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    histories = [read_csv(folder / "history.csv") for folder in (out, tmp_path / "whole")]
     for rows in histories:
         for row in rows:
             for measured in ("pairs_per_second", "data_wait_share", "checkpoint_pause", "peak_memory_gb"):

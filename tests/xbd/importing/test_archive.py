@@ -384,7 +384,20 @@ def test_sources_without_data_are_named(raw: Path, tmp_path: Path, out: Path) ->
     ):
         line = exit_line(main, "--archives", source, "--out", out)
         assert line.startswith(f"ArchiveError: {source}: {finding}")
-    assert not out.exists()
+    assert not out.parent.exists()
+
+
+def test_a_refused_import_leaves_no_hidden_folder_and_keeps_what_earlier_ones_remember(
+    whole: Path, tmp_path: Path, out: Path
+) -> None:
+    bad = tmp_path / "bad.tar.gz"
+    bad.write_bytes(b"no archive")
+    exit_line(main, "--archives", bad, "--out", out, "--no-verify")
+    assert not out.parent.exists()
+    silent(whole, out=out)
+    before = hidden(out)
+    exit_line(main, "--archives", bad, "--out", out, "--no-verify")
+    assert hidden(out) == before
 
 
 def test_a_full_disk_ends_in_one_line_and_the_next_run_goes_on(
