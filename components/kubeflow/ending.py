@@ -50,7 +50,8 @@ class Ending(NamedTuple):
         if self.status == "SUCCEEDED":
             cached = f", with {', '.join(self.cached)} from the cache" if self.cached else ""
             # Of a run without a Workflow no step is known.
-            return f"succeeded{cached}{', without a promotion' if self.done and 'promote' not in self.done else ''}"
+            known = {*self.done, *self.cached}
+            return f"succeeded{cached}{', without a promotion' if known and 'promote' not in known else ''}"
         if self.status == "CANCELED":
             return "was cancelled"
         if self.status == "UNKNOWN":
