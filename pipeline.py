@@ -66,11 +66,12 @@ def define(params: Params, image: str) -> Any:
         mlflow_uri: str = "",
         mlflow_ui: str = "",
         s3_endpoint: str = "",
+        kubeflow_uri: str = "",
         auto_promote: bool = False,
     ) -> None:
         pods = {"node_selector": node_selector, "tolerations": tolerations}
         set_up = partial(steps.configure, params=params, image=image, sizes=step_sizes, pods=pods)
-        at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri)
+        at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri, kubeflow_uri=kubeflow_uri)
         set_up(at_end, "finish")
         with dsl.ExitHandler(at_end, name="steps"):
             checked = steps.check(
@@ -271,7 +272,11 @@ def _submit(params: Params, arguments: argparse.Namespace) -> None:
     for name in PLACES:
         s3_location(f"--{name.replace('_', '-')}", getattr(arguments, name))
     is_schedule = arguments.command == "schedule"
-    values = {"raw_version": _raw_version(params, arguments, LATEST if is_schedule else None), **_values(arguments)}
+    values = {
+        "raw_version": _raw_version(params, arguments, LATEST if is_schedule else None),
+        "kubeflow_uri": arguments.host.rstrip("/"),
+        **_values(arguments),
+    }
     cron = with_seconds(arguments.cron) if is_schedule else None
     kubeflow = Kubeflow(arguments.host, arguments.token, arguments.namespace, arguments.cookie)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,23 @@
 """Asking again while another side is away for a while, and saying what is news only once."""
 
+import math
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO, TypeVar
 
+from base.errors import InputError
+
 Answer = TypeVar("Answer")
+# Seconds that a server may be away from a step that nobody starts again, such as one of a pipeline.
+VARIABLE = "DUAL_HRNET_PATIENCE"
+
+
+class PatienceError(InputError):
+    """A patience that is no number of seconds."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +66,55 @@ class Patience:
             time.sleep(wait)
             pause = min(2 * pause, self.longest_pause)
 
+    def wait_out(
+        self,
+        attempt: Callable[[], Answer],
+        may_pass: Callable[[Exception], bool],
+        who: str,
+        reason: Callable[[Exception], str],
+        news: "News",
+    ) -> Answer:
+        """As `ask`, with a line when `who` is away, which gives the reason, and one when it is back.
+
+        news: of all that ask the same side, so that many threads say it once.
+        """
+        return self.ask(
+            attempt,
+            may_pass,
+            on_failure=lambda error, _: news.say(
+                who, "away", f"{who}: {reason(error)}. Asking again for up to {self.away:g} s."
+            ),
+            on_return=lambda: news.say(who, "there", f"{who}: answers again."),
+        )
+
+
+def here(usual: Patience) -> Patience:
+    """`usual`, or the longer patience that $DUAL_HRNET_PATIENCE asks for. Raises PatienceError."""
+    given = os.environ.get(VARIABLE)
+    if not given:
+        return usual
+    try:
+        away = float(given)
+    except ValueError:
+        away = math.nan
+    if not 0 <= away < math.inf:
+        raise PatienceError(f"${VARIABLE}: found {given!r}, expected seconds such as 600. Correct it.")
+    return replace(usual, away=max(away, usual.away))
+
 
 class News:
     """Says each thing once: a line about something is printed when its state is another one than at the last time."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}
+        self._one_at_a_time = threading.Lock()
 
     def say(self, what: str, state: str | None, line: str, file: TextIO | None = None) -> None:
         """Prints the line, by default on stderr, if the state is news; no state is none."""
-        if state and self._states.get(what) != state:
-            self._states[what] = state
-            print(line, file=file or sys.stderr, flush=True)
+        with self._one_at_a_time:
+            if state and self._states.get(what) != state:
+                self._states[what] = state
+                print(line, file=file or sys.stderr, flush=True)
 
     def knows(self, what: str) -> bool:
         """Whether something was said about it."""

@@ -95,9 +95,9 @@ def _train_tracked(
             on_epoch=lambda record: runs.log_metrics(run, record, int(record["epoch"])),
             on_checkpoint=lambda path: upload_progress(folder, out),
         )
-    except BaseException:
+    except BaseException as error:
         # A preempted pod has 30 s for all that it has to do.
-        runs.finish_run(run, failed=True, patience=10)
+        runs.finish_run(run, status="KILLED" if isinstance(error, Preempted) else "FAILED", patience=10)
         raise
     runs.log_file(run, folder / "history.csv")
     runs.finish_run(run)

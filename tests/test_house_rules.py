@@ -54,6 +54,7 @@ DOORS = {
 }
 # Configuration is data, validated once: what a step does must not depend on the machine but through these.
 READERS_OF_THE_ENVIRONMENT = (
+    "base/patience.py",
     "components/tracking/",
     "components/storage/locations.py",
     "components/kubeflow/ending.py",

@@ -133,9 +133,18 @@ class Kubeflow:
         """The run of that ID, as V2beta1Run. Raises KubeflowError."""
         return self._ask(self._kfp.get_run, run)
 
+    def pod_log(self, run: str, pod: str) -> str:
+        """The log of a pod of a run. Raises KubeflowError where it cannot be had, or not any more."""
+        query = {"podname": pod, "runid": run, **({"podnamespace": self._namespace} if self._namespace else {})}
+        try:
+            return self._read("/k8s/pod/logs", query)  # of the UI
+        except KubeflowError:
+            # Of the API server itself, which --host may be, too.
+            return self._read(f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log", {})
+
     def run_link(self, run: str) -> str:
         """The run's page in the UI."""
-        return f"{self.host}/#/runs/details/{run}"
+        return run_page(self.host, run)
 
     def schedule_link(self, schedule: str) -> str:
         """The schedule's page in the UI."""
@@ -163,8 +172,6 @@ class Kubeflow:
 
     def _ask(self, call: Callable[..., Any], *given: object, none_on: Collection[int] = (), **named: object) -> Any:
         """The answer, or None for these HTTP statuses. Raises KubeflowError."""
-        from urllib3.exceptions import HTTPError
-
         try:
             with redirect_stdout(io.StringIO()):  # links to what was made
                 answer = call(*given, **named)
@@ -176,18 +183,48 @@ class Kubeflow:
                 raise KubeflowError(f"{self.host}: {way} (HTTP 200). {login.REMEDY}") from None
             text = "answers, but not as Kubeflow Pipelines does"
             raise KubeflowError(f"{self.host}: {text}. {REMEDIES[404]}", may_pass=True) from None
-        except (self._api.ApiException, HTTPError) as error:
-            failure: BaseException = error
-        except (AttributeError, UnicodeDecodeError) as error:
+        except self._failures() as error:
+            status, refusal = self._explain(error)
+            if status in none_on:
+                return None
+            raise refusal from error
+
+    def _read(self, path: str, query: Mapping[str, str]) -> str:
+        """The text at a path, which is none of the API's objects. Raises KubeflowError."""
+        try:
+            answer = self._http.call_api(
+                path,
+                "GET",
+                query_params=list(query.items()),
+                header_params={"Accept": "text/plain"},
+                auth_settings=["Bearer"],
+                _return_http_data_only=True,
+                _preload_content=False,
+            )
+            text = str(answer.data.decode(errors="replace"))
+        except self._failures() as error:
+            raise self._explain(error)[1] from error
+        if text.lstrip().lower().startswith(("<!doctype", "<html")):  # of the UI, for what it does not know
+            raise KubeflowError(f"{self.host}: {path} is no text.")
+        return text
+
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What requests raise."""
+        from urllib3.exceptions import HTTPError
+
+        return self._api.ApiException, HTTPError, AttributeError, UnicodeDecodeError
+
+    def _explain(self, error: Exception) -> tuple[int, KubeflowError]:
+        """The HTTP status, 0 without an answer, and the error to raise; raises what is ours to mend."""
+        failure: BaseException = error
+        if isinstance(error, AttributeError | UnicodeDecodeError):
             # The generated client stumbles over errors that have no text, as those of TLS, or none in UTF-8.
             if not isinstance(error.__context__, self._api.ApiException):
-                raise
+                raise error
             failure = error.__context__
         status = int(getattr(failure, "status", None) or 0)
-        if status in none_on:
-            return None
         may_pass = status == 429 or status >= 500 or not (status or "CERTIFICATE" in str(failure))
-        raise KubeflowError(f"{self.host}: {_reason(failure, status)}", may_pass)
+        return status, KubeflowError(f"{self.host}: {_reason(failure, status)}", may_pass)
 
 
 def _client(settings: Any, namespace: str | None, cookie: str | None) -> Any:
@@ -256,6 +293,11 @@ def _reason(error: BaseException, status: int) -> str:
         said = getattr(error, "reason", "")
     remedy = "Is the API server well?" if status >= 500 else REMEDIES.get(status, "")
     return f"{one_line(said)} (HTTP {status}). {remedy}".rstrip()
+
+
+def run_page(host: str, run: str) -> str:
+    """Where the UI shows a run."""
+    return f"{host}/#/runs/details/{run}"
 
 
 def one_line(text: object) -> str:

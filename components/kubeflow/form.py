@@ -29,6 +29,7 @@ PARAMETERS = {
     "mlflow_uri": "MLflow as pods reach it; empty: what the image or the secret dual-hrnet-mlflow says",
     "mlflow_ui": "MLflow as browsers reach it, for links; empty: as pods do",
     "s3_endpoint": "an S3 server other than AWS; empty: AWS, or what the environment says",
+    "kubeflow_uri": "Kubeflow's UI, for links to this run in MLflow; empty: none",
     "auto_promote": "true: a model that passes the gate goes to production",
 }
 DESCRIPTION = "\n".join([ABOUT, "", KEYS, "", *(f"- {name}: {text}" for name, text in PARAMETERS.items())])

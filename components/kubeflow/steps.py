@@ -1,4 +1,4 @@
-"""The steps declared to Kubeflow Pipelines: what goes in and out of each task, what it needs, and how it is retried.
+"""The steps declared to Kubeflow Pipelines: what goes in and out of each task, what it needs, how often it may start.
 
 The bodies are two lines, because Kubeflow takes their source text out of this file; `components.kubeflow.tasks` works.
 """
@@ -23,6 +23,11 @@ SECRETS = {
     "dual-hrnet-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     "dual-hrnet-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
 }
+# Argo starts a task again whose pod was deleted, as with its node; not one whose process failed, which has had patience
+# with what may pass (seen with KFP 2.17.0 and Argo 4.0.5). This bound counts from the start of the first attempt, work
+# included, and ends a later one that is still at work. Left out it is an hour, and a large fetch, prepare or training
+# takes longer. 60 days:
+LONGEST = "5184000s"
 FIELDS = {
     "POD_NAME": "metadata.name",
     "POD_UID": "metadata.uid",
@@ -33,25 +38,24 @@ FIELDS = {
 
 class Needs(NamedTuple):
     """What a task asks of the cluster beside the size that `cluster.steps` gives it. gpu: one, where the cluster has
-    GPUs. retries: after a failure.
+    GPUs. retries: after its pod was lost; 0 leaves it at what Kubeflow's own settings say.
     """
 
     gpu: bool = False
-    retries: int = 0
+    retries: int = 4
     cached: bool = True
 
 
 NEEDS = {
     # It asks which raw version is the latest: an answer of yesterday would hide today's.
     "check": Needs(cached=False),
-    "fetch": Needs(retries=4),
-    "prepare": Needs(retries=4),
-    # It only waits. A job that failed would fail again; one that was preempted is the operator's to start again.
+    "fetch": Needs(),
+    "prepare": Needs(),
     "train": Needs(),
-    "evaluate": Needs(gpu=True, retries=2),
+    "evaluate": Needs(gpu=True),
     "register": Needs(),
     "promote": Needs(gpu=True, cached=False),
-    "finish": Needs(cached=False),
+    "finish": Needs(retries=0, cached=False),
 }
 
 
@@ -175,15 +179,15 @@ def promote(
 
 
 @component
-def finish(tracking: dict[str, Any], mlflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
+def finish(tracking: dict[str, Any], mlflow_uri: str, kubeflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
     from components.kubeflow import ending, tasks
 
     with tasks.task(mlflow_uri):
-        ending.finish(status.state, str(status.error_message or ""), {"tracking": tracking})
+        ending.finish(status.state, status.pipeline_job_resource_name, kubeflow_uri, {"tracking": tracking})
 
 
 def configure(task: PipelineTask, step: str, params: Params, image: Any, sizes: Any, pods: Mapping[str, Any]) -> None:
-    """Gives the task of a step its image, size, disk, credentials, retries and caching.
+    """Gives the task of a step its image, size, disk, credentials, attempts and caching.
 
     params: for what Kubeflow takes no parameter for. image, sizes, and node_selector and tolerations in `pods`:
     parameters of the graph; `form.sized` makes cores and memory of `sizes`.
@@ -195,7 +199,7 @@ def configure(task: PipelineTask, step: str, params: Params, image: Any, sizes: 
         task.set_accelerator_type(params.cluster.device_resource).set_accelerator_limit(1)
         task.set_env_variable(NEEDS_GPU, "1")
     if needs.retries:
-        task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+        task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=LONGEST)
     task.set_caching_options(needs.cached)
     scratch = sizes_of(params)[step].scratch
     kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=scratch)

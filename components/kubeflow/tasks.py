@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from base.errors import InputError, Preempted, errors_in_one_line
+from base.patience import VARIABLE as PATIENCE
 from components.kubeflow.code_version import code_version
 from components.kubeflow.links import show_version
 from components.kubeflow.sections import Sections, params_of
@@ -26,6 +27,9 @@ from components.storage.locations import Location, folders_in, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = "DUAL_HRNET_PROCESSES"  # of a training on this machine
+# Seconds that S3 and MLflow may be away from a task: Kubeflow does not start it again for that. A server that moves to
+# another node takes a few minutes.
+AWAY = "600"
 
 
 class TaskError(InputError):
@@ -41,7 +45,10 @@ class Artifact(Protocol):
 
 @contextmanager
 def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
-    """Around the body of a task: which servers it uses, and errors as one line; preemption ends it with 143."""
+    """Around the body of a task: which servers it uses, patience with them, and errors as one line; preemption ends it
+    with 143.
+    """
+    os.environ.setdefault(PATIENCE, AWAY)
     with errors_in_one_line():
         use_servers(mlflow_uri, s3_endpoint)
         try:

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from base.errors import InputError
+from base.patience import VARIABLE as PATIENCE
 from components.cluster.job import RUN_LABEL
 from components.params import Params
 from components.storage.locations import Location
 
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")  # of the task, which its job uses, too
+# The training's run in MLflow says which pipeline run it is of. By the label: the same training of another run is the
+# same job.
+RUN_ID = {"name": "RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{RUN_LABEL}']"}}}
 
 
 class ServersError(InputError):
@@ -57,7 +61,7 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
     check(params)
     namespace = os.environ["POD_NAMESPACE"]
     here = read_surroundings(Api(namespace, JobPatience()), os.environ["POD_NAME"])
-    servers = {key: os.environ[key] for key in SERVERS if key in os.environ}
+    servers = {key: os.environ[key] for key in (*SERVERS, PATIENCE) if key in os.environ}
     for key, value in servers.items():
         if is_secret(key, value):
             raise ServersError(
@@ -72,7 +76,7 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
         output=str(out),
         cluster=params.cluster,
         environment={**here.environment, **servers},
-        references=here.references,
+        references=[*here.references, RUN_ID],
         env_from=here.env_from,
         labels={RUN_LABEL: os.environ["RUN_ID"]},
         owner=here.owner,

@@ -3,15 +3,20 @@
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from base.patience import News, Patience
+from components.cluster.workflow import pod_name
 from components.kubeflow.client import Kubeflow, KubeflowError, one_line
+from components.kubeflow.failure import DRIVER, Failure, failure_of
 
 ENDS = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-DRIVER = "-driver"  # Kubeflow's own part of a task, which comes before it and can fail, too
+EXECUTOR = "executor"  # the part of each task that runs its step
+# Templates of the pods of a step, with set_retry and without, and of those of Kubeflow's drivers.
+IMPLEMENTATIONS = ("retry-system-container-impl", "system-container-impl")
+DRIVERS = ("system-container-driver", "system-dag-driver")
 # Of an API server that may come back. The pause is the one between two looks at a run, too.
 PATIENCE = Patience(away=600, first_pause=5, longest_pause=5)
 
@@ -27,17 +32,25 @@ def wait(kubeflow: Kubeflow, run: str, steps: Collection[str], patience: Patienc
     with _only_waiting(link):
         while True:
             found = _look(kubeflow, run, patience, news)
+            cached = _cached(found)
             for task in _tasks(found):
                 if task.display_name in steps:
-                    news.say(task.task_id, task.state, f"{_clock()} {task.display_name} {task.state}", sys.stdout)
-            news.say(run, found.state, f"{_clock()} run {found.state}", sys.stdout)
-            if found.state in ENDS:
+                    state = f"{task.state}, from the cache" if task.task_id in cached else task.state
+                    news.say(task.task_id, state, f"{_clock()} {task.display_name} {state}", sys.stdout)
+            state = _state(found)
+            news.say(run, state, f"{_clock()} run {state}", sys.stdout)
+            if state in ENDS:
                 break
             time.sleep(patience.first_pause)
-    if found.state != "SUCCEEDED":
-        failed = _failed(found, steps)
-        text = f"run {run} ended as {found.state}"
-        raise KubeflowError(f"{text}: {failed}. See {link}" if failed else f"{text}. See {link}")
+        if state == "CANCELED":
+            raise KubeflowError(f"run {run} was cancelled. See {link}")
+        if state != "SUCCEEDED":
+            failures = _failures(kubeflow, run, found, steps)
+            for failure in failures:
+                if failure.words:
+                    print("\n    ".join([f"{failure.title}. Its last lines:", *failure.words]), flush=True)
+            why = "; ".join(map(str, failures)) or one_line(getattr(found.error, "message", None) or "no task failed")
+            raise KubeflowError(f"run {run} ended as {state}: {why}. See {link}")
 
 
 def _look(kubeflow: Kubeflow, run: str, patience: Patience, news: News) -> Any:
@@ -56,20 +69,60 @@ def _look(kubeflow: Kubeflow, run: str, patience: Patience, news: News) -> Any:
         raise KubeflowError(f"{error} The run goes on: {kubeflow.run_link(run)}") from error
 
 
-def _failed(run: Any, steps: Collection[str]) -> str:
-    """The tasks that failed, each with its reason where Kubeflow knows one."""
-    tasks = [task for task in _tasks(run) if task.state == "FAILED"]
-    # Else what contains them, such as a loop; only when none of them failed does this say more.
-    tasks = [task for task in tasks if task.display_name.removesuffix(DRIVER) in steps] or tasks
-    lines = [f"{task.display_name} failed{_message(task)}" for task in tasks]
-    whole = _message(run).removeprefix(": ")
-    return "; ".join(dict.fromkeys([*lines, whole] if whole else lines))
+def _state(run: Any) -> str:
+    """Kubeflow's word, but CANCELED for a run that a person ended: Kubeflow lets that end as FAILED."""
+    was_stopped = any(status.state == "CANCELING" for status in run.state_history or [])
+    return "CANCELED" if run.state == "FAILED" and was_stopped else str(run.state)
 
 
-def _message(what: Any) -> str:
-    """The latest error of a task or a run."""
-    errors = [what.error, *(status.error for status in reversed(what.state_history or []))]
-    return next((f": {one_line(error.message)}" for error in errors if error is not None and error.message), "")
+def _cached(run: Any) -> set[str]:
+    """IDs of the tasks that came from the cache: the part of each that would have run it was skipped, at once."""
+    tasks = _tasks(run)
+    skipped = {task.start_time for task in tasks if (task.display_name, task.state) == (EXECUTOR, "SKIPPED")}
+    return {
+        task.task_id
+        for task in tasks
+        if task.state == "SUCCEEDED" and task.start_time == task.end_time and task.start_time in skipped
+    }
+
+
+def _failures(kubeflow: Kubeflow, run: str, found: Any, steps: Collection[str]) -> list[Failure]:
+    """The tasks that failed, each with the end of its log."""
+    broken = [task for task in _tasks(found) if task.state == "FAILED"]
+    drivers = [task for task in broken if task.display_name.endswith(DRIVER)]
+    executors = [task for task in broken if task.display_name == EXECUTOR]
+    failures = []
+    # Else what is around the steps could not begin.
+    for task in [task for task in broken if task.display_name.removesuffix(DRIVER) in steps] or drivers:
+        part = task if task in drivers else _take_part(task, executors)
+        pods = (part.child_tasks if part else None) or []
+        log = _log(kubeflow, run, pods[-1].pod_name, DRIVERS if part is task else IMPLEMENTATIONS) if pods else ""
+        failures.append(failure_of(task.display_name, log))
+    return failures or [Failure(task.display_name) for task in broken]
+
+
+def _take_part(task: Any, executors: list[Any]) -> Any | None:
+    """The part that ran the step of a task, taken out of these. The record under the name of a step knows no pod; one
+    called executor has the pods of all attempts and does not say whose they are, but begins and ends with its task.
+    """
+    if not (task.start_time and task.end_time):
+        return None
+    timed = [part for part in executors if part.start_time and part.end_time]
+    within = [part for part in timed if task.start_time <= part.start_time and part.end_time <= task.end_time]
+    if not within:
+        return None
+    part = min(within, key=lambda part: (part.start_time - task.start_time) + (task.end_time - part.end_time))
+    executors.remove(part)
+    return part
+
+
+def _log(kubeflow: Kubeflow, run: str, node: str, templates: Sequence[str]) -> str:
+    """The log of a pod, which Kubeflow gives by its node in the Workflow; empty where it is gone."""
+    workflow = node.rpartition("-")[0]
+    for template in templates:
+        with suppress(KubeflowError):
+            return kubeflow.pod_log(run, pod_name(workflow, node, template))
+    return ""
 
 
 def _tasks(run: Any) -> list[Any]:

@@ -4,15 +4,17 @@ import hashlib
 import posixpath
 import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from base.errors import InputError
+from base.patience import News, Patience, here
+from components.storage import s3
 
 if TYPE_CHECKING:
     from dvc_objects.fs.base import FileSystem
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 FETCHED = "fetched"  # tag of the revision that git brought
+# The libraries of the remotes try again themselves, for some seconds. A fetch that ends goes on when it is run again.
+PATIENCE = Patience(away=0)
+
+Result = TypeVar("Result")
 
 
 class FetchError(InputError):
@@ -56,7 +62,8 @@ class Hash:
 @dataclass(frozen=True)
 class RawVersion:
     """A tracked path, DVC's hash of its content (ending in .dir for a folder), and the DVC remote that stores it: its
-    URL, and its file system with the path there. Reading raises what the library of the remote raises.
+    URL, and its file system with the path there. Reading raises what the library of the remote raises, after as much
+    patience as was asked for.
     """
 
     path: str
@@ -64,6 +71,7 @@ class RawVersion:
     url: str
     files: "FileSystem"
     root: str
+    news: News = field(default_factory=News, compare=False, repr=False)
 
     def locate(self, md5: str) -> str:
         """URL of an object."""
@@ -71,7 +79,7 @@ class RawVersion:
 
     def read(self, md5: str) -> bytes:
         """Content of an object. Raises CorruptedError where it is not what its name says."""
-        content: bytes = self.files.cat_file(self.files.join(self.root, object_path(md5)))
+        content: bytes = self._patiently(lambda: self.files.cat_file(self._place(md5)))
         if hashlib.md5(content).hexdigest() != md5.removesuffix(".dir"):
             raise CorruptedError(md5)
         return content
@@ -82,10 +90,16 @@ class RawVersion:
         from dvc_objects.fs.utils import as_atomic
 
         with as_atomic(localfs, str(to), create_parents=True) as partial:
-            self.files.get_file(self.files.join(self.root, object_path(md5)), partial)
+            self._patiently(lambda: self.files.get_file(self._place(md5), partial))
             if not is_sound(Path(partial), md5):
                 raise CorruptedError(md5)
             Path(partial).chmod(0o444)  # as DVC marks what it has verified
+
+    def _place(self, md5: str) -> str:
+        return str(self.files.join(self.root, object_path(md5)))
+
+    def _patiently(self, attempt: Callable[[], Result]) -> Result:
+        return here(PATIENCE).wait_out(attempt, _may_pass, f"DVC remote {self.url}", first_line, self.news)
 
 
 def object_path(md5: str) -> str:
@@ -146,6 +160,15 @@ def first_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # str() has its number and quotes
         return f"{error.strerror}: {error.filename}" if error.filename else first_line(Exception(error.strerror))
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a remote may answer later; errors are those of its library, which puts an answer of S3 into the cause."""
+    import aiohttp
+
+    if isinstance(error, ConnectionError | TimeoutError | aiohttp.ClientError):
+        return True
+    return any(isinstance(part, Exception) and s3.may_pass(part) for part in (error, error.__cause__))
 
 
 def _find_in_repository(source: Revision, remote: str | None) -> RawVersion:

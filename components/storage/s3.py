@@ -21,11 +21,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from base.errors import InputError
-from base.patience import Patience
+from base.patience import News, Patience, here
 
 # A server that has answered before may be away for so many seconds (a restart, a moved pod) before a request is given
-# up. boto3's own attempts end after 2 to 4 seconds of refused connections (measured).
-PATIENCE = Patience(away=60, longest_pause=8)
+# up. boto3's own attempts end after 2 to 4 seconds of refused connections (measured). A server that never answered is
+# more likely misnamed than away: these attempts have to do, unless patience was asked for.
+PATIENCE, NO_PATIENCE = Patience(away=60, longest_pause=8), Patience(away=0, longest_pause=8)
 ATTEMPTS = 4  # boto3's own for each request
 CONNECT_TIMEOUT, READ_TIMEOUT = 10, 60  # seconds
 FILES_AT_ONCE = 8
@@ -107,7 +108,7 @@ class Store:
         # Users set "when_required" for servers that know no checksums.
         supported = self.client.meta.config.request_checksum_calculation == "when_supported"
         self._whole_checksum = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if supported else {}
-        self._has_answered = False
+        self._has_answered, self._news = False, News()
 
     def list_objects(self) -> dict[str, Object]:
         """The objects below the location by their names relative to it, by one request for each thousand."""
@@ -195,15 +196,13 @@ class Store:
         return Object(key, size, head["ETag"])
 
     def _patiently(self, key: str, attempt: Callable[[], Result]) -> Result:
-        """The attempt's result; after a failure that may pass, it is repeated with PATIENCE.
-
-        A server that never answered is more likely misnamed than away, so that boto3's own attempts have to do.
-        """
+        """The attempt's result; after a failure that may pass, it is repeated with patience."""
         from botocore.exceptions import BotoCoreError, ClientError
         from s3transfer.exceptions import RetriesExceededError  # type: ignore[import-untyped]
 
         try:
-            result = PATIENCE.ask(attempt, lambda error: self._has_answered and _may_pass(error))
+            patience = here(PATIENCE if self._has_answered else NO_PATIENCE)
+            result = patience.wait_out(attempt, may_pass, f"S3 at {self.endpoint}", _line, self._news)
         except (BotoCoreError, ClientError, RetriesExceededError, DamagedError) as error:
             message = self._explain(error)
             if message is None:
@@ -242,7 +241,7 @@ class Store:
             )
         if isinstance(error, DamagedError | e.FlexibleChecksumError):
             return f"arrives damaged ({_line(error)}). Check the disks and the network on the way."
-        if _may_pass(error):
+        if may_pass(error):
             return f"{self.endpoint} cannot be reached ({_line(error)}). Check AWS_ENDPOINT_URL and the server."
         return None
 
@@ -276,8 +275,8 @@ class _Subscriber:
             self._on_bytes(bytes_transferred)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
+def may_pass(error: Exception) -> bool:
+    """Whether the same request to an S3 server may succeed later; error: of boto3, or of what is built on it."""
     from botocore import exceptions as e
     from s3transfer.exceptions import RetriesExceededError
 

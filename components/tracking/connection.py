@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import mlflow
@@ -20,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from base.errors import InputError
+from base.patience import News, Patience, here
 
 LOCAL_STORE = "sqlite:///mlflow.db"
 # MLflow asks a server that is away eight times, which takes four minutes, and a database ten times. Here it asks twice,
@@ -27,6 +29,8 @@ LOCAL_STORE = "sqlite:///mlflow.db"
 RETRIES, TIMEOUT, DATABASE_ATTEMPTS = 1, 10, 1  # TIMEOUT in seconds
 MLFLOW_RETRIES, MLFLOW_TIMEOUT = MLFLOW_HTTP_REQUEST_MAX_RETRIES.default, MLFLOW_HTTP_REQUEST_TIMEOUT.default
 MLFLOW_DATABASE_ATTEMPTS = mlflow.store.db.utils.MAX_RETRY_COUNT
+# People see at once that MLflow is away, and run the command again; nobody does that in a cluster.
+PATIENCE = Patience(away=0, longest_pause=10)
 # Answers of MLflow itself that stay the same however often it is asked. A plain 404 is not among them
 # (ENDPOINT_NOT_FOUND): that is how some proxies answer while the server behind them starts.
 FINAL = {
@@ -37,6 +41,8 @@ FINAL = {
     "RESOURCE_ALREADY_EXISTS",
 }
 # A new sqlite store reports its every migration, and each download draws bars of its own across ours.
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -69,12 +75,6 @@ def client() -> MlflowClient:
                 f"special characters of the password as %XX. Correct it; without it runs go to {LOCAL_STORE}."
             ) from error
     return MlflowClient()
-
-
-def reach() -> None:
-    """Asks the store a small question; raises AwayError within seconds where it is away, before something long."""
-    with asking(), impatience():
-        client().search_experiments(max_results=1)
 
 
 def store() -> str:
@@ -112,6 +112,40 @@ def asking(remedy: str = "") -> Iterator[None]:
             f"{store()}: MLflow does not answer there ({reason(error)}). Start its server or correct "
             f"MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
         ) from error
+
+
+def patiently(remedy: str = "", is_quick: bool = True) -> Callable[[Callable[Given, Answer]], Callable[Given, Answer]]:
+    """A function that asks MLflow, and can be called again without harm, is called again while MLflow is away, if
+    patience was asked for.
+
+    remedy: as of `asking`. is_quick: its requests are answered within seconds; else MLflow's own patience comes first.
+    The function raises what `asking` raises.
+    """
+
+    def decorate(ask: Callable[Given, Answer]) -> Callable[Given, Answer]:
+        @wraps(ask)
+        def patient(*given: Given.args, **named: Given.kwargs) -> Answer:
+            def attempt() -> Answer:
+                with asking(remedy), impatience() if is_quick else nullcontext():
+                    return ask(*given, **named)
+
+            return here(PATIENCE).wait_out(
+                attempt,
+                lambda error: isinstance(error, AwayError),
+                f"MLflow at {store()}",
+                lambda error: reason(error.__cause__ or error),
+                News(),
+            )
+
+        return patient
+
+    return decorate
+
+
+@patiently()
+def reach() -> None:
+    """Asks the store a small question; raises AwayError where it is away, before something long."""
+    client().search_experiments(max_results=1)
 
 
 def is_final(error: Exception) -> bool:

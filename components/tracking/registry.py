@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
-from components.tracking.connection import AwayError, TrackingError, asking, client, impatience, reason, store
+from components.tracking.connection import AwayError, TrackingError, client, patiently, reason, store
 from components.tracking.lineage import in_todays_names
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class DataUse:
     context: str
 
 
+@patiently("Register again when that is mended.", is_quick=False)
 def register_model(
     run: "Run",
     name: str,
@@ -68,109 +69,102 @@ def register_model(
     metrics: of the model, measured on the last of `data`; both become part of the run and of the model in MLflow.
     Raises TrackingError; MLflow's own patience with its server goes before that, because the model may be large.
     """
-    with asking("Register again when that is mended."):
-        client()
-        with mlflow.start_run(run_id=run.run_id):
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(package.script),
-                artifacts={key: str(path) for key, path in package.artifacts.items()},
-                code_paths=[str(path) for path in package.code],
-                signature=package.signature,
-                input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
-                pip_requirements=list(package.requirements),
-            )
-        datasets = [_dataset(use) for use in data]
-        client().log_inputs(run.run_id, datasets)
-        measured, now = datasets[-1].dataset, int(time.time() * 1000)
-        points = [
-            Metric(key, value, now, 0, info.model_id, measured.name, measured.digest) for key, value in metrics.items()
-        ]
-        client().log_batch(run.run_id, metrics=points)
-        try:
-            client().create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        return client().create_model_version(
-            name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
+    made = _find_content(name, tags[CONTENT_HASH])
+    if made is not None:  # by an attempt before, whose answer was lost
+        return made
+    with mlflow.start_run(run_id=run.run_id):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package.script),
+            artifacts={key: str(path) for key, path in package.artifacts.items()},
+            code_paths=[str(path) for path in package.code],
+            signature=package.signature,
+            input_example=pd.DataFrame({key: [value] for key, value in package.example.items()}),
+            pip_requirements=list(package.requirements),
         )
+    datasets = [_dataset(use) for use in data]
+    client().log_inputs(run.run_id, datasets)
+    measured, now = datasets[-1].dataset, int(time.time() * 1000)
+    points = [
+        Metric(key, value, now, 0, info.model_id, measured.name, measured.digest) for key, value in metrics.items()
+    ]
+    client().log_batch(run.run_id, metrics=points)
+    try:
+        client().create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client().create_model_version(
+        name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
+    )
 
 
+@patiently()
 def find_content(name: str, content_hash: str) -> ModelVersion | None:
     """The oldest version of the model that carries this content hash, or None; raises TrackingError."""
-    query = f"name = '{name}' and tags.{CONTENT_HASH} = '{content_hash}'"
-    with asking(), impatience():
-        found = client().search_model_versions(query)
-    return min(found, key=lambda version: int(version.version), default=None)
+    return _find_content(name, content_hash)
 
 
+@patiently()
 def run_tags(run: "Run") -> dict[str, str]:
     """Tags of a run; raises TrackingError."""
-    with asking(), impatience():
-        return in_todays_names(client().get_run(run.run_id).data.tags)
+    return in_todays_names(client().get_run(run.run_id).data.tags)
 
 
+@patiently()
 def find_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion | None:
     """The model version of that alias or number, or None; raises TrackingError."""
-    with asking(), impatience():
-        try:
-            if alias is not None:
-                return client().get_model_version_by_alias(name, alias)
-            return client().get_model_version(name, str(version))
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+    return _find_version(name, alias, version)
 
 
+@patiently()
 def require_version(name: str, *, alias: str | None = None, version: int | None = None) -> ModelVersion:
     """The model version of that alias or number; raises TrackingError, which says what there is instead."""
-    found = find_version(name, alias=alias, version=version)
+    found = _find_version(name, alias, version)
     if found is not None:
         return found
-    with asking(), impatience():
-        try:
-            aliases = ", ".join(sorted(client().get_registered_model(name).aliases)) or "none"
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            there = ", ".join(model.name for model in client().search_registered_models(max_results=NAMED)) or "none"
-            raise TrackingError(
-                f"model {name}: is not registered at {store()}, models there are {there}. Correct the name, or "
-                "register the model first."
-            ) from None
+    try:
+        aliases = ", ".join(sorted(client().get_registered_model(name).aliases)) or "none"
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        there = ", ".join(model.name for model in client().search_registered_models(max_results=NAMED)) or "none"
+        raise TrackingError(
+            f"model {name}: is not registered at {store()}, models there are {there}. Correct the name, or "
+            "register the model first."
+        ) from None
     wanted = f"alias {alias}" if alias is not None else f"version {version}"
     raise TrackingError(
         f"model {name}: has no {wanted}, its aliases are {aliases}. Choose another, or register a model first."
     )
 
 
+@patiently()
 def set_alias(version: ModelVersion, alias: str) -> None:
     """Moves an alias to the version; raises TrackingError."""
-    with asking(), impatience():
-        client().set_registered_model_alias(version.name, alias, version.version)
+    client().set_registered_model_alias(version.name, alias, version.version)
 
 
+@patiently()
 def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Adds tags to the version; raises TrackingError."""
-    with asking(), impatience():
-        for key, value in tags.items():
-            client().set_model_version_tag(version.name, version.version, key, value)
+    for key, value in tags.items():
+        client().set_model_version_tag(version.name, version.version, key, value)
 
 
+@patiently()
 def model_tags(name: str) -> dict[str, str]:
     """Tags of the registered model, which all its versions share; raises TrackingError."""
-    with asking(), impatience():
-        return dict(client().get_registered_model(name).tags)
+    return dict(client().get_registered_model(name).tags)
 
 
+@patiently()
 def tag_model(name: str, key: str, value: str) -> None:
     """Sets a tag of the registered model; raises TrackingError."""
-    with asking(), impatience():
-        client().set_registered_model_tag(name, key, value)
+    client().set_registered_model_tag(name, key, value)
 
 
+@patiently("Restore the run of the version.")
 def log_texts(version: ModelVersion, texts: Mapping[str, str]) -> None:
     """Stores texts, by their paths, with the run of the version; a version without a run keeps none.
 
@@ -178,9 +172,8 @@ def log_texts(version: ModelVersion, texts: Mapping[str, str]) -> None:
     """
     if not version.run_id:
         return
-    with asking("Restore the run of the version."), impatience():
-        for path, text in texts.items():
-            client().log_text(version.run_id, text, path)
+    for path, text in texts.items():
+        client().log_text(version.run_id, text, path)
 
 
 def download_model(uri: str, to: Path | None = None) -> Path:
@@ -208,6 +201,23 @@ def download_model(uri: str, to: Path | None = None) -> Path:
         ) from error
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])
+
+
+def _find_version(name: str, alias: str | None, version: int | None) -> ModelVersion | None:
+    try:
+        if alias is not None:
+            return client().get_model_version_by_alias(name, alias)
+        return client().get_model_version(name, str(version))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _find_content(name: str, content_hash: str) -> ModelVersion | None:
+    query = f"name = '{name}' and tags.{CONTENT_HASH} = '{content_hash}'"
+    found = client().search_model_versions(query)
+    return min(found, key=lambda version: int(version.version), default=None)
 
 
 def _dataset(use: DataUse) -> DatasetInput:

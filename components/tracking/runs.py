@@ -10,31 +10,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
 from base.files import write_file
-from base.patience import Patience
-from components.tracking.connection import (
-    AwayError,
-    TrackingError,
-    asking,
-    client,
-    impatience,
-    is_final,
-    reason,
-    store,
-)
-from components.tracking.lineage import in_todays_names, source_tags
+from base.patience import News, Patience, here
+from components.tracking.connection import AwayError, TrackingError, asking, client, is_final, patiently, reason, store
+from components.tracking.lineage import circumstances, in_todays_names, source_tags
 from components.tracking.outbox import PAUSE, Outbox
 from components.tracking.records import End, File, Record, send
 from components.tracking.system_metrics import SystemMetrics
 
 PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
+REMEDY = "Correct MLFLOW_TRACKING_URI or tracking.experiment."
 IDENTITY = ("run_id", "experiment", "prepared_version", "settings_hash")  # what run.json holds
 
 
@@ -58,14 +50,9 @@ def open_run(path: Path, experiment: str, prepared_version: str, settings_hash: 
     """Continues a run or begins a new one, writes its identity to `path`, and starts to log the system metrics.
 
     Continued is the run that MLFLOW_RUN_ID names, else the run that `path` names, if it trained the same settings on
-    the same data and did not finish. Raises TrackingError, and AwayError within seconds where MLflow is away.
+    the same data and did not finish. Raises TrackingError, and AwayError where MLflow is away.
     """
-    with asking("Correct MLFLOW_TRACKING_URI or tracking.experiment."), impatience():
-        run = (
-            _given_run(prepared_version, settings_hash)
-            or _unfinished_run(path, prepared_version, settings_hash)
-            or _new_run(experiment, prepared_version, settings_hash)
-        )
+    run = _open(path, experiment, prepared_version, settings_hash)
     _write_run_file(path, run)
     outbox = Outbox(run.run_id)
     system = SystemMetrics(run.run_id, lambda metrics, step: outbox.put("system metrics", _points(metrics, step)))
@@ -76,8 +63,7 @@ def read_run(path: Path) -> Run:
     """Reads run.json; raises TrackingError where it is not one, or the store is away or does not know the run."""
     run = _read_run_file(path)
     try:
-        with asking(), impatience():
-            client().get_run(run.run_id)
+        patiently()(client().get_run)(run.run_id)
     except AwayError:
         raise
     except TrackingError as error:
@@ -113,14 +99,16 @@ def tag_run(run: Run, tags: Mapping[str, str]) -> None:
     _record(run, "tags", [RunTag(key, value) for key, value in tags.items()])
 
 
-def finish_run(run: Run, *, failed: bool = False, patience: float = PATIENCE) -> None:
+def finish_run(
+    run: Run, *, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", patience: float = PATIENCE
+) -> None:
     """Ends a run that `open_run` opened; later steps may still add to it.
 
     Waits for what is not sent yet, at most until nothing could be sent for `patience` seconds; then says in one line
     what is missing. The run then keeps its status, so that the same train command continues it.
     """
     assert run.outbox is not None and run.system_metrics is not None
-    end = End(RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED), _now())
+    end = End(status, _now())
     run.system_metrics.stop()
     if run.outbox.drain(patience):
         run.outbox.put("status", [end])
@@ -134,10 +122,30 @@ def finish_run(run: Run, *, failed: bool = False, patience: float = PATIENCE) ->
         )
 
 
-def record_failure(experiment: str, tags: Mapping[str, str]) -> None:
-    """Adds a failed run with these tags to the experiment, for what failed outside of a run; raises TrackingError."""
-    with asking("Correct MLFLOW_TRACKING_URI or tracking.experiment."), impatience():
-        client().set_terminated(_create_run(experiment, dict(tags)), RunStatus.to_string(RunStatus.FAILED))
+@patiently(REMEDY)
+def end_runs(experiment: str, pipeline_run: str, status: str | None, tags: Mapping[str, str]) -> list[str]:
+    """Tags the runs of trainings that this pipeline run began, or went on with; ends those that have not finished.
+
+    status: FINISHED, FAILED or KILLED; None ends none. Returns the IDs of these runs; none where nothing was trained.
+    Raises TrackingError.
+    """
+    found = client().get_experiment_by_name(experiment)
+    runs = client().search_runs([found.experiment_id], f"tags.pipeline_run = '{pipeline_run}'") if found else []
+    for run in runs:
+        for key, value in tags.items():
+            client().set_tag(run.info.run_id, key, value)
+        if status is not None and run.info.status != "FINISHED":
+            client().set_terminated(run.info.run_id, status)
+    return [run.info.run_id for run in runs]
+
+
+@patiently(REMEDY)
+def _open(path: Path, experiment: str, prepared_version: str, settings_hash: str) -> Run:
+    return (
+        _given_run(prepared_version, settings_hash)
+        or _unfinished_run(path, prepared_version, settings_hash)
+        or _new_run(experiment, prepared_version, settings_hash)
+    )
 
 
 def _given_run(prepared_version: str, settings_hash: str) -> Run | None:
@@ -170,6 +178,8 @@ def _unfinished_run(path: Path, prepared_version: str, settings_hash: str) -> Ru
     if info.status == "FINISHED" or info.lifecycle_stage != "active":
         return None
     client().update_run(run.run_id, status="RUNNING")
+    for key, value in circumstances().items():
+        client().set_tag(run.run_id, key, value)
     return run
 
 
@@ -184,7 +194,7 @@ def _create_run(experiment: str, tags: dict[str, str]) -> str:
 
 
 def _tags(prepared_version: str) -> dict[str, str]:
-    return source_tags() | {"prepared_version": prepared_version}
+    return source_tags() | circumstances() | {"prepared_version": prepared_version}
 
 
 def _write_run_file(path: Path, run: Run) -> None:
@@ -207,13 +217,16 @@ def _record(run: Run, kind: str, records: Sequence[Record]) -> None:
     if run.outbox is not None:
         run.outbox.put(kind, records)
         return
-    patience = Patience(PATIENCE, first_pause=PAUSE, longest_pause=PAUSE)
+    # MLflow's errors, and those of whatever library reaches the store of its files.
+    patience = here(Patience(away=PATIENCE, first_pause=PAUSE, longest_pause=PAUSE))
     try:
-        patience.ask(lambda: send(run.run_id, records), lambda error: not is_final(error))
-    except Exception as error:  # of MLflow, and of whatever library reaches the store of its files
+        patience.wait_out(
+            lambda: send(run.run_id, records), lambda error: not is_final(error), f"MLflow at {store()}", reason, News()
+        )
+    except Exception as error:
         raise TrackingError(
-            f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). Run this step again "
-            "when that is mended."
+            f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). Run this step again when "
+            "that is mended."
         ) from error
 
 

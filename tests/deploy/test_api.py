@@ -90,6 +90,11 @@ def test_the_launcher_may_run_jobs(kube: KubeApi, account: str, namespace: str) 
     logs = f"/api/v1/namespaces/{namespace}/pods/train-master-0/log"
     assert "(NotFound)" in ask(kube, *user, "get", "--raw", logs).stderr  # allowed, but there is no pod
     done(kube, *user, "delete", "--wait=false", "pytorchjobs", "train")
+    # Of Argo, which is not here: as the exit hook of a run, it reads how the run ended, and no more.
+    workflows = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/workflows"
+    assert "(NotFound)" in ask(kube, *user, "get", "--raw", f"{workflows}/dual-hrnet-0").stderr
+    for refused in (("get", "--raw", workflows), ("delete", "--raw", f"{workflows}/dual-hrnet-0")):
+        assert "(Forbidden)" in ask(kube, *user, *refused).stderr
 
 
 @pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)

@@ -7,8 +7,9 @@ those of KFP 2.17: fields without a value are left out, and numbers of 64 bits a
 import email
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,7 +33,8 @@ class Asked(NamedTuple):
 class KubeflowServer:
     """Its state is open to tests. kept: what was created, by kind. frames: what a run answers, one for each look at
     it, the last one again and again; a callable acts first and answers with the next one. refusal: status and body
-    of all answers, instead.
+    of all answers, instead. logs: by pod. is_ui: whether the UI is in front, which has the logs under a path of its
+    own, and gives the API server's path of them to nobody.
     """
 
     def __init__(self, token: str | None = None, multi_user: bool = False) -> None:
@@ -46,6 +48,8 @@ class KubeflowServer:
         self.frames: list[dict[str, Any] | Callable[[], None]] = [{"state": "SUCCEEDED"}]
         self.refusal: tuple[int, bytes] | None = None
         self.headers: dict[str, str] = {}  # of a refusal
+        self.logs: dict[str, str] = {}
+        self.is_ui = True
         self.server: ThreadingHTTPServer | None = None
 
     @property
@@ -66,16 +70,32 @@ class KubeflowServer:
             self.server.server_close()
             self.server = None
 
+    def replay(self, recording: Path) -> str:
+        """Has a recorded run, which goes on by one change at each look at it; returns its ID."""
+        run = json.loads((recording / "run.json").read_text(encoding="utf-8"))
+        self.kept["runs"] = [{"run_id": run["run_id"], "display_name": run["display_name"]}]
+        self.frames = list(recorded_frames(run))
+        self.logs = {path.stem: path.read_text(encoding="utf-8") for path in recording.glob("logs/*.log")}
+        return str(run["run_id"])
+
     def bodies(self, method: str, path: str) -> list[Any]:
         """Bodies of the requests of that method to that path below the API."""
         return [asked.body for asked in self.asked if (asked.method, asked.path) == (method, API + path)]
 
-    def answer(self, asked: Asked) -> tuple[int, dict[str, Any]]:
+    def answer(self, asked: Asked) -> tuple[int, dict[str, Any] | str]:
         """Status and content of the answer to a request."""
         if self.token is not None and asked.authorization != f"Bearer {self.token}":
             return 401, {"error": "Unauthenticated", "code": 16, "message": "Request header error: there is no user."}
         method, path = asked.method, asked.path.removeprefix(API).strip("/").split("/")
         match method, *path:
+            case "GET", "k8s", "pod", "logs" if self.is_ui:
+                if asked.query["podname"] not in self.logs:
+                    return 404, "pod not found"
+                return 200, self.logs[asked.query["podname"]]
+            case "GET", "apis", "v1alpha1", "runs", _, "nodes", pod, "log" if not self.is_ui:
+                if pod not in self.logs:
+                    return 500, {"error_message": f"Failed to read logs from pod {pod}", "error_details": ""}
+                return 200, self.logs[pod]
             case "GET", "healthz":
                 return 200, {"multi_user": True} if self.multi_user else {}
             case "GET", "runs", run:
@@ -142,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         refusal = self.kubeflow.refusal
         if refusal is None:
             status, answer = self.kubeflow.answer(asked)
-            refusal = (status, json.dumps(answer).encode())
+            refusal = (status, (answer if isinstance(answer, str) else json.dumps(answer)).encode())
         self.send_response(refusal[0])
         for name, value in {"Content-Length": str(len(refusal[1])), **self.kubeflow.headers}.items():
             self.send_header(name, value)
@@ -166,10 +186,36 @@ def _listed(kind: str, rows: list[dict[str, Any]], asked: Asked) -> dict[str, An
     return {kind: found, "total_size": len(found)} if found else {}
 
 
-def task(name: str, state: str, error: str | None = None, number: int = 0) -> dict[str, Any]:
-    """A task of a run."""
-    known = {"task_id": f"{name}-{number}", "display_name": name, "state": state, "end_time": "0001-01-01T00:00:00Z"}
-    return known if error is None else {**known, "error": {"code": 13, "message": error}}
+def recorded_frames(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a recorded run answered after each of its changes: states as their histories tell them."""
+    tasks = run["run_details"]["task_details"]
+    times = {row["update_time"] for rows in (run, *tasks) for row in rows.get("state_history", [])}
+    for time in sorted(times):
+        yield {**_at(run, time), "run_details": {"task_details": [_at(task, time) for task in tasks]}}
+    yield {key: value for key, value in run.items() if key != "run_id"}
+
+
+def _at(what: dict[str, Any], time: str) -> dict[str, Any]:
+    """A run or a task at a time of its past; without a state before its first one, and without an end before its last.
+
+    Times of RFC 3339 in UTC sort as text.
+    """
+    whole = what.get("state_history", [])
+    history = [row for row in whole if row["update_time"] <= time]
+    later = {"run_id", "state", "state_history"} | (set() if history == whole else {"end_time"})
+    now = {key: value for key, value in what.items() if key not in later}
+    return (
+        now
+        | ({"state_history": history} if history else {})
+        | {k: v for k, v in (history or [{}])[-1].items() if k == "state"}
+    )
+
+
+def task(name: str, state: str, number: int = 0, pod: str | None = None) -> dict[str, Any]:
+    """A task of a run; pod: node of its last attempt. No task has an error, whatever happens to it."""
+    times = {"start_time": "2026-11-28T11:42:01Z", "end_time": "2026-11-28T11:43:14Z"}
+    known = {"task_id": f"{name}-{number}", "display_name": name, "state": state, **times}
+    return known if pod is None else {**known, "child_tasks": [{"pod_name": pod}]}
 
 
 def frame(state: str, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.kubeflow import tasks
-from components.kubeflow.sections import sections_of
+from components.kubeflow.sections import defaults_of
 from components.params import load_params
 from tests.paths import ROOT
 
@@ -29,10 +29,10 @@ def test_another_root_or_image_has_another_job_and_the_same_training_the_same_ou
         tasks, "train_in_cluster", lambda name, image, params, data, out: asked.append((name, str(out)))
     )
     params = load_params(ROOT / "params.yaml")
-    sections = sections_of(params, ("prepare", "train", "tracking", "cluster"))
+    sections = {name: defaults_of(params)[name] for name in ("prepare", "train", "tracking", "cluster")}
     part = Part("", {"source": "train", "version": "1a/train", "location": "s3://data/prepared/1a/train"})
     for root, image in (("s3://a", "i:1"), ("s3://b", "i:1"), ("s3://a", "i:2"), ("s3://a", "i:1")):
-        tasks.train([part], root, sections, image, 0, Part(str(tmp_path / "model")))
+        tasks.train([part], root, sections, image, Part(str(tmp_path / "model")))
     names, outputs = zip(*asked, strict=True)
     assert names[0] == names[3]
     assert len(set(names)) == 3

@@ -97,6 +97,7 @@ def test_a_run_has_the_graph_and_the_arguments(
                     "mlflow_uri": "http://mlflow:5000",
                     "mlflow_ui": "",
                     "s3_endpoint": "",
+                    "kubeflow_uri": server.url,
                     "auto_promote": True,
                 }
             },
@@ -146,7 +147,7 @@ def test_what_a_neighbour_makes_at_the_same_time_is_used(
 ) -> None:
     alone = server.answer
 
-    def hurried(asked: Asked) -> tuple[int, dict[str, Any]]:
+    def hurried(asked: Asked) -> tuple[int, dict[str, Any] | str]:
         if asked.method == "POST" and not asked.path.endswith("/runs"):
             alone(asked)
         return alone(asked)

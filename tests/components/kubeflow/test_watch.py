@@ -83,40 +83,97 @@ def test_each_change_of_a_task_is_a_line(server: KubeflowServer, capsys: pytest.
     ]
 
 
-def test_a_failure_names_the_task_and_the_reason(server: KubeflowServer) -> None:
-    failed = task("train", "FAILED", "StorageError: s3://bucket:\n no such bucket.")
-    loop = task("for-loop-1", "FAILED", "child failed")
-    server.frames = [frame("RUNNING"), frame("FAILED", task("fetch", "SUCCEEDED"), loop, failed)]
-    assert failure(server) == (
-        f"run {RUN} ended as FAILED: train failed: StorageError: s3://bucket: no such bucket. See {link(server)}"
-    )
+LOG = """\
+kubeflow/train-1: created
+StorageError: s3://bucket/raw: nothing is there.
+E1128 11:43:02.647936      21 launcher_v2.go:449] Component failed to execute successfully: exit status 3
+I1128 11:43:02.648000      21 launcher_v2.go:867] Executing uploadOutputArtifacts attempt: 1
+F1128 11:43:02.730474      21 main.go:59] failed to execute component: exit status 3
+time=2026-11-28T11:43:03.009Z level=INFO msg="sub-process exited" argo=true error="exit status 1"
+Error: exit status 1
+"""
+SAID = "StorageError: s3://bucket/raw: nothing is there"
 
 
-def test_the_reason_may_stand_in_the_history_or_with_the_run(server: KubeflowServer) -> None:
-    history = [{"state": "RUNNING"}, {"state": "FAILED", "error": {"code": 2, "message": "OOMKilled"}}]
-    server.frames = [
-        frame(
-            "FAILED",
-            {**task("prepare", "FAILED", number=1), "state_history": history},
-            task("prepare", "FAILED", number=2),
-            error={"code": 2, "message": "child 'prepare' failed"},
-        )
-    ]
-    expected = f"run {RUN} ended as FAILED: prepare failed: OOMKilled; prepare failed; child 'prepare' failed."
-    assert failure(server) == f"{expected} See {link(server)}"
+@pytest.mark.parametrize("is_ui", [True, False])
+@pytest.mark.parametrize("template", ["system-container-impl", "retry-system-container-impl"])
+def test_a_failure_names_the_task_its_exit_code_and_its_last_lines(
+    server: KubeflowServer, is_ui: bool, template: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [task("train", "FAILED"), task("train(0)", "FAILED"), task("executor", "FAILED", pod="graph-x7k2p-17")]
+    around = [task("for-loop-1", "FAILED"), task("executor(0)", "FAILED"), task("root", "FAILED")]
+    server.frames = [frame("RUNNING"), frame("FAILED", task("fetch", "SUCCEEDED"), *around, *failed)]
+    server.logs = {f"graph-x7k2p-{template}-17": LOG}
+    server.is_ui = is_ui
+    line = f"run {RUN} ended as FAILED: train failed with exit code 3: {SAID}. See {link(server)}"
+    assert failure(server) == line
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2:] == ["train failed with exit code 3. Its last lines:", f"    {SAID}."]
+
+
+def test_the_log_is_asked_for_in_the_namespace_and_with_the_token_of_the_user(server: KubeflowServer) -> None:
+    server.token = "secret"
+    server.frames = [frame("FAILED", task("train", "FAILED"), task("executor", "FAILED", pod="graph-x7k2p-17"))]
+    server.logs = {"graph-x7k2p-retry-system-container-impl-17": LOG}
+    with pytest.raises(KubeflowError, match="nothing is there"):
+        wait(Kubeflow(server.url, "secret", "profile"), RUN, STEPS, QUICK)
+    [asked] = [asked for asked in server.asked if asked.path == "/k8s/pod/logs"]
+    assert asked.query == {
+        "podname": "graph-x7k2p-retry-system-container-impl-17",
+        "podnamespace": "profile",
+        "runid": RUN,
+    }
+
+
+@pytest.mark.parametrize("refusal", ["gone", "page"])
+def test_a_log_that_cannot_be_had_leaves_the_name(server: KubeflowServer, refusal: str) -> None:
+    server.frames = [frame("FAILED", task("train", "FAILED"), task("executor", "FAILED", pod="graph-x7k2p-17"))]
+    if refusal == "page":
+        server.logs = {"graph-x7k2p-retry-system-container-impl-17": "<!doctype html><title>Log in</title>"}
+    assert failure(server) == f"run {RUN} ended as FAILED: train failed. See {link(server)}"
+
+
+def test_each_of_several_failures_has_its_own_log(server: KubeflowServer) -> None:
+    first = [task("prepare", "FAILED", 1), task("executor", "FAILED", 1, pod="graph-x7k2p-1")]
+    second = [task("prepare", "FAILED", 2), task("executor", "FAILED", 2, pod="graph-x7k2p-2")]
+    for one in second:
+        one["start_time"] = "2026-11-28T11:42:07Z"
+        one["end_time"] = "2026-11-28T11:42:59Z"
+    server.frames = [frame("FAILED", *first, *second)]
+    name = "graph-x7k2p-retry-system-container-impl"
+    server.logs = {f"{name}-1": "SceneError: a.png: is damaged.", f"{name}-2": "SceneError: b.png: is damaged."}
+    failed = [f"prepare failed: SceneError: {scene}.png: is damaged" for scene in "ab"]
+    assert failure(server) == f"run {RUN} ended as FAILED: {'; '.join(failed)}. See {link(server)}"
 
 
 def test_what_fails_before_its_pod_is_named(server: KubeflowServer) -> None:
-    server.frames = [frame("FAILED", task("train-driver", "FAILED"), task("root", "FAILED"))]
-    assert failure(server) == f"run {RUN} ended as FAILED: train-driver failed. See {link(server)}"
-    server.frames = [frame("FAILED", task("root-driver", "FAILED"))]
-    assert failure(server) == f"run {RUN} ended as FAILED: root-driver failed. See {link(server)}"
+    driver = task("train-driver", "FAILED", pod="graph-x7k2p-9")
+    server.frames = [frame("FAILED", driver, task("root", "FAILED"))]
+    refused = "F1128 11:43:02.730474      21 main.go:82] driver.Container() failed: rpc error: connection refused"
+    server.logs = {"graph-x7k2p-system-container-driver-9": f"{refused}\nError: exit status 1\n"}
+    text = "train failed before it began, in Kubeflow's driver with exit code 1: driver.Container() failed: rpc error"
+    assert failure(server) == f"run {RUN} ended as FAILED: {text}: connection refused. See {link(server)}"
+    server.frames = [frame("FAILED", task("root-driver", "FAILED"), task("root", "FAILED"))]
+    text = "root failed before it began, in Kubeflow's driver"
+    assert failure(server) == f"run {RUN} ended as FAILED: {text}. See {link(server)}"
 
 
-@pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
-def test_only_success_is_success(server: KubeflowServer, state: str) -> None:
-    server.frames = [frame("RUNNING", task("fetch", "RUNNING")), frame("CANCELING"), {"state": state}]
-    assert failure(server) == f"run {RUN} ended as {state}. See {link(server)}"
+def test_a_run_that_could_not_begin_has_kubeflows_reason(server: KubeflowServer) -> None:
+    server.frames = [{"state": "FAILED", "error": {"code": 2, "message": "no Workflow:\n quota exceeded."}}]
+    assert failure(server) == f"run {RUN} ended as FAILED: no Workflow: quota exceeded. See {link(server)}"
+    server.frames = [{"state": "SKIPPED"}]
+    assert failure(server) == f"run {RUN} ended as SKIPPED: no task failed. See {link(server)}"
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
+def test_a_run_that_a_person_ended_was_cancelled(
+    server: KubeflowServer, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = [{"state": "RUNNING"}, {"state": "CANCELING"}, {"state": state}]
+    failed = frame(state, task("train", "FAILED"), state_history=history)
+    server.frames = [frame("RUNNING", task("train", "RUNNING")), frame("CANCELING"), failed]
+    assert failure(server) == f"run {RUN} was cancelled. See {link(server)}"
+    assert lines(capsys.readouterr().out)[-1] == "run CANCELED"
 
 
 def test_an_outage_is_waited_out(server: KubeflowServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,6 +252,7 @@ def test_the_command_ends_as_the_run_does(server: KubeflowServer) -> None:
     ends = {"SUCCEEDED": 0, "FAILED": 1}
     for state, code in ends.items():
         server.frames = [frame(state, task("promote", state))]
+        server.logs = {}
         result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
         assert result.returncode == code, result.stderr
         assert re.search(rf"^\d\d:\d\d:\d\d promote {state}$", result.stdout, re.MULTILINE)

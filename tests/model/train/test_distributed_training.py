@@ -1,5 +1,6 @@
 """Training in many processes: through the real command line, with processes that are killed and asked to stop."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from tests.commands import environment
 from tests.comparing import read_csv
@@ -41,6 +43,12 @@ def wait_for(out: Path, process: subprocess.Popen[str], step: str) -> None:
         assert process.poll() is None, log_of(out).read_text()
         assert time.monotonic() < deadline, log_of(out).read_text()
         time.sleep(0.02)
+
+
+def status_in_mlflow(out: Path) -> str:
+    """Of the run that trained into `out`, in the store of its working directory."""
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))["run_id"]
+    return str(MlflowClient(f"sqlite:///{out.parent}/mlflow.db").get_run(run).info.status)
 
 
 def trainers(process: subprocess.Popen[str]) -> list[int]:
@@ -92,7 +100,9 @@ def test_a_preempted_run_writes_a_checkpoint_ends_with_143_and_goes_on(
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM, log_of(out).read_text()
     assert "asked to stop" in log_of(out).read_text()
+    assert status_in_mlflow(out) == "KILLED"
     assert launch(params, prepared, out).wait(240) == 0, log_of(out).read_text()
     assert "resumed after" in log_of(out).read_text()
+    assert status_in_mlflow(out) == "FINISHED"
     weights = [folder / "model" / "model.safetensors" for folder in (out, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()

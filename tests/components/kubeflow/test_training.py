@@ -1,0 +1,51 @@
+"""What a training job gets from the task that launches it."""
+
+import pytest
+
+from components.cluster.job import RUN_LABEL, Owner, TrainingJob
+from components.cluster.surroundings import Surroundings
+from components.kubeflow.tasks import task
+from components.kubeflow.training import train_in_cluster
+from components.params import load_params
+from tests.paths import ROOT
+
+
+def launched(run: str, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
+    """The job that a train task of that pipeline run asks for."""
+    jobs: list[TrainingJob] = []
+    monkeypatch.setattr("components.cluster.launcher.launch", jobs.append)
+    # Those of a step's pod, which are asked for by the Kubernetes API.
+    here = Surroundings(Owner("argoproj.io/v1alpha1", "Workflow", f"dual-hrnet-{run}", "0a"))
+    monkeypatch.setattr("components.cluster.surroundings.read_surroundings", lambda api, pod: here)
+    monkeypatch.setattr("components.cluster.api.Api", lambda namespace, patience: None)
+    for name, value in {"POD_NAME": f"pod-{run}", "POD_UID": "0a", "POD_NAMESPACE": "runs", "RUN_ID": run}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "DUAL_HRNET_PATIENCE"):
+        monkeypatch.setenv(name, "")  # the task sets it for good
+        monkeypatch.delenv(name)
+    with task("http://mlflow:5000", "http://s3:9000"):
+        train_in_cluster("train-1", "image", load_params(ROOT / "params.yaml"), ["s3://b/data"], "s3://b/out")
+    [job] = jobs
+    return job
+
+
+def test_the_pods_of_a_job_know_their_pipeline_run_and_another_run_wants_the_same_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = launched("run-1", monkeypatch), launched("run-2", monkeypatch)
+    assert (first.labels, second.labels) == ({RUN_LABEL: "run-1"}, {RUN_LABEL: "run-2"})
+    [known] = first.references
+    assert known == {"name": "RUN_ID", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{RUN_LABEL}']"}}}
+    assert (first.environment, first.references, first.arguments) == (
+        second.environment,
+        second.references,
+        second.arguments,
+    )
+
+
+def test_a_job_uses_the_servers_of_its_task_and_has_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched("run-1", monkeypatch).environment == {
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "AWS_ENDPOINT_URL": "http://s3:9000",
+        "DUAL_HRNET_PATIENCE": "600",
+    }
