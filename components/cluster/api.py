@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from base.patience import News, Patience
+from components.cluster.answers import failures, http_status, may_pass, one_line, retry_after, words
 from components.cluster.job import JobError
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
@@ -33,11 +34,15 @@ class Resource(NamedTuple):
     api_version: str
     kind: str
 
+    @property
+    def plural(self) -> str:
+        """What its objects are called in paths and rights, by the rule that every kind used here follows."""
+        return f"{self.kind.lower()}s"
+
     def path(self, namespace: str, name: str = "") -> str:
         """Of its objects in the API, or of one of them."""
         root = "apis" if "/" in self.api_version else "api"
-        plural = f"{self.kind.lower()}s"  # as of every kind that is used here
-        return f"/{root}/{self.api_version}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+        return f"/{root}/{self.api_version}/namespaces/{namespace}/{self.plural}" + (f"/{name}" if name else "")
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Resource":
@@ -88,7 +93,8 @@ class Api:
                 config.load_config(client_configuration=settings, **place)
         except config.ConfigException as error:
             raise JobError(
-                f"no Kubernetes cluster: {_line(str(error))}. Set KUBECONFIG, or run in a pod with a service account."
+                f"no Kubernetes cluster: {one_line(str(error))}. Set KUBECONFIG, or run in a pod with a service "
+                "account."
             ) from error
         self._host = settings.host
         self._client = client.ApiClient(settings)
@@ -145,14 +151,14 @@ class Api:
                     status = event["object"]
                     if status.get("code") == 410:
                         return
-                    raise JobError(f"Kubernetes at {self._host}: {_line(str(status.get('message')))}.")
+                    raise JobError(f"Kubernetes at {self._host}: {one_line(str(status.get('message')))}.")
                 yield event["type"], event["object"]
-        except _failures() as error:
-            if _status(error) == 410:
+        except failures() as error:
+            if http_status(error) == 410:
                 return
-            if not _may_pass(error):
+            if not may_pass(error):
                 raise self._refused(error) from error
-            time.sleep(max(self.patience.first_pause, _retry_after(error)))
+            time.sleep(max(self.patience.first_pause, retry_after(error)))
         except json.JSONDecodeError:  # of a line that a proxy broke off
             time.sleep(self.patience.first_pause)
 
@@ -181,6 +187,14 @@ class Api:
         """Whether the cluster has this kind of objects."""
         answer = self._ask("GET", f"/apis/{resource.api_version}", none_on={404})
         return answer is not None and any(each["kind"] == resource.kind for each in answer["resources"])
+
+    def may(self, verb: str, resource: Resource) -> bool:
+        """Whether whoever asks has this right on such objects in the namespace."""
+        group, _, _ = resource.api_version.rpartition("/")
+        right = {"verb": verb, "group": group, "resource": resource.plural, "namespace": self.namespace}
+        body = {"spec": {"resourceAttributes": right}}
+        answer = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
+        return bool(answer["status"]["allowed"])
 
     def last_lines(self, pod: str, container: str, lines: int) -> list[str]:
         """The end of a container's logs. Raises LogError."""
@@ -217,15 +231,15 @@ class Api:
         try:
             return self.patience.ask(
                 lambda: self._call(method, path, query, body, content_type, response_type="object"),
-                lambda error: isinstance(error, _failures()) and _status(error) not in none_on and _may_pass(error),
-                pause_asked=_retry_after,
+                lambda error: isinstance(error, failures()) and http_status(error) not in none_on and may_pass(error),
+                pause_asked=retry_after,
                 on_failure=lambda error, pause: self._news.say(
-                    "API", f"away {pause}", f"Kubernetes: {_reason(error)}. Asking again in {pause:g} s."
+                    "API", f"away {pause}", f"Kubernetes: {words(error)}. Asking again in {pause:g} s."
                 ),
                 on_return=lambda: self._news.say("API", "there", "Kubernetes: answers again."),
             )
-        except _failures() as error:
-            if _status(error) in none_on:
+        except failures() as error:
+            if http_status(error) in none_on:
                 return None
             raise self._refused(error) from error
 
@@ -263,15 +277,15 @@ class Api:
         )
 
     def _refused(self, error: Exception) -> JobError:
-        remedy = REMEDIES.get(_status(error), "Is the API server well?" if _may_pass(error) else "")
-        return JobError(f"Kubernetes at {self._host}, namespace {self.namespace}: {_reason(error)}. {remedy}".rstrip())
+        remedy = REMEDIES.get(http_status(error), "Is the API server well?" if may_pass(error) else "")
+        return JobError(f"Kubernetes at {self._host}, namespace {self.namespace}: {words(error)}. {remedy}".rstrip())
 
     @contextlib.contextmanager
     def _reading(self, pod: str) -> Iterator[None]:
         try:
             yield
-        except _failures() as error:
-            raise LogError(f"the logs of {pod} cannot be read: {_reason(error)}") from error
+        except failures() as error:
+            raise LogError(f"the logs of {pod} cannot be read: {words(error)}") from error
 
 
 class LogError(Exception):
@@ -283,43 +297,3 @@ def _selection(labels: Mapping[str, str] | None, fields: Mapping[str, str] | Non
     return {
         name: ",".join(f"{key}={value}" for key, value in wanted.items()) for name, wanted in chosen.items() if wanted
     }
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What requests raise: an answer of the API that is an error, or none."""
-    from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError
-
-    return ApiException, HTTPError
-
-
-def _status(error: Exception) -> int:
-    """The HTTP status; 0 without an answer."""
-    return int(getattr(error, "status", None) or 0)
-
-
-def _may_pass(error: Exception) -> bool:
-    if not _status(error):
-        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
-    return _status(error) == 429 or _status(error) >= 500
-
-
-def _retry_after(error: Exception) -> float:
-    """Seconds that the server asked to wait; 0 if it did not."""
-    value = (getattr(error, "headers", None) or {}).get("Retry-After", "")
-    return float(value) if value.isdecimal() else 0.0
-
-
-def _reason(error: Exception) -> str:
-    """The API's own words where it answered, else the network's."""
-    if not _status(error):
-        return _line(str(error))
-    try:
-        message = json.loads(getattr(error, "body", None) or "")["message"]
-    except (ValueError, KeyError, TypeError):
-        message = getattr(error, "reason", "")
-    return f"{_line(str(message))} (HTTP {_status(error)})"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")

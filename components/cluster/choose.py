@@ -22,16 +22,16 @@ def of_kind(kind: str) -> Backend:
 def choose(api: Api, cluster: ClusterParams) -> Backend:
     """The backend for `cluster.kind`. Raises JobError where the cluster lacks it."""
     wanted = [backend for backend in BACKENDS if cluster.kind in ("auto", backend.kind)]
-    there = [backend for backend in wanted if api.serves(backend.resource)]
-    if not there:
+    served = [backend for backend in wanted if api.serves(backend.resource)]
+    if not served:
         kinds = " or ".join(f"{backend.resource.kind} ({backend.resource.api_version})" for backend in wanted)
         raise JobError(
             f"cluster.kind: {cluster.kind}: the cluster has no {kinds}. Install the operator, or name the other kind."
         )
-    if len(there) > 1:
-        others = " and ".join(backend.resource.kind for backend in there[1:])
-        print(f"cluster.kind: auto: takes {there[0].resource.kind}; the cluster has {others}, too", file=sys.stderr)
-    return there[0]
+    if len(served) > 1:
+        others = " and ".join(backend.resource.kind for backend in served[1:])
+        print(f"cluster.kind: auto: takes {served[0].resource.kind}; the cluster has {others}, too", file=sys.stderr)
+    return served[0]
 
 
 def warn_of_gang(api: Api, cluster: ClusterParams) -> None:
@@ -48,5 +48,5 @@ def warn_of_gang(api: Api, cluster: ClusterParams) -> None:
 
 
 def there(api: Api) -> list[Backend]:
-    """The backends whose kind the cluster has."""
-    return [backend for backend in BACKENDS if api.serves(backend.resource)]
+    """The backends whose kind the cluster has, and whose jobs may be listed here."""
+    return [backend for backend in BACKENDS if api.serves(backend.resource) and api.may("list", backend.resource)]

@@ -16,7 +16,7 @@ from typing import Any
 
 from base.errors import Preempted
 from components.cluster import owners
-from components.cluster.api import Api, JobPatience, Resource
+from components.cluster.api import PODS, Api, JobPatience, Resource
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import choose, there, warn_of_gang
 from components.cluster.job import CONTENT_ANNOTATION, OUTPUT_LABEL, RUN_LABEL, Finished, JobError, Owner, TrainingJob
@@ -86,6 +86,10 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
     while True:
         found = _in_the_way(job, api, backend)
         if found is None:
+            # Of a job of this name that is gone: they may still write a checkpoint, and new ones have their names.
+            if pods := api.find(PODS, backend.pods(job.name))[0]:
+                _wait_for_deletion(f"{job.namespace}/{pods[0]['metadata']['name']}", end, api)
+                continue
             created = _create(job, api, backend)
             if created is not None and _is_first(created, job, api, backend):
                 return backend, created
@@ -95,9 +99,7 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
         place = f"{job.namespace}/{name}"
         state = kind.state(Seen(current))
         if "deletionTimestamp" in current["metadata"]:
-            if time.monotonic() > end:
-                raise JobError(f"{place} is being deleted, and is not gone yet. Run the same command later.")
-            time.sleep(api.patience.first_pause)
+            _wait_for_deletion(place, end, api)
         elif state.phase == "failed" or (state.is_over and not (_is_same(current, job) and _has_labels(current, job))):
             print(f"{place}: has ended before, and is replaced", file=sys.stderr, flush=True)
             api.delete(kind.resource, name, kind.propagation, current["metadata"]["uid"])
@@ -106,6 +108,12 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
         elif owners.add(api, kind, current, job.owner, job.pod_labels()):
             print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
             return kind, current
+
+
+def _wait_for_deletion(place: str, end: float, api: Api) -> None:
+    if time.monotonic() > end:
+        raise JobError(f"{place} is being deleted, and is not gone yet. Run the same command later.")
+    time.sleep(api.patience.first_pause)
 
 
 def _create(job: TrainingJob, api: Api, backend: Backend) -> Object | None:
@@ -129,7 +137,7 @@ def _is_first(created: Object, job: TrainingJob, api: Api, backend: Backend) -> 
     """Whether no other launcher has made a job for the same output at the same moment, under another name, before this
     one; else this one's job is deleted.
     """
-    jobs = [each for kind in there(api) for each in _with_same_output(job, api, kind)]
+    jobs = [each for kind in _kinds(api, backend) for each in _with_same_output(job, api, kind)]
     first = min(jobs, key=_age, default=created)
     if first["metadata"]["uid"] == created["metadata"]["uid"] or _age(created) < _age(first):
         return True
@@ -137,9 +145,14 @@ def _is_first(created: Object, job: TrainingJob, api: Api, backend: Backend) -> 
     return False
 
 
+def _kinds(api: Api, backend: Backend) -> list[Backend]:
+    """This kind, and the others that the cluster runs: they may train into the same output."""
+    return [backend, *(other for other in there(api) if other.kind != backend.kind)]
+
+
 def _in_the_way(job: TrainingJob, api: Api, backend: Backend) -> tuple[Backend, Object] | None:
     """A job that writes to the same output and has not ended, of any kind, else one of the same name."""
-    for kind in there(api):
+    for kind in _kinds(api, backend):
         for found in _with_same_output(job, api, kind):
             return kind, found
     named = api.get(backend.resource, job.name)

@@ -121,6 +121,17 @@ def test_an_ended_job_never_stands_in_the_way_whatever_it_did(operator: Operator
     assert launch(other, operator, lambda: operator.replace("train-1", old, "Succeeded")).uid != old
 
 
+def test_pods_that_are_still_ending_keep_their_successors_out(operator: Operator) -> None:
+    """Of a job that was deleted without waiting for them."""
+    operator.create(job_in(operator))
+    operator.start_pod("train-1", phase="Running")
+    operator.delete("train-1", "Background")
+    with pytest.raises(JobError, match=r"train-1-master-0 is being deleted, and is not gone yet"):
+        launch(job_in(operator), operator, lambda: None, replace(QUICK, gone=0.2))
+    operator.core.delete_namespaced_pod("train-1-master-0", operator.namespace, grace_period_seconds=0)
+    launch(job_in(operator), operator, report_when_there(operator, "Succeeded"))
+
+
 @pytest.mark.parametrize(
     ("changes", "finding"),
     [
@@ -149,7 +160,11 @@ def test_the_same_training_under_another_name_is_waited_for(
     first = job_in(operator)
     uid = operator.create(first)
 
-    finished = launch(replace(first, name="train-2"), operator, report_when_there(operator, "Running", "Succeeded"))
+    def play() -> None:
+        operator.wait("train-1", lambda job: "run" in job["metadata"]["labels"])
+        operator.report("train-1", "Running", "Succeeded")
+
+    finished = launch(replace(first, name="train-2", labels={"run": "b"}), operator, play)
     assert (finished.name, finished.uid, operator.names()) == ("train-1", uid, ["train-1"])
     assert f"{operator.namespace}/train-1: is there already, and is waited for" in capfd.readouterr().err
 
