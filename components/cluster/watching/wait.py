@@ -22,11 +22,12 @@ LAST_LINES = 10  # of a failing pod's logs, in the error
 
 @dataclass(frozen=True)
 class LastWords:
-    """How a pod ended, and the last lines of its logs, or why there are none."""
+    """How a pod ended, and the last lines of its logs, or why there are none. was_deleted: somebody asked it to end."""
 
     end: End
     lines: list[str]
     problem: str = ""
+    was_deleted: bool = False
 
     def __str__(self) -> str:
         text = f"{self.end}; {self.problem}." if self.problem else f"{self.end}."
@@ -72,7 +73,9 @@ class Wait:
         """Why the job failed: the first pod that did, its exit code and its last lines; else what the operator says."""
         pods, _ = self._api.find(PODS, self._backend.pods(self._name))
         self._hear_pods(Seen({}, pods))
-        words = [self._words[pod["metadata"]["uid"]] for pod in pods if pod["metadata"]["uid"] in self._words]
+        # Of the last try, also where the operator has deleted its pods; one that it deleted while it ran is no reason.
+        last = {*(pod["metadata"]["uid"] for pod in pods), *self._record.pods.values()}
+        words = [each for uid, each in self._words.items() if uid in last and not each.was_deleted]
         if not words:
             return JobError(f"{self._place} failed: {state.message or 'without a message of the operator'}")
         return JobError(f"{self._place} failed: {min(words, key=lambda each: each.end.order)}")
@@ -82,14 +85,14 @@ class Wait:
         for pod in seen.pods:
             uid, end = pod["metadata"]["uid"], end_of(pod, self._backend.container)
             if end is not None and end.code != 0 and uid not in self._words:
-                self._words[uid] = self._last_words(end)
+                self._words[uid] = self._last_words(end, "deletionTimestamp" in pod["metadata"])
 
-    def _last_words(self, end: End) -> LastWords:
+    def _last_words(self, end: End, was_deleted: bool) -> LastWords:
         try:
             lines = self._api.last_lines(end.pod, self._backend.container, LAST_LINES)
         except LogError as error:
-            return LastWords(end, [], str(error))
-        return LastWords(end, lines, "" if lines else "it printed nothing")
+            return LastWords(end, [], str(error), was_deleted)
+        return LastWords(end, lines, "" if lines else "it printed nothing", was_deleted)
 
     def _tell(self, observer: Observer, seen: Seen, state: State) -> None:
         """Prints what is news, each thing once."""
