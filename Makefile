@@ -93,16 +93,23 @@ pictures: install ## the pictures of the README, from what `make demo` left; nee
 
 ##@ Image and lock
 
-# The tag and the label say which commit an image holds; a remote's address may hold a password, which stays out.
+# An image holds the commit that its tag and label name, and nothing that is not committed: Kubeflow's cache trusts the
+# tag. A remote's address may hold a password, which stays out.
 DOCKER ?= docker
 IMAGE ?= dual-hrnet
-REVISION = $(shell git describe --always --dirty --abbrev=12 --exclude '*')
+REVISION = $(shell test -e .git && git describe --always --abbrev=12 --exclude '*' 2>/dev/null)
 SOURCE = $(shell git remote get-url origin 2>/dev/null | sed 's|//[^/@]*@|//|')
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-image: ## build the image IMAGE:REVISION of all steps; IMAGE_ARGUMENTS go to `docker build`
+image: ## build the image IMAGE:REVISION of all steps from the current commit; IMAGE_ARGUMENTS go to `docker build`
+	@test -n "$(REVISION)" || { echo "make image: $(CURDIR) is no git repository with a commit, which an image is built" \
+	    "from and named by. Clone the repository." >&2; exit 1; }
+	@test -z "$$(git status --porcelain)" || echo "make image: the image holds commit $(REVISION), and not the changes" \
+	    "that are not committed: git status shows them." >&2
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	git archive --output "$$folder/commit.tar" HEAD && tar -x -f "$$folder/commit.tar" -C "$$folder" && \
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag "$(IMAGE):$(REVISION)" --build-arg REVISION="$(REVISION)" \
-	    --build-arg SOURCE="$(SOURCE)" --build-arg VERSION="$(VERSION)" $(IMAGE_ARGUMENTS) .
+	    --build-arg SOURCE="$(SOURCE)" --build-arg VERSION="$(VERSION)" $(IMAGE_ARGUMENTS) "$$folder"
 
 lock: install ## resolve requirements.txt anew from pyproject.toml
 	pip install --quiet uv

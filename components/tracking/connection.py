@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
@@ -108,10 +109,16 @@ def asking(remedy: str = "") -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, ImportError) as error:
         if is_final(error):
             raise TrackingError(f"{store()}: {reason(error)}. {remedy}".rstrip()) from error
-        raise AwayError(
-            f"{store()}: MLflow does not answer there ({reason(error)}). Start its server or correct "
-            f"MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
-        ) from error
+        raise AwayError(f"{store()}: MLflow does not answer there ({reason(error)}). {_advice()}") from error
+
+
+def _advice() -> str:
+    if store() != LOCAL_STORE:
+        return f"Start its server or correct MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
+    return (
+        f"This is the file mlflow.db in {Path.cwd()}, which is taken without MLFLOW_TRACKING_URI. Set that to the "
+        "address of a server, or work in a folder that can be written to."
+    )
 
 
 def is_final(error: Exception) -> bool:
