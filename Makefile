@@ -7,7 +7,8 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict experiment ui clean test test-kernels check check-static bench pictures image lock
+.PHONY: help install demo demo-predict experiment ui clean test test-kernels check check-static bench pictures \
+    kube-check image lock
 
 help: ## show this help
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' \
@@ -90,6 +91,11 @@ bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on tw
 
 pictures: install ## the pictures of the README, from what `make demo` left; needs Chromium
 	python -m benchmarks.pictures
+
+##@ Cluster
+
+kube-check: install ## whether a cluster has what a run needs: make kube-check CHECK="--namespace NS --mlflow-uri URL"
+	@python -m components.kube_check $(CHECK)
 
 ##@ Image and lock
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes import client
 
+from components.cluster.rights import RIGHTS
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, job, render
 from tests.servers.kube_api import KubeApi, running
 
@@ -90,6 +92,41 @@ def test_the_launcher_may_run_jobs(kube: KubeApi, account: str, namespace: str) 
     logs = f"/api/v1/namespaces/{namespace}/pods/train-master-0/log"
     assert "(NotFound)" in ask(kube, *user, "get", "--raw", logs).stderr  # allowed, but there is no pod
     done(kube, *user, "delete", "--wait=false", "pytorchjobs", "train")
+
+
+@pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)
+def test_the_steps_may_do_all_that_the_code_asks_for(kube: KubeApi, account: str, namespace: str) -> None:
+    reviews = client.AuthorizationV1Api(kube.client())
+    user = f"system:serviceaccount:{namespace}:{account}"
+    refused = []
+    for right in RIGHTS:
+        if right.manifest == "launcher":
+            resource, _, subresource = right.resource.partition("/")
+            for verb in right.verbs:
+                asked = {"namespace": namespace, "group": right.group, "verb": verb, "resource": resource}
+                spec = {"user": user, "resourceAttributes": {**asked, "subresource": subresource}}
+                if not reviews.create_subject_access_review({"spec": spec}).status.allowed:
+                    refused.append((verb, right.resource))
+    assert refused == []
+
+
+@pytest.mark.parametrize("manifest", sorted({right.manifest for right in RIGHTS}))
+def test_a_role_grants_what_the_code_asks_for_and_nothing_else(manifest: str) -> None:
+    if not (DEPLOY / manifest).is_dir():
+        pytest.skip(f"no deploy/{manifest}")
+    granted = {
+        (group, resource, verb)
+        for one in render(DEPLOY / manifest)
+        if one["kind"] == "Role"
+        for rule in one["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    asked = {
+        (right.group, right.resource, verb) for right in RIGHTS for verb in right.verbs if right.manifest == manifest
+    }
+    assert granted == asked
 
 
 @pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)
