@@ -121,9 +121,7 @@ def _right(api: Api, account: str, right: Right) -> Finding:
     what = f"{account} on {right.resource}"
     if not missing:
         return Finding(what, True, ", ".join(right.verbs))
-    applied = "kubectl apply -k deploy/" + {"launcher": "base"}.get(right.manifest, right.manifest)
-    without = f"deploy/{right.manifest.replace('launcher', 'standalone')}"
-    remedy = f"{applied}; without user profiles {without}, too."
+    remedy = "kubectl apply -k deploy/base; without user profiles deploy/standalone, too."
     return Finding(what, False, f"may not {', '.join(missing)}", remedy)
 
 

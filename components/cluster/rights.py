@@ -17,15 +17,13 @@ JOBSETS = Resource("jobset.x-k8s.io/v1alpha2", "JobSet")
 
 class Right(NamedTuple):
     """verbs: on the resource, which is a plural name, with its subresource if any. group: of the API, empty for pods
-    and the like. needs: the kind that a cluster must have for the right to be used. manifest: in deploy/, that grants
-    it.
+    and the like. needs: the kind that a cluster must have for the right to be used, if any.
     """
 
     group: str
     resource: str
     verbs: tuple[str, ...]
     needs: Resource | None = None
-    manifest: str = "launcher"
 
 
 RIGHTS = (
@@ -37,13 +35,7 @@ RIGHTS = (
     Right("kubeflow.org", "pytorchjobs", ("create", "delete", "get", "list", "patch", "watch"), PYTORCHJOBS),
     Right("kubeflow.org", "pytorchjobs/status", ("patch",), PYTORCHJOBS),
     # A launcher looks for jobs that write to its output among those of each kind that the cluster has.
-    Right(
-        "trainer.kubeflow.org",
-        "trainjobs",
-        ("create", "delete", "get", "list", "patch", "watch"),
-        TRAINJOBS,
-        "trainer/launcher",
-    ),
-    Right("trainer.kubeflow.org", "trainingruntimes", ("create", "patch"), TRAINJOBS, "trainer/launcher"),
-    Right("jobset.x-k8s.io", "jobsets", ("list", "watch"), TRAINJOBS, "trainer/launcher"),
+    Right("trainer.kubeflow.org", "trainjobs", ("create", "delete", "get", "list", "patch", "watch"), TRAINJOBS),
+    Right("trainer.kubeflow.org", "trainingruntimes", ("create", "get", "patch"), TRAINJOBS),
+    Right("jobset.x-k8s.io", "jobsets", ("get", "list", "watch"), TRAINJOBS),
 )

@@ -262,7 +262,15 @@ def test_mlflow_as_a_service_is_asked_from_within_the_cluster(
         cluster.core.create_namespaced_service(
             cluster.namespace, {"metadata": {"name": "mlflow"}, "spec": {"ports": ports}}
         )
-        subsets = [{"addresses": [{"ip": address}], "ports": [{"port": port}]}]
+        containers = [{"name": "mlflow", "image": "i:1"}]
+        pod = cluster.core.create_namespaced_pod(
+            cluster.namespace, {"metadata": {"name": "mlflow"}, "spec": {"containers": containers}}
+        )
+        status = {"status": {"podIP": address, "podIPs": [{"ip": address}]}}
+        cluster.core.patch_namespaced_pod_status("mlflow", cluster.namespace, status)
+        # The API server passes requests on to pods only.
+        reference = {"kind": "Pod", "namespace": cluster.namespace, "name": "mlflow", "uid": pod.metadata.uid}
+        subsets = [{"addresses": [{"ip": address, "targetRef": reference}], "ports": [{"port": port}]}]
         cluster.core.create_namespaced_endpoints(
             cluster.namespace, {"metadata": {"name": "mlflow"}, "subsets": subsets}
         )
