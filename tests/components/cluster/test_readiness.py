@@ -287,6 +287,18 @@ def test_what_may_not_be_asked_is_not_called_missing(cluster: Cluster, capsys: p
     assert lines(printed, "✗") == []
 
 
+def test_an_administrator_of_the_namespace_alone_may_ask_for_all_of_it(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("admin", "edit", "view"):  # of Kubernetes' own role `admin`, which a controller would put together
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"system:aggregate-to-{part}"}
+        user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "stranger"}
+        binding = {"metadata": {"name": part}, "roleRef": role, "subjects": [user]}
+        cluster.rights.create_namespaced_role_binding(cluster.namespace, binding)
+    assert ask(cluster, user="stranger", queue=None) == ""
+    assert lines(capsys.readouterr().out, "?") == []
+
+
 def test_the_command_ends_with_1_and_one_line_where_something_is_missing(cluster: Cluster, tmp_path: Path) -> None:
     cluster.core.delete_namespaced_secret("dual-hrnet-s3", cluster.namespace)
     arguments = ("--params", ROOT / "params.yaml", "--namespace", cluster.namespace)
