@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import mlflow
@@ -112,15 +111,6 @@ def asking(remedy: str = "") -> Iterator[None]:
         raise AwayError(f"{store()}: MLflow does not answer there ({reason(error)}). {_advice()}") from error
 
 
-def _advice() -> str:
-    if store() != LOCAL_STORE:
-        return f"Start its server or correct MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
-    return (
-        f"This is the file mlflow.db in {Path.cwd()}, which is taken without MLFLOW_TRACKING_URI. Set that to the "
-        "address of a server, or work in a folder that can be written to."
-    )
-
-
 def is_final(error: Exception) -> bool:
     """Whether asking again would bring the same error: an answer of MLflow, or a database that is not supported."""
     return isinstance(error, ImportError | ArgumentError) or getattr(error, "error_code", None) in FINAL
@@ -138,3 +128,12 @@ def reason(error: BaseException) -> str:
     text = str(error).removeprefix(f"{getattr(error, 'error_code', None)}: ")
     first = next(iter(text.splitlines()), type(error).__name__)
     return textwrap.shorten(first, 200, placeholder=" ...").rstrip(".")
+
+
+def _advice() -> str:
+    if store() != LOCAL_STORE:
+        return f"Start its server or correct MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
+    return (
+        f"This is the file mlflow.db in {os.getcwd()}, which is taken without MLFLOW_TRACKING_URI. Set that to the "
+        "address of a server, or work in a folder that can be written to."
+    )

@@ -72,7 +72,7 @@ def test_a_step_with_workers_ends_at_once_when_asked(raw: Path, tmp_path: Path) 
 
 
 def test_a_step_that_computes_ends_at_once_when_asked(tmp_path: Path) -> None:
-    params = write_params(tmp_path / "params.yaml", {"sample": {"train": 2000, "test": 20, "size": 1024}})
+    params = write_params(tmp_path / "params.yaml", {"sample": {"train": 9000, "test": 20, "size": 128}})
     step: list[str | Path] = ["components.sample", "--params", params, "--out", tmp_path / "sample"]
     code, seconds = stopped(step, tmp_path, lambda: any(tmp_path.glob(".sample*/**/*.png")))
     assert code == 128 + signal.SIGTERM
