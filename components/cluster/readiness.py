@@ -3,14 +3,17 @@
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.cluster.api import Api, Resource
 from components.cluster.job import JobError
+from components.cluster.owners import WORKFLOWS
 from components.cluster.pods import SECRETS
-from components.cluster.rights import JOBSETS, PYTORCHJOBS, RIGHTS, TRAINJOBS, WORKFLOWS, Right
+from components.cluster.pytorchjob.manifest import RESOURCE as PYTORCHJOBS
 from components.params import ClusterParams
 
+TRAINJOBS = Resource("trainer.kubeflow.org/v1alpha1", "TrainJob")
+JOBSETS = Resource("jobset.x-k8s.io/v1alpha2", "JobSet")
 ACCOUNTS = ("pipeline-runner", "default-editor")  # of the steps: without user profiles, and with them
 OPTIONAL = {"dual-hrnet-mlflow": "none, so MLflow is asked without a password"}
 LEVEL = "pod-security.kubernetes.io/enforce"
@@ -19,6 +22,35 @@ OPERATOR_KINDS = {
     "pytorchjob": ("the training operator 1.9", (PYTORCHJOBS,)),
     "trainjob": ("Kubeflow Trainer 2, with JobSet", (TRAINJOBS, JOBSETS)),
 }
+
+
+class Right(NamedTuple):
+    """What a service account may do.
+
+    verbs: on the resource, which is a plural name, with its subresource if any. group: of the API, empty for pods and
+    the like. needs: the kind that a cluster must have for the right to be used, if any.
+    """
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    needs: Resource | None = None
+
+
+# All that this code asks the Kubernetes API for. The role of deploy/launcher grants this and no more.
+RIGHTS = (
+    Right("", "pods", ("get", "list", "watch")),
+    Right("", "pods/log", ("get",)),
+    Right("", "events", ("list",)),
+    Right("argoproj.io", "workflows", ("get",)),
+    Right("kueue.x-k8s.io", "workloads", ("list",)),
+    Right("kubeflow.org", "pytorchjobs", ("create", "delete", "get", "list", "patch", "watch"), PYTORCHJOBS),
+    Right("kubeflow.org", "pytorchjobs/status", ("patch",), PYTORCHJOBS),
+    # A launcher looks for jobs that write to its output among those of each kind that the cluster has.
+    Right("trainer.kubeflow.org", "trainjobs", ("create", "delete", "get", "list", "patch", "watch"), TRAINJOBS),
+    Right("trainer.kubeflow.org", "trainingruntimes", ("create", "get", "patch"), TRAINJOBS),
+    Right("jobset.x-k8s.io", "jobsets", ("get", "list", "watch"), TRAINJOBS),
+)
 
 
 @dataclass(frozen=True)
