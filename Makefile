@@ -7,7 +7,8 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict experiment ui clean test test-kernels check check-static bench pictures image lock
+.PHONY: help install demo demo-predict experiment ui clean test test-kernels check check-static bench pictures \
+    kube-check image lock
 
 help: ## show this help
 	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' \
@@ -91,18 +92,30 @@ bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on tw
 pictures: install ## the pictures of the README, from what `make demo` left; needs Chromium
 	python -m benchmarks.pictures
 
+##@ Cluster
+
+kube-check: install ## whether a cluster has what a run needs: make kube-check CHECK="--namespace NS --mlflow-uri URL"
+	@python -m components.kube_check $(CHECK)
+
 ##@ Image and lock
 
-# The tag and the label say which commit an image holds; a remote's address may hold a password, which stays out.
+# An image holds the commit that its tag and label name, and nothing that is not committed: Kubeflow's cache trusts the
+# tag. A remote's address may hold a password, which stays out.
 DOCKER ?= docker
 IMAGE ?= dual-hrnet
-REVISION = $(shell git describe --always --dirty --abbrev=12 --exclude '*')
+REVISION = $(shell test -e .git && git describe --always --abbrev=12 --exclude '*' 2>/dev/null)
 SOURCE = $(shell git remote get-url origin 2>/dev/null | sed 's|//[^/@]*@|//|')
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-image: ## build the image IMAGE:REVISION of all steps; IMAGE_ARGUMENTS go to `docker build`
+image: ## build the image IMAGE:REVISION of all steps from the current commit; IMAGE_ARGUMENTS go to `docker build`
+	@test -n "$(REVISION)" || { echo "make image: $(CURDIR) is no git repository with a commit, which an image is built" \
+	    "from and named by. Clone the repository." >&2; exit 1; }
+	@test -z "$$(git status --porcelain)" || echo "make image: the image holds commit $(REVISION), and not the changes" \
+	    "that are not committed: git status shows them." >&2
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+	git archive --output "$$folder/commit.tar" HEAD && tar -x -f "$$folder/commit.tar" -C "$$folder" && \
 	DOCKER_BUILDKIT=1 $(DOCKER) build --tag "$(IMAGE):$(REVISION)" --build-arg REVISION="$(REVISION)" \
-	    --build-arg SOURCE="$(SOURCE)" --build-arg VERSION="$(VERSION)" $(IMAGE_ARGUMENTS) .
+	    --build-arg SOURCE="$(SOURCE)" --build-arg VERSION="$(VERSION)" $(IMAGE_ARGUMENTS) "$$folder"
 
 lock: install ## resolve requirements.txt anew from pyproject.toml
 	pip install --quiet uv

@@ -57,9 +57,11 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in parse(path).body if isinstance(node, ast.FunctionDef)}
 
 
-# A file of components/ with a command line is a step; params.py only prints a recipe.
+# A file of components/ with a command line is a step; params.py prints a recipe, and kube_check.py asks a cluster.
 STEPS = sorted(
-    path.stem for path in (ROOT / "components").glob("*.py") if "main" in functions(path) and path.stem != "params"
+    path.stem
+    for path in (ROOT / "components").glob("*.py")
+    if "main" in functions(path) and path.stem not in ("params", "kube_check")
 )
 
 

@@ -178,6 +178,10 @@ class Api:
         answer = self._ask("PATCH", path, body=change, content_type=MERGE, none_on={404, 409})
         return answer is not None
 
+    def read(self, path: str) -> Any:
+        """What the API has at a path; None where it has nothing."""
+        return self._ask("GET", path, none_on={404})
+
     def version_of(self, group: str) -> str | None:
         """The version of an API group that the cluster prefers, such as kubeflow.org/v1; None where it lacks it."""
         answer = self._ask("GET", f"/apis/{group}", none_on={404})

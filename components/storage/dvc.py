@@ -224,6 +224,11 @@ def _fetch_revision(name: str, location: str, revision: str, folder: str) -> Non
             raise FetchError("git: is not installed, and is needed to read a repository. Install it.") from error
         if result.returncode != 0:
             lines = result.stderr.splitlines()
+            if any("cannot run ssh" in line for line in lines):
+                raise FetchError(
+                    f"{name}: is an address for ssh, which is not installed here, nor in the image. Give the https:// "
+                    "address of the repository, or the version itself: --version and --remote."
+                )
             said = next((line for line in lines if line.startswith("fatal: ")), "\n".join(lines[:1]))
             raise FetchError(
                 f"{name}: git says: {said.removeprefix('fatal: ')}. Give a repository that can be read from here, and "

@@ -110,6 +110,10 @@ class Store:
         self._whole_checksum = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if supported else {}
         self._has_answered, self._news = False, News()
 
+    def reach(self) -> None:
+        """Asks for one object below the location, whether there is any or not."""
+        self._list(self.prefix, MaxKeys=1)
+
     def list_objects(self) -> dict[str, Object]:
         """The objects below the location by their names relative to it, by one request for each thousand."""
         start = f"{self.prefix}/" if self.prefix else ""

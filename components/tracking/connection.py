@@ -108,10 +108,7 @@ def asking(remedy: str = "") -> Iterator[None]:
     except (MlflowException, SQLAlchemyError, ImportError) as error:
         if is_final(error):
             raise TrackingError(f"{store()}: {reason(error)}. {remedy}".rstrip()) from error
-        raise AwayError(
-            f"{store()}: MLflow does not answer there ({reason(error)}). Start its server or correct "
-            f"MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
-        ) from error
+        raise AwayError(f"{store()}: MLflow does not answer there ({reason(error)}). {_advice()}") from error
 
 
 def patiently(remedy: str = "", is_quick: bool = True) -> Callable[[Callable[Given, Answer]], Callable[Given, Answer]]:
@@ -165,3 +162,12 @@ def reason(error: BaseException) -> str:
     text = str(error).removeprefix(f"{getattr(error, 'error_code', None)}: ")
     first = next(iter(text.splitlines()), type(error).__name__)
     return textwrap.shorten(first, 200, placeholder=" ...").rstrip(".")
+
+
+def _advice() -> str:
+    if store() != LOCAL_STORE:
+        return f"Start its server or correct MLFLOW_TRACKING_URI; without it runs go to {LOCAL_STORE}."
+    return (
+        f"This is the file mlflow.db in {os.getcwd()}, which is taken without MLFLOW_TRACKING_URI. Set that to the "
+        "address of a server, or work in a folder that can be written to."
+    )

@@ -26,7 +26,7 @@ from model.train.batch import WorldError
 T = TypeVar("T")
 
 _LEAVE_SECONDS = 2.0
-_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # "400000 100000": 400 ms of CPU time in every 100 ms; or "max 100000"
+_CGROUP = Path("/sys/fs/cgroup")  # of this process, where it is in a container
 
 
 class PeersLost(WorldError):
@@ -185,14 +185,26 @@ def _cores() -> int:
     """Cores that this process may use: those it may run on, and no more than its container's share of time.
 
     A pod with a limit of 4 CPUs on a node of 64 sees all 64; with that many threads the kernel stops it for most of
-    every tenth of a second. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max.
+    every tenth of a second.
     """
     cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _CPU_LIMIT.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    quota, period = _cpu_limit()
+    return cores if quota is None else max(1, min(cores, quota // period))
+
+
+def _cpu_limit() -> tuple[int | None, int]:
+    """Microseconds of CPU time that the container has in each period, None for any, and the period.
+
+    Sources: https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max ("400000 100000", or "max 100000"), and
+    https://docs.kernel.org/scheduler/sched-bwc.html, cpu.cfs_quota_us (-1 for any), of version 1.
+    """
+    for names in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((_CGROUP / name).read_text(encoding="ascii") for name in names).split()
+        except (OSError, ValueError):
+            continue
+        return (None if quota in ("max", "-1") else int(quota)), int(period)
+    return None, 0
 
 
 def _leave_after_error() -> None:

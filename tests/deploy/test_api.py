@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes import client
 
+from components.cluster.readiness import RIGHTS, TRAINJOBS
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, job, render
 from tests.servers.kube_api import KubeApi, running
 
 # Who launches, with the namespace of the runs: ours, or without profiles that of Kubeflow Pipelines.
 LAUNCHERS = [("launcher", NAMESPACE), ("default-editor", NAMESPACE), ("pipeline-runner", "kubeflow")]
+
+# Those on TrainJobs are granted by deploy/trainer.
+RIGHTS_HERE = [right for right in RIGHTS if right.needs != TRAINJOBS or (DEPLOY / "trainer").is_dir()]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,34 @@ def test_the_launcher_may_run_jobs(kube: KubeApi, account: str, namespace: str) 
     assert "(NotFound)" in ask(kube, *user, "get", "--raw", f"{workflows}/dual-hrnet-0").stderr
     for refused in (("get", "--raw", workflows), ("delete", "--raw", f"{workflows}/dual-hrnet-0")):
         assert "(Forbidden)" in ask(kube, *user, *refused).stderr
+
+
+@pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)
+def test_the_steps_may_do_all_that_the_code_asks_for(kube: KubeApi, account: str, namespace: str) -> None:
+    reviews = client.AuthorizationV1Api(kube.client())
+    user = f"system:serviceaccount:{namespace}:{account}"
+    refused = []
+    for right in RIGHTS_HERE:
+        resource, _, subresource = right.resource.partition("/")
+        for verb in right.verbs:
+            asked = {"namespace": namespace, "group": right.group, "verb": verb, "resource": resource}
+            spec = {"user": user, "resourceAttributes": {**asked, "subresource": subresource}}
+            if not reviews.create_subject_access_review({"spec": spec}).status.allowed:
+                refused.append((verb, right.resource))
+    assert refused == []
+
+
+def test_the_role_grants_what_the_code_asks_for_and_nothing_else() -> None:
+    granted = {
+        (group, resource, verb)
+        for one in render(DEPLOY / "launcher")
+        if one["kind"] == "Role"
+        for rule in one["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert granted == {(right.group, right.resource, verb) for right in RIGHTS_HERE for verb in right.verbs}
 
 
 @pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)

@@ -2,7 +2,9 @@
 
 import ast
 import fnmatch
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -137,7 +139,7 @@ def test_the_last_stage_needs_neither_root_nor_a_writable_file_system() -> None:
     environment = dict(pair.split("=", 1) for line in arguments_of("ENV") for pair in line.split())
     assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
     assert {environment[name].split("/")[1] for name in ("HOME", "TMPDIR", "DVC_SITE_CACHE_DIR")} == {"tmp"}
-    assert arguments_of("ENTRYPOINT") == ['["python", "-m"]']
+    assert arguments_of("ENTRYPOINT") == ['["tini", "--", "python", "-m"]']
 
 
 def test_the_labels_say_what_the_image_holds() -> None:
@@ -149,36 +151,109 @@ def test_the_labels_say_what_the_image_holds() -> None:
     assert f'org.opencontainers.image.title="{project()["name"]}"' in labels
 
 
-def test_make_image_names_the_commit(tmp_path: Path) -> None:
+def run_torch(index: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs the shell line that installs torch, with a pip that only says what it was given."""
+    (line,) = [arguments for arguments in arguments_of("RUN") if "TORCH_INDEX" in arguments]
+    shell = line.removeprefix("--mount=type=secret,id=pip,target=/etc/pip.conf ")
+    assert shell != line
+    pip = tmp_path / "pip"
+    pip.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
+    pip.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TORCH_INDEX": index}
+    return subprocess.run(["sh", "-c", shell], env=environment, capture_output=True, text=True)
+
+
+def test_torch_comes_from_the_index_that_is_named_else_from_that_of_pip(tmp_path: Path) -> None:
+    assert "TORCH_INDEX=" in arguments_of("ARG")
+    plain = run_torch("", tmp_path)
+    assert plain.stdout.split() == ["install", "--no-cache-dir", "torch==2.13.0"]  # so that pip.conf decides
+    named = run_torch("https://download.pytorch.org/whl/cpu", tmp_path)
+    assert named.stdout.split()[2:4] == ["--index-url", "https://download.pytorch.org/whl/cpu"]
+
+
+def test_an_index_with_a_password_is_refused_before_it_is_used(tmp_path: Path) -> None:
+    result = run_torch("https://user:hush@example.org/simple", tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("TORCH_INDEX holds a user or a password")
+    assert len(result.stderr.splitlines()) == 1
+    assert "hush" not in result.stderr
+
+
+def test_a_changed_lock_changes_the_layer_before_the_packages() -> None:
+    """Podman looks at that layer alone, and not at what is mounted, to tell whether it has the packages already."""
+    last = instructions()[max(i for i, (name, _) in enumerate(instructions()) if name == "FROM") :]
+    (install,) = [i for i, (name, arguments) in enumerate(last) if name == "RUN" and "/wheels" in arguments]
+    assert last[install - 1] == ("COPY", "requirements-image.txt /app/")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A repository with what `make image` reads, and an engine in it that keeps what it is given."""
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", "Dockerfile"):
         (copy / name).write_bytes((ROOT / name).read_bytes())
-    identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
-    for arguments in (
-        ["init", "--quiet"],
-        ["remote", "add", "origin", "https://user:pass@example.org/a.git"],
-        ["add", "."],
-        [*identity, "commit", "--quiet", "--message", "One"],
-    ):
-        subprocess.run(["git", *arguments], cwd=copy, check=True)
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=copy, text=True)[:12]
-    command = [
-        "make",
-        "--no-print-directory",
-        "--dry-run",
-        "image",
-        "DOCKER=podman",
-        "IMAGE=r.example.org/i",
-        "IMAGE_ARGUMENTS=--pull",
-    ]
-    printed = " ".join(subprocess.check_output(command, cwd=copy, text=True).replace("\\\n", " ").split())
-    assert printed == (
-        f'DOCKER_BUILDKIT=1 podman build --tag "r.example.org/i:{commit}" --build-arg REVISION="{commit}" '
-        f'--build-arg SOURCE="https://example.org/a.git" --build-arg VERSION="{project()["version"]}" --pull .'
+    engine = tmp_path / "engine"
+    engine.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n'
+        f'for last; do :; done\ncp -R "$last" {tmp_path}/context\n',
+        encoding="utf-8",
     )
-    (copy / "Makefile").write_text(read("Makefile") + "\n", encoding="utf-8")
-    assert f":{commit}-dirty" in subprocess.check_output(command, cwd=copy, text=True)
+    engine.chmod(0o755)
+    return copy
+
+
+def make_image(copy: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "--no-print-directory", "image", f"DOCKER={copy.parent}/engine", "IMAGE=r.example.org/i"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of the tests
+    return subprocess.run([*command, *arguments], cwd=copy, env=environment, capture_output=True, text=True)
+
+
+def git(copy: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=copy, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_make_image_builds_the_commit_and_nothing_else(copy: Path) -> None:
+    git(copy, "init", "--quiet")
+    git(copy, "remote", "add", "origin", "https://user:pass@example.org/a.git")
+    git(copy, "add", ".")
+    git(copy, "commit", "--quiet", "--message", "One")
+    commit = git(copy, "rev-parse", "HEAD")[:12]
+    quiet = make_image(copy, "IMAGE_ARGUMENTS=--pull")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    *given, folder = (copy.parent / "arguments").read_text(encoding="utf-8").splitlines()
+    values = [f"REVISION={commit}", "SOURCE=https://example.org/a.git", f"VERSION={project()['version']}"]
+    stated = [part for value in values for part in ("--build-arg", value)]
+    assert given == ["build", "--tag", f"r.example.org/i:{commit}", *stated, "--pull"]
+    assert not Path(folder).exists()
+    shutil.rmtree(copy.parent / "context")
+    (copy / "Dockerfile").write_text("changed", encoding="utf-8")
+    (copy / "new.py").write_text("new", encoding="utf-8")
+    told = make_image(copy)
+    assert told.returncode == 0
+    assert told.stderr.startswith(f"make image: the image holds commit {commit}, and not the changes")
+    built = copy.parent / "context"
+    assert (built / "Dockerfile").read_text(encoding="utf-8") == read("Dockerfile")
+    assert not (built / "new.py").exists()
+    assert f"r.example.org/i:{commit}" in (copy.parent / "arguments").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("has_repository", [False, True])
+def test_make_image_refuses_what_has_no_commit(copy: Path, has_repository: bool) -> None:
+    if has_repository:
+        git(copy, "init", "--quiet")
+    result = make_image(copy)
+    assert result.returncode != 0
+    first, *rest = result.stderr.splitlines()
+    assert first == (
+        f"make image: {copy} is no git repository with a commit, which an image is built from and named by. "
+        "Clone the repository."
+    )
+    assert [line for line in rest if not line.startswith("make: ***")] == []
+    assert not (copy.parent / "arguments").exists()
 
 
 def test_a_build_gets_the_code_and_nothing_else() -> None:

@@ -1,5 +1,6 @@
 """Which version of the data a .dvc file or a git revision names, and where it says that its objects are stored."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -148,3 +149,16 @@ def test_a_repository_that_cannot_be_reached_is_one_line_without_its_token(tmp_p
     assert "token" not in line
     line = exit_line(main, "--repo", tmp_path, *arguments)
     assert line.startswith(f"FetchError: {tmp_path} at main: git says: '{tmp_path}' does not appear to be a git repo")
+
+
+def test_an_address_for_ssh_is_one_line_where_there_is_no_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the image."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "git").symlink_to(str(shutil.which("git")))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    arguments: Arguments = ["--revision", "main", "--data", "data/xbd", "--out", tmp_path / "out"]
+    line = exit_line(main, "--repo", "git@example.org:maps/xbd.git", *arguments)
+    assert line == (
+        "FetchError: git@example.org:maps/xbd.git at main: is an address for ssh, which is not installed here, nor in "
+        "the image. Give the https:// address of the repository, or the version itself: --version and --remote."
+    )

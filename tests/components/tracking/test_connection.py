@@ -45,6 +45,16 @@ def test_a_server_that_takes_requests_and_never_answers_is_away(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_local_store_that_cannot_be_made_is_not_proposed_again(
+    prepared: Path, params_file: Path, tmp_path: Path
+) -> None:
+    """As in the image, whose file system is read-only."""
+    (tmp_path / "mlflow.db").mkdir()
+    result = run_step("promote", "--params", params_file, "--data", prepared, cwd=tmp_path)
+    assert_one_line(result, f"This is the file mlflow.db in {tmp_path}", "Set that to the address of a server")
+    assert "Start its server" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("uri", "finding"),
     [

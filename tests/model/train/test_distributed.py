@@ -151,18 +151,21 @@ def test_a_launcher_that_says_half_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
-    ("limit", "cores"),
-    [("max 100000\n", 8), ("400000 100000\n", 4), ("150000 100000\n", 1), ("50000 100000\n", 1), (None, 8)],
-    ids=str,
+    ("quota", "cores"), [("max", 8), ("400000", 4), ("150000", 1), ("50000", 1), ("1600000", 8), (None, 8)], ids=str
 )
 def test_a_containers_limit_bounds_the_cores(
-    limit: str | None, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quota: str | None, cores: int, version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "cpu.max"
-    if limit is not None:
-        file.write_text(limit, encoding="ascii")
-    monkeypatch.setattr(distributed, "_CPU_LIMIT", file)
+    """As the kernel writes it, by version 1 or 2 of its control groups."""
+    if quota is not None and version == 2:
+        (tmp_path / "cpu.max").write_text(f"{quota} 100000\n", encoding="ascii")
+    if quota is not None and version == 1:
+        (tmp_path / "cpu").mkdir()
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(f"{quota.replace('max', '-1')}\n", encoding="ascii")
+        (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n", encoding="ascii")
+    monkeypatch.setattr(distributed, "_CGROUP", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert distributed._cores() == cores
 
