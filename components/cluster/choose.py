@@ -6,12 +6,13 @@ from components.cluster.api import Api
 from components.cluster.backend import Backend
 from components.cluster.job import JobError
 from components.cluster.pytorchjob.backend import PyTorchJobs
+from components.cluster.trainjob.backend import TrainJobs
 from components.params import ClusterParams
 
 # API groups of the schedulers that the training operator hands its pods to: Volcano, and the plugin Coscheduling.
 GANG_SCHEDULERS = ("scheduling.volcano.sh", "scheduling.x-k8s.io")
 # In the order in which `auto` takes them.
-BACKENDS: tuple[Backend, ...] = (PyTorchJobs(),)
+BACKENDS: tuple[Backend, ...] = (PyTorchJobs(), TrainJobs())
 
 
 def of_kind(kind: str) -> Backend:

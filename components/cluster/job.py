@@ -67,7 +67,7 @@ class TrainingJob:
         described = {
             "image": self.image,
             "arguments": list(self.arguments),
-            "cluster": self.cluster.model_dump(mode="json"),
+            "cluster": self.cluster.model_dump(mode="json", exclude={"steps"}),
             # The run of MLflow that a platform makes for each pipeline run is not what is trained.
             "environment": {name: value for name, value in self.environment.items() if name != "MLFLOW_RUN_ID"},
             "references": list(self.references),

@@ -86,9 +86,8 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
     while True:
         found = _in_the_way(job, api, backend)
         if found is None:
-            # Of a job of this name that is gone: they may still write a checkpoint, and new ones have their names.
-            if pods := api.find(PODS, backend.pods(job.name))[0]:
-                _wait_for_deletion(f"{job.namespace}/{pods[0]['metadata']['name']}", end, api)
+            if left := _left_behind(job, api, backend):
+                _wait_for_deletion(f"{job.namespace}/{left}", end, api)
                 continue
             created = _create(job, api, backend)
             if created is not None and _is_first(created, job, api, backend):
@@ -107,6 +106,7 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
             raise JobError(_refusal(current, job))
         elif owners.add(api, kind, current, job.owner, job.pod_labels()):
             print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
+            _give_what_it_needs(replace(job, name=name), api, kind, current)
             return kind, current
 
 
@@ -125,12 +125,32 @@ def _create(job: TrainingJob, api: Api, backend: Backend) -> Object | None:
     if created is None:
         return None
     print(f"{job.namespace}/{job.name}: created", file=sys.stderr, flush=True)
-    # What goes before the job is collected with it, and not with its first owner.
-    owner = Owner(*backend.resource, job.name, created["metadata"]["uid"]).reference()
-    for manifest in before:
-        change = {"metadata": {"ownerReferences": [owner]}}
-        api.patch(Resource.of(manifest), manifest["metadata"]["name"], change)
+    _give_what_it_needs(job, api, backend, created)
     return created
+
+
+def _give_what_it_needs(job: TrainingJob, api: Api, backend: Backend, current: Object) -> None:
+    """Makes what goes before the job belong to it, so that it is collected with it and not with its first owner, and
+    makes it again where somebody deleted it.
+    """
+    owner = Owner(*backend.resource, job.name, current["metadata"]["uid"]).reference()
+    for manifest in backend.manifests(job)[:-1]:
+        api.apply({**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner]}})
+
+
+def _left_behind(job: TrainingJob, api: Api, backend: Backend) -> str:
+    """An object of an earlier job of the name that is about to be collected; empty where all are gone."""
+    # They may still write a checkpoint, and new ones have their names.
+    for pod in api.find(PODS, backend.pods(job.name))[0]:
+        return str(pod["metadata"]["name"])
+    for resource, name in backend.others(job.name):
+        if api.get(resource, name) is not None:
+            return f"{name} ({resource.kind})"
+    for resource in map(Resource.of, backend.manifests(job)[:-1]):
+        kept = api.get(resource, job.name) or {"metadata": {}}
+        if any(owner["kind"] == backend.resource.kind for owner in kept["metadata"].get("ownerReferences", [])):
+            return f"{job.name} ({resource.kind})"
+    return ""
 
 
 def _is_first(created: Object, job: TrainingJob, api: Api, backend: Backend) -> bool:

@@ -6,12 +6,12 @@ A launcher outside of a Workflow owns its job by its own pod, and outside of a p
 import sys
 from typing import Any
 
-from components.cluster.api import PODS, Api, Resource
+from components.cluster.api import PODS, Api
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import there
 from components.cluster.job import OWN_LABELS, Owner
+from components.cluster.workflow import WORKFLOWS, workflow_of
 
-WORKFLOWS = Resource("argoproj.io/v1alpha1", "Workflow")
 ENDED = ("Succeeded", "Failed", "Error")
 
 
@@ -35,8 +35,7 @@ def has_given_up(api: Api, owner: Owner) -> bool:
     workflow = api.get(WORKFLOWS, owner.name)
     if workflow is None or workflow["metadata"]["uid"] != owner.uid or "deletionTimestamp" in workflow["metadata"]:
         return True
-    spec, phase = workflow["spec"], workflow.get("status", {}).get("phase")
-    return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown")) or phase in ENDED
+    return workflow_of(workflow).is_stopped or workflow.get("status", {}).get("phase") in ENDED
 
 
 def add(api: Api, backend: Backend, job: Object, owner: Owner | None, labels: dict[str, str]) -> bool:

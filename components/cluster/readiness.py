@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 from components.cluster.api import Api, Resource
 from components.cluster.job import JobError
-from components.cluster.owners import WORKFLOWS
 from components.cluster.pods import SECRETS
 from components.cluster.pytorchjob.manifest import RESOURCE as PYTORCHJOBS
+from components.cluster.trainjob.manifest import JOB as TRAINJOBS
+from components.cluster.trainjob.state import JOBSET as JOBSETS
+from components.cluster.workflow import WORKFLOWS
 from components.params import ClusterParams
 
-TRAINJOBS = Resource("trainer.kubeflow.org/v1alpha1", "TrainJob")
-JOBSETS = Resource("jobset.x-k8s.io/v1alpha2", "JobSet")
 ACCOUNTS = ("pipeline-runner", "default-editor")  # of the steps: without user profiles, and with them
 OPTIONAL = {"dual-hrnet-mlflow": "none, so MLflow is asked without a password"}
 LEVEL = "pod-security.kubernetes.io/enforce"

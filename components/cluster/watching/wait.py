@@ -99,7 +99,7 @@ class Wait:
         for pod in seen.pods:
             name, waits_for = pod["metadata"]["name"], trouble(pod, self._backend.container)
             self._news.say(name, waits_for, f"pod {name}: {waits_for}")
-        if state.phase != "queued":
+        if state.phase not in ("queued", "unclaimed"):  # of which the queue or the events tell
             self._news.say(self._name, state.message, f"{self._name}: {state.message}")
         if time.monotonic() - self._looked < self._api.patience.look:
             return

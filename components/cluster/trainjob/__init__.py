@@ -1,0 +1,1 @@
+"""Training as a TrainJob of Kubeflow Trainer 2, on JobSet."""
