@@ -1,4 +1,4 @@
-"""Polygons in files of map programs: the one door to OGR. Reads any vector format, writes GeoPackage and GeoJSON."""
+"""Polygons in files of map programs: any format is read, GeoPackage and GeoJSON are written. OGR stays in here."""
 
 import json
 from collections.abc import Iterable
