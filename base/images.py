@@ -10,6 +10,13 @@ from PIL import Image, UnidentifiedImageError
 from base.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")  # Pillow knows others for which it starts programs
+# How files begin: those of FORMATS, and (at which byte) others that people have.
+_OURS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF")
+_OTHERS = (
+    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"), (b"\xff\x4f\xff\x51", 0, "JPEG 2000"), (b"NITF", 0, "NITF"),
+    (b"NSIF", 0, "NITF"), (b"EHFA_HEADER_TAG", 0, "ERDAS Imagine"), (b"\x89HDF", 0, "HDF5"), (b"CDF", 0, "NetCDF"),
+    (b"GIF8", 0, "GIF"), (b"BM", 0, "BMP"), (b"ftyp", 4, "HEIF or AVIF"),
+)  # fmt: skip
 MAX_PIXELS = 16384**2  # a header that claims more is refused before any memory is taken
 # Pillow's own limit only warns below twice its value; one limit, enforced here, is easier to state.
 Image.MAX_IMAGE_PIXELS = None
@@ -46,9 +53,23 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> npt
     except ImageError:
         raise
     except UnidentifiedImageError as error:  # which names the buffer
-        raise ImageError(f"{name}: cannot be decoded, expected {', '.join(FORMATS)}. Fetch the file again.") from error
+        raise ImageError(f"{name}: {_why_unknown(content, Path(name))}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: cannot be decoded ({error}). Fetch the file again.") from error
+
+
+def _why_unknown(content: bytes, name: Path) -> str:
+    """What an image is that Pillow does not know, and the remedy: a whole file of another format is not damaged."""
+    if not content or content.startswith(_OURS):
+        return f"cannot be decoded ({'its header is damaged' if content else 'it is empty'}). Fetch the file again."
+    others = (found for start, offset, found in _OTHERS if content[offset:].startswith(start))
+    format_, convert = next(others, None), f"rio convert {name.name} {name.stem}.tif"
+    if format_ is not None:
+        return f"is {format_}, which is not supported, expected {', '.join(FORMATS)}. Convert it by: {convert}"
+    return (
+        f"cannot be decoded, expected {', '.join(FORMATS)}. Convert it by `{convert}` if it is of another format, else "
+        "fetch the file again."
+    )
 
 
 def _png_bit_depth(content: bytes) -> int | None:

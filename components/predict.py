@@ -1,7 +1,7 @@
 """Step predict: image pairs to damage masks and a picture of them, or a pair of GeoTIFFs to maps of its buildings."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -76,7 +76,7 @@ def predict_imagery(
     from imagery.give.outputs import check_outputs
     from imagery.mapping import make_map
     from imagery.predict.inference import identity_of
-    from imagery.read.vectors import Polygons, read_polygons
+    from imagery.read.vectors import Polygons, read_footprints, read_polygons
     from model.device import choose_device
 
     device = choose_device()
@@ -85,8 +85,8 @@ def predict_imagery(
         def local(location: Location) -> Path:
             return stack.enter_context(local_input(location))
 
-        def polygons(location: Location | None) -> Polygons | None:
-            return None if location is None else read_polygons(local(location))
+        def polygons(location: Location | None, read: Callable[[Path], Polygons]) -> Polygons | None:
+            return None if location is None else read(local(location))
 
         def load() -> "tuple[Predictor, str]":
             directory = local(find_model(model))
@@ -94,7 +94,7 @@ def predict_imagery(
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
-        vectors = {"footprints": polygons(footprints), "areas": polygons(areas)}
+        vectors = {"footprints": polygons(footprints, read_footprints), "areas": polygons(areas, read_polygons)}
         sources = Sources(tuple(map(local, pre)), tuple(map(local, post)), **asdict(reading or Reading()))
         return make_map(
             load, sources, folder, scratch_for(out, "tiles"), windows=windows or Windows(), align=align, cell=cell,

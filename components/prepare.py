@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _report(records: list[SceneRecord]) -> None:
     """A line for each split, and warnings of what people should look at."""
+    from xbd.names import few
     from xbd.scenes import SPLITS, describe
 
     for split in SPLITS:
@@ -157,6 +158,14 @@ def _report(records: list[SceneRecord]) -> None:
         print(
             f"warning: {count} polygons in {len(unsound)} scenes cross themselves or have no area (first: "
             f"{unsound[0].scene}); drawn as the official tools draw them, counted in the index."
+        )
+    undrawn = [record for record in records if record.undrawn_buildings]
+    if undrawn:
+        count = sum(record.undrawn_buildings for record in undrawn)
+        scenes = few([f"{record.scene}: {record.undrawn_buildings}" for record in undrawn])
+        print(
+            f"warning: {count} buildings in {len(undrawn)} scenes lie outside of the image or draw no more than a "
+            f"pixel ({scenes}); counted in the index."
         )
     skipped = [record for record in records if record.problem not in (NONE, "prepare.exclude")]
     if skipped:

@@ -3,6 +3,7 @@
 Source: Gupta et al., "xBD: A Dataset for Assessing Building Damage", https://arxiv.org/abs/1911.09296
 """
 
+import codecs
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,15 +65,18 @@ def read_label(path: Path) -> Label:
 
 
 def decode_label(encoded: bytes, name: str) -> Label:
-    """Decodes the content of a pre or post label file. An empty building list is a valid scene.
+    """Decodes the content of a pre or post label file, with or without a byte order mark. An empty building list is a
+    valid scene.
 
     Raises LabelError, naming `name`, where the content is not JSON, lacks a field, or holds a geometry that is not a
     WKT polygon with coordinates below a million, or a subtype that xBD does not define.
     """
     try:
-        content = json.loads(encoded.decode("utf-8"))
+        content = json.loads(encoded.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise LabelError(f"{name}: is not JSON ({error}). Fetch the file again.") from error
+        if encoded.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise LabelError(f"{name}: is not JSON (it is UTF-16, expected UTF-8). Save the file as UTF-8.") from error
+        raise LabelError(f"{name}: is not JSON ({error}). Mend the file.") from error
     try:
         features, metadata = content["features"]["xy"], content["metadata"]
     except (KeyError, TypeError) as error:

@@ -23,6 +23,27 @@ def rasterize(buildings: Iterable[Building], size: tuple[int, int]) -> npt.NDArr
     mask = np.zeros(size, np.uint8)
     for building in buildings:
         if not building.polygon.is_empty:
-            ring = np.asarray(building.polygon.exterior.coords)[:, :2].round().astype(np.int32)
-            cv2.fillPoly(mask, [ring], UNGRADED if building.grade is None else building.grade)
+            cv2.fillPoly(mask, [_ring(building)], UNGRADED if building.grade is None else building.grade)
     return mask
+
+
+def is_drawn(building: Building, size: tuple[int, int]) -> bool:
+    """Whether a mask of this (height, width) shows something of a building: False where it lies outside of the image,
+    is empty, or all of it falls on one pixel, as degrees do that are taken for pixels.
+    """
+    if building.polygon.is_empty:
+        return False
+    ring = _ring(building)
+    low, high = ring.min(0), ring.max(0)
+    if (low == high).all():
+        return False
+    first, last = np.maximum(low, 0), np.minimum(high, (size[1] - 1, size[0] - 1))
+    if (first > last).any():
+        return False
+    part = np.zeros((last - first + 1)[::-1], np.uint8)
+    return bool(cv2.fillPoly(part, [ring - first.astype(np.int32)], 1).any())
+
+
+def _ring(building: Building) -> npt.NDArray[np.int32]:
+    """[N, 2] pixels of the corners."""
+    return np.asarray(building.polygon.exterior.coords)[:, :2].round().astype(np.int32)

@@ -20,7 +20,8 @@ from base.grades import SUBTYPES
 from base.images import decode_image
 from xbd import labels, masks
 from xbd.labels import decode_label
-from xbd.masks import rasterize
+from xbd.masks import is_drawn, rasterize
+from xbd.names import other_ending
 from xbd.scenes import RawScene, SceneError, SceneRecord
 
 
@@ -55,6 +56,7 @@ def prepare_scene(raw: RawScene, sources: Sources) -> tuple[npt.NDArray[np.uint8
             "prepare.exclude."
         )
     label = decode_label(sources.label, str(raw.label))
+    _check_size(raw, label.metadata, (pre.shape[1], pre.shape[0]))
     ungraded = [building.uid for building in label.buildings if building.grade is None]
     if ungraded:
         raise SceneError(f"{raw.label}: building {ungraded[0]} has no subtype, expected a grade in every post label.")
@@ -77,6 +79,7 @@ def prepare_scene(raw: RawScene, sources: Sources) -> tuple[npt.NDArray[np.uint8
         off_nadir_angle=_number(raw, label.metadata, "off_nadir_angle"),
         **hashes,
         array_sha256=hashlib.sha256(array.data).hexdigest(),
+        undrawn_buildings=sum(not is_drawn(building, mask.shape) for building in label.buildings),
     )
     return array, record
 
@@ -104,7 +107,20 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SceneError(f"{path}: cannot be read ({error.strerror}). Bring the file back.") from error
+        other = other_ending(path)
+        remedy = f": {other}" if other else ". Bring the file back."
+        raise SceneError(f"{path}: cannot be read ({error.strerror}){remedy}") from error
+
+
+def _check_size(raw: RawScene, metadata: dict[str, Any], size: tuple[int, int]) -> None:
+    """Raises SceneError where the label says that it was made for images of another (width, height)."""
+    said = tuple(_number(raw, metadata, key) for key in ("width", "height"))
+    if any(not math.isnan(one) and one != found for one, found in zip(said, size, strict=True)):
+        raise SceneError(
+            f"{raw.label}: metadata.width and height are {said[0]:g}x{said[1]:g} pixels, the images "
+            f"{size[0]}x{size[1]}, expected one size. Bring the images that the label was made for, scale its "
+            "polygons, or list the scene under prepare.exclude."
+        )
 
 
 def _name(raw: RawScene, metadata: dict[str, Any], key: str, default: str) -> str:

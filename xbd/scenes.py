@@ -8,7 +8,7 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import MISSING, asdict, astuple, dataclass, fields
 from pathlib import Path
 from tokenize import TokenError
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from base.errors import InputError
 from base.files import new_file
+from xbd.names import IMAGE, LABEL, few, file_name, is_scene_name, nearly_scene_files, scene_files
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
 SPLITS = ("train", "validation", "out_of_event", "test", "hold")
@@ -41,7 +42,7 @@ class RawScene:
 
     def image(self, moment: str) -> Path:
         """Path of the image; moment is "pre" or "post"."""
-        return self.root / self.source / "images" / f"{self.scene}_{moment}_disaster.png"
+        return self.root / self.source / "images" / file_name(self.scene, moment)
 
     @property
     def disaster(self) -> str:
@@ -51,7 +52,7 @@ class RawScene:
     @property
     def label(self) -> Path:
         """Path of the post label: the only one that has grades; its polygons are aligned with the pre image."""
-        return self.root / self.source / "labels" / f"{self.scene}_post_disaster.json"
+        return self.root / self.source / "labels" / file_name(self.scene, "post", LABEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class SceneRecord:
     """One line of the index of a prepared data set; counts are buildings.
 
     split: one of SPLITS, or "skipped" for a scene that has no array, for the reason that `problem` says.
+    undrawn_buildings: those of which the mask shows nothing, or a single pixel; see `xbd.masks.is_drawn`.
     """
 
     scene: str
@@ -80,6 +82,7 @@ class SceneRecord:
     post_sha256: str
     label_sha256: str
     array_sha256: str
+    undrawn_buildings: int = 0
     problem: str = NONE
 
 
@@ -89,17 +92,19 @@ def find_raw_scenes(root: Path, sources: Sequence[str] = SOURCES) -> list[RawSce
     Raises SceneError where the layout is not xBD's, or a scene's name stands in two source folders.
     """
     scenes = {
-        RawScene(source, path.name.rsplit(ending, 1)[0], root)
+        RawScene(source, found.scene, root)
         for source in sources
-        for folder, ending in (("images", "_pre_disaster.png"), ("images", "_post_disaster.png"),
-                               ("labels", "_post_disaster.json"))
-        for path in (root / source / folder).glob(f"*{ending}")
-    }  # fmt: skip
+        for folder, ending in (("images", IMAGE), ("labels", LABEL))
+        for found in scene_files(root / source / folder, ending)
+        if ending == IMAGE or found.moment == "post"
+    }
     if not scenes:
+        nearly = nearly_scene_files(path.name for source in sources for path in (root / source).glob("*/*"))
         raise SceneError(
             f"{root}: no scene found, expected {{{','.join(sources)}}}/images/<disaster>_<number>_pre_disaster.png and "
-            "labels beside them. Point the raw data location at the folder that holds train/ or test/."
-        )
+            "labels beside them" + (f", found {few(nearly)}. Convert or rename them." if nearly else
+            ". Point the raw data location at the folder that holds train/ or test/.")
+        )  # fmt: skip
     twice = [name for name, count in Counter(raw.scene for raw in scenes).items() if count > 1]
     if twice:
         raise SceneError(f"{root}: scene {min(twice)} stands in more than one of {', '.join(SOURCES)}. Keep one.")
@@ -157,10 +162,15 @@ def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:
 
 
 def parse_record(line: Mapping[str, str]) -> SceneRecord:
-    """A line of the index, by column; raises KeyError, TypeError or ValueError where it does not fit."""
+    """A line of the index, by column, also of an older one with fewer columns; raises KeyError, TypeError or ValueError
+    where it does not fit.
+    """
     if not all(line.values()):
         raise ValueError("an empty field")
-    return SceneRecord(**{field.name: field.type(line[field.name]) for field in fields(SceneRecord)})  # type: ignore[operator]
+    if not is_scene_name(line["scene"]):
+        raise ValueError(f"{line['scene']!r} is no name of a scene")
+    given = [field for field in fields(SceneRecord) if field.name in line or field.default is MISSING]
+    return SceneRecord(**{field.name: field.type(line[field.name]) for field in given})  # type: ignore[operator]
 
 
 def is_prepared_file(path: Path) -> bool:

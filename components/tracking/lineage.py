@@ -35,8 +35,12 @@ def who() -> str:
 
 
 def source_tags() -> dict[str, str]:
-    """Git commit of the working directory, or of the image, and whether it has changes; empty where none is known."""
-    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    """Git commit of the working directory, or of the image, and whether it has changes; empty where none is known.
+
+    Changes are those that a person makes, of code, parameters and pointers to data: DVC writes dvc.lock itself, after
+    each stage of the very run that is tagged.
+    """
+    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ":/", ":(exclude,top)dvc.lock")
     if commit is None or status is None:
         return built_from()
     return {"git_commit": commit, "git_dirty": str(bool(status)).lower()}

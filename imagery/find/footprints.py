@@ -13,7 +13,8 @@ from imagery.find.ground import Geometries, from_degrees, place, to_degrees
 from imagery.find.votes import Votes, count_votes
 from imagery.predict.blending import NODATA
 from imagery.read.grid import Grid, blocks
-from imagery.read.vectors import Polygons, VectorError
+from imagery.read.vector_files import VectorError
+from imagery.read.vectors import Polygons
 
 _Flags = npt.NDArray[np.bool_]
 

@@ -30,7 +30,8 @@ def write_report(path: Path, classes: Path, look: Look, table: Table, summary: S
         summary.parts,
         key=lambda part: (-part["buildings_destroyed"], -part["buildings_major_damage"], -part["buildings"]),
     )
-    parts = [(part, onto.box(part)) for part in ranked[:_PARTS]]
+    are_squares = summary.cell is not None  # areas may have attributes of the same names
+    parts = [(part, onto.box(part) if are_squares else None) for part in ranked[:_PARTS]]
     values = {
         "look": look,
         "summary": summary,
@@ -53,10 +54,8 @@ class _Onto:
         """Geometries in degrees; those cut at the antimeridian become whole again."""
         return place(from_degrees(geometries, self._crs, self._middle), ~self._transform)
 
-    def box(self, part: dict[str, Any]) -> str | None:
-        """Left, top, right and bottom of a square of the summary, None for an area."""
-        if "west" not in part:
-            return None
+    def box(self, part: dict[str, Any]) -> str:
+        """Left, top, right and bottom of a square of the summary."""
         east = part["east"] + (360 if part["east"] < part["west"] else 0)
         square = np.array([shapely.box(part["west"], part["south"], east, part["north"])], dtype=object)
         return " ".join(f"{value:.0f}" for value in shapely.bounds(self.pixels(square)[0]))

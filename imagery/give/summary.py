@@ -86,9 +86,13 @@ def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summar
     for name, row, members in zip(names, attributes.to_dict("records"), inside[:-1], strict=True):
         counts = _counts(table, members)
         kept = {str(key): None if pd.isna(value) else value for key, value in row.items()}
-        reserved = {"area", *counts}
-        kept = {f"given_{key}" if key in reserved else key: value for key, value in kept.items()}
-        parts.append({"area": name} | counts | kept)
+        part = {"area": name} | counts
+        for key in sorted(kept, key=lambda key: key in part):  # those that keep their names first
+            own = key
+            while own in part:
+                own = f"given_{own}"
+            part[own] = kept[key]
+        parts.append(part)
     if inside[-1].any():
         parts.append({"area": ELSEWHERE} | _counts(table, inside[-1]))
     return Summary(_counts(table), tuple(parts), "areas", None, None, (*notes, *areas.notes))

@@ -1,4 +1,4 @@
-"""Polygons in files of map programs: the one door to OGR. Reads any vector format, writes GeoPackage and GeoJSON."""
+"""Polygons in files of map programs: any format is read, GeoPackage and GeoJSON are written. OGR stays in here."""
 
 import json
 from collections.abc import Iterable
@@ -11,16 +11,14 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
-from base.errors import InputError
+from imagery.read.vector_files import READ_ERRORS, VectorError, open_layer
 
 LAYER = "buildings"
 WRITE_ERRORS = (DataLayerError, DataSourceError)  # of what cannot be written
 _FEATURE_ID = "id of the feature"
+# Tags of what is no building; beside `building` they tell a table of OpenStreetMap from others with such a column.
+_OTHER_TAGS = ("landuse", "leisure", "natural", "amenity")
 _POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
-
-
-class VectorError(InputError):
-    """A vector file that cannot be used; names file, finding, expectation and remedy."""
 
 
 class Polygons(NamedTuple):
@@ -34,18 +32,31 @@ class Polygons(NamedTuple):
 
 
 def read_polygons(path: Path) -> Polygons:
-    """Polygons of a file of any format that OGR reads, with one layer of them. Heights are dropped, invalid polygons
-    are made valid, lists and objects among the attributes become JSON text. Raises VectorError.
+    """Polygons of a file with one layer of them, of any format that OGR reads or `imagery.read.vector_files` knows.
+    Heights are dropped, invalid polygons are made valid, lists and objects among the attributes become JSON text.
+    Raises VectorError.
     """
+    return _polygons(path, buildings=False)
+
+
+def read_footprints(path: Path) -> Polygons:
+    """Buildings of a file, as `read_polygons` reads them; of the tags of OpenStreetMap only what has `building`."""
+    return _polygons(path, buildings=True)
+
+
+def _polygons(path: Path, *, buildings: bool) -> Polygons:
     try:
-        layer = _layer(path)
-        frame = pyogrio.read_dataframe(path, layer=layer, on_invalid="fix")
-        info = pyogrio.read_info(path, layer=layer)
-    except (DataLayerError, DataSourceError) as error:
-        found = str(error).split(";")[0].removeprefix(f"{path}: ").removeprefix(f"'{path}' ").rstrip(".")
-        raise VectorError(f"{path}: cannot be read ({found}). Give a GeoJSON, GeoPackage or Shapefile.") from error
-    given = np.asarray(frame.geometry, dtype=object)
-    polygons = np.array([_polygon(geometry) for geometry in given], dtype=object)
+        frame, types, is_osm, notes = open_layer(path)
+        given = np.asarray(frame.geometry, dtype=object)
+        polygons = np.array([_polygon(geometry) for geometry in given], dtype=object)
+    except VectorError:
+        raise
+    except READ_ERRORS as error:
+        found = " ".join(str(error).split(";")[0].split()).removeprefix(f"{path}: ").removeprefix(f"'{path}' ")
+        raise VectorError(
+            f"{path}: cannot be read ({found.rstrip('.')}). Give a GeoJSON, GeoPackage or Shapefile; ogr2ogr converts "
+            "others."
+        ) from error
     usable = np.array([polygon is not None for polygon in polygons], bool)
     if not usable.any():
         raise VectorError(f"{path}: holds no polygon in {len(frame)} features. Give a layer of polygons.")
@@ -54,14 +65,21 @@ def read_polygons(path: Path) -> Polygons:
             f"{path}: has no coordinate reference system. Bring its .prj file, or convert it with "
             "ogr2ogr -a_srs EPSG:CODE."
         )
-    notes = []
+    said = list(notes)
     if count := int((~usable).sum()):
-        notes.append(f"{path}: {count} of {len(frame)} features are no polygons and were left out")
+        said.append(f"{path}: {count} of {len(frame)} features are no polygons and were left out")
+    if buildings and (is_osm or {"building", *_OTHER_TAGS} & set(types) > {"building"}):
+        is_building = np.array([_is_tag(value) for value in frame["building"]], bool)
+        count, usable = int((usable & ~is_building).sum()), usable & is_building
+        if not usable.any():
+            raise VectorError(f"{path}: none of {count} polygons has the tag building. Give the buildings of the map.")
+        if count:
+            said.append(f"{path}: {count} of {len(frame)} features have no tag building and were left out")
     if count := int((~shapely.is_valid(given[usable])).sum()):
-        notes.append(f"{path}: {count} of {len(frame)} polygons were invalid and were made valid")
-    plain = _plain(frame.drop(columns=frame.geometry.name), dict(zip(info["fields"], info["dtypes"], strict=True)))
+        said.append(f"{path}: {count} of {len(frame)} polygons were invalid and were made valid")
+    plain = _plain(frame.drop(columns=frame.geometry.name), types)
     kept = geopandas.GeoDataFrame(plain[usable], geometry=polygons[usable], crs=frame.crs)
-    return Polygons(path, kept.reset_index(drop=True), tuple(notes))
+    return Polygons(path, kept.reset_index(drop=True), tuple(said))
 
 
 def write_geopackage(frame: Any, path: Path) -> None:
@@ -95,21 +113,6 @@ def write_geojson(frame: Any, path: Path) -> None:
         raise DataSourceError(f"{path.name}: has {found} features instead of {len(frame)}")
 
 
-def _layer(path: Path) -> str:
-    """The name of the one layer of the file that may hold polygons."""
-    layers = [(name, kind) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    fitting = [name for name, kind in layers if "Polygon" in kind or "Surface" in kind or "Unknown" in kind]
-    if len(fitting) > 1:
-        raise VectorError(
-            f"{path}: has {len(fitting)} layers of polygons ({', '.join(fitting)}), expected one. Write the one you "
-            "mean to a file of its own with ogr2ogr."
-        )
-    if not fitting:
-        found = ", ".join(f"{name} of {kind}" for name, kind in layers) or "no map layer"
-        raise VectorError(f"{path}: holds no polygon ({found}). Give a layer of polygons.")
-    return str(fitting[0])
-
-
 def _polygon(geometry: shapely.Geometry | None) -> shapely.Geometry | None:
     """The polygons of a geometry, valid and flat; None where there are none."""
     if geometry is None:
@@ -121,6 +124,11 @@ def _polygon(geometry: shapely.Geometry | None) -> shapely.Geometry | None:
     if len(polygons) < 2:
         return polygons[0] if polygons else None
     return shapely.MultiPolygon(polygons)
+
+
+def _is_tag(value: Any) -> bool:
+    """Whether it is the value of a tag, and not "no"."""
+    return isinstance(value, str) and value not in ("", "no")
 
 
 def _plain(attributes: Any, types: dict[str, str]) -> Any:
@@ -136,9 +144,15 @@ def _plain(attributes: Any, types: dict[str, str]) -> Any:
 
 
 def _text(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    """Lists and objects as JSON, and bytes as text."""
+    if isinstance(value, np.ndarray | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=_plainer)
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _plainer(value: Any) -> Any:
+    """What JSON has no word for, within a list or an object."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 def _distinct(names: Iterable[Any]) -> list[str]:

@@ -34,8 +34,16 @@ def png_with_header(width: int, height: int) -> bytes:
 
 PNG = encode_png(PICTURE)
 BAD: dict[str, tuple[bytes, str]] = {
-    "no content": (b"", "cannot be decoded, expected PNG, JPEG, TIFF, WEBP. Fetch"),
-    "no image": (b"these are not pixels", "cannot be decoded, expected PNG, JPEG, TIFF, WEBP. Fetch"),
+    "no content": (b"", "cannot be decoded (it is empty). Fetch the file again."),
+    "no image": (b"these are not pixels", "if it is of another format, else fetch the file again."),
+    "JPEG 2000": (
+        encoded(Image.fromarray(PICTURE), "JPEG2000"),
+        "is JPEG 2000, which is not supported, expected PNG, JPEG, TIFF, WEBP. Convert it by: rio convert "
+        "a_pre_disaster.png a_pre_disaster.tif",
+    ),
+    "GIF": (encoded(Image.fromarray(PICTURE), "GIF"), "is GIF, which is not supported"),
+    "BMP": (encoded(Image.fromarray(PICTURE), "BMP"), "is BMP, which is not supported"),
+    "NITF": (b"NITF02.10" + bytes(400), "is NITF, which is not supported"),
     "signature alone": (PNG[:8], "cannot be decoded"),
     "PNG cut in its header": (PNG[:20], "cannot be decoded"),
     "PNG cut in half": (PNG[: len(PNG) // 2], "cannot be decoded"),

@@ -74,6 +74,32 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda raw: save(image(raw, "post"), np.zeros((SIZE, SIZE + 32, 3), np.uint8)),
         f"{BAD}_post_disaster.png: is 96x64 pixels, the pre image 64x64",
     ),
+    "upper-case ending": (
+        lambda raw: image(raw, "pre").rename(image(raw, "pre").with_suffix(".PNG")),
+        f"(No such file or directory): found .PNG, expected .png. Rename {BAD}_pre_disaster.PNG.",
+    ),
+    "JPEG beside no PNG": (
+        lambda raw: image(raw, "post").rename(image(raw, "post").with_suffix(".jpg")),
+        f"found .jpg, expected .png. Convert {BAD}_post_disaster.jpg to .png.",
+    ),
+    "JPEG 2000 in the name of a PNG": (
+        lambda raw: image(raw, "pre").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99)),
+        f"{BAD}_pre_disaster.png: is JPEG 2000, which is not supported",
+    ),
+    "label of a larger image": (
+        lambda raw: relabel(raw, feature(TRIANGLE), width=256, height=256),
+        f"{LABEL}: metadata.width and height are 256x256 pixels, the images 64x64, expected one size.",
+    ),
+    "label of a higher image": (lambda raw: relabel(raw, width=SIZE, height=SIZE + 1), "64x65 pixels, the images 64x6"),
+    "width that is no number": (lambda raw: relabel(raw, width="64"), f"{LABEL}: metadata.width is '64', expected a n"),
+    "JSON with a comma too many": (
+        lambda raw: label_path(raw).write_bytes(label_path(raw).read_bytes()[:-1] + b",}"),
+        "Mend the file.",
+    ),
+    "JSON in UTF-16": (
+        lambda raw: label_path(raw).write_text(label_path(raw).read_text(encoding="utf-8"), encoding="utf-16"),
+        f"{LABEL}: is not JSON (it is UTF-16, expected UTF-8). Save the file as UTF-8.",
+    ),
     "malformed JSON": (lambda raw: truncate(label_path(raw)), f"{LABEL}: is not JSON"),
     "JSON that is not text": (lambda raw: label_path(raw).write_bytes(b"\xff{}"), f"{LABEL}: is not JSON"),
     "malformed WKT": (lambda raw: relabel(raw, feature("POLYGON ((0 0, 1 1, 2")), f"{LABEL}: building b-1"),
@@ -130,9 +156,17 @@ def test_a_bad_scene_can_be_skipped(
     }
 
 
+def only_jpegs(raw: Path) -> None:
+    shutil.rmtree(raw / "test")
+    shutil.rmtree(raw / "train" / "labels")
+    for path in (raw / "train" / "images").iterdir():
+        path.rename(path.with_suffix(".jpg"))
+
+
 LAYOUT_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "scene in two folders": (lambda raw: write_scene(raw, "tier3", BAD, []), BAD),
     "no scene at all": (shutil.rmtree, "no scene found"),
+    "JPEGs alone": (only_jpegs, "_post_disaster.jpg and 13 more. Convert or rename them."),
 }
 PARAMETER_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown parameter": ({"prepare": {"validation_shore": 0.1}}, "prepare.validation_shore"),

@@ -21,6 +21,7 @@ from tests.comparing import read_csv, read_png, tree
 from tests.scenes import SIZE, TEST_SCENES, TRAIN_SCENES, Rectangle, feature, write_label, write_scene
 from tests.tiny import prepare_params, write_params
 from xbd.arrays import AHEAD, prepare_arrays
+from xbd.preparation import prepare_scene, read_sources
 from xbd.scenes import RawScene, find_raw_scenes, prepared_version, read_index
 
 ALL = prepare_params()
@@ -42,8 +43,9 @@ def test_index_line_of_a_known_scene(tmp_path: Path) -> None:
     hashes.append(hashlib.sha256(array.tobytes()).hexdigest())
     assert (tmp_path / "out" / "index.csv").read_text(encoding="utf-8") == (
         "scene,split,source,disaster,disaster_type,height,width,no_damage,minor_damage,major_damage,destroyed,"
-        "unclassified,unsound_polygons,gsd,off_nadir_angle,pre_sha256,post_sha256,label_sha256,array_sha256,problem\n"
-        f"{NAME},hold,hold,some-storm,flooding,48,64,2,0,0,1,1,0,1.5,12.25,{','.join(hashes)},none\n"
+        "unclassified,unsound_polygons,gsd,off_nadir_angle,pre_sha256,post_sha256,label_sha256,array_sha256,"
+        "undrawn_buildings,problem\n"
+        f"{NAME},hold,hold,some-storm,flooding,48,64,2,0,0,1,1,0,1.5,12.25,{','.join(hashes)},0,none\n"
     )
 
 
@@ -141,6 +143,54 @@ def test_unsound_polygons_are_counted_and_warned_about(raw: Path, tmp_path: Path
     assert TRAIN_SCENES[2] in warning[0]
     mask = np.load(tmp_path / "out" / "scenes" / f"{TRAIN_SCENES[2]}.npy")[..., 6]
     assert (mask[4, 20:29] == 4).all()
+
+
+def test_buildings_that_the_mask_does_not_show_are_counted_and_warned_about(raw: Path, tmp_path: Path) -> None:
+    """Outside of the image; degrees in the place of pixels; nothing. At the border, and as a line, they are shown."""
+    data = shutil.copytree(raw, tmp_path / "raw")
+    outside, degrees = "POLYGON ((70 1, 90 1, 90 9, 70 1))", "POLYGON ((37.1 37.2, 37.2 37.2, 37.2 37.3, 37.1 37.2))"
+    border, line = "POLYGON ((60 1, 90 1, 90 9, 60 1))", "POLYGON ((20 4, 28 4, 20 4))"
+    for scene, shapes in ((TRAIN_SCENES[2], [outside, degrees, border, "POLYGON EMPTY"]), (TRAIN_SCENES[0], [outside])):
+        write_label(
+            data / "train" / "labels" / f"{scene}_post_disaster.json",
+            [feature(shape, uid=f"b-{number}") for number, shape in enumerate([*shapes, line])],
+            width=SIZE,
+            height=SIZE,
+        )
+    params = write_params(tmp_path / "params.yaml")
+    stdout = succeed("prepare", "--params", params, "--raw", data, "--out", tmp_path / "out", cwd=tmp_path)
+    counts = {line["scene"]: line["undrawn_buildings"] for line in read_csv(tmp_path / "out" / "index.csv")}
+    assert counts == dict.fromkeys(counts, "0") | {TRAIN_SCENES[2]: "3", TRAIN_SCENES[0]: "1"}
+    assert (
+        "warning: 4 buildings in 2 scenes lie outside of the image or draw no more than a pixel "
+        f"({TRAIN_SCENES[0]}: 1, {TRAIN_SCENES[2]}: 3); counted in the index."
+    ) in stdout.splitlines()
+
+
+def test_real_scenes_have_no_building_that_the_mask_does_not_show(xbd_sample: Path) -> None:
+    scenes = find_raw_scenes(xbd_sample)
+    assert len(scenes) > 4
+    for raw in scenes[:4]:
+        assert prepare_scene(raw, read_sources(raw))[1].undrawn_buildings == 0
+
+
+def test_an_index_from_before_a_column_came_is_read(prepared: Path, tmp_path: Path) -> None:
+    """Its arrays are not made anew for that."""
+    lines = (prepared / "index.csv").read_text(encoding="utf-8").splitlines()
+    place = lines[0].split(",").index("undrawn_buildings")
+    older = [",".join(line.split(",")[:place] + line.split(",")[place + 1 :]) for line in lines]
+    (tmp_path / "index.csv").write_text("\n".join(older) + "\n", encoding="utf-8")
+    assert read_index(tmp_path) == read_index(prepared)
+
+
+def test_hidden_files_are_passed_over_and_a_byte_order_mark_is_read(raw: Path, prepared: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(raw, tmp_path / "raw")
+    for path in [path for path in data.rglob("*_disaster.*") if "pre" in path.name or path.suffix == ".json"]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7Mac OS X        ")
+    label = data / "train" / "labels" / f"{TRAIN_SCENES[2]}_post_disaster.json"
+    label.write_bytes(b"\xef\xbb\xbf" + label.read_bytes())
+    prepare(data, tmp_path / "out", prepare_params())
+    assert tree(tmp_path / "out" / "scenes") == tree(prepared / "scenes")
 
 
 def test_the_command_says_how_much_is_in_each_split(

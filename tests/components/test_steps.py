@@ -276,6 +276,11 @@ def test_source_tags_name_the_commit_and_whether_it_has_changes(
     git("add", "file")
     git("commit", "-m", "one")
     assert source_tags() == {"git_commit": git("rev-parse", "HEAD"), "git_dirty": "false"}
+    (tmp_path / "dvc.lock").write_text("hashes", encoding="utf-8")  # of the stages that have run, written by DVC
+    assert source_tags()["git_dirty"] == "false"
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert source_tags()["git_dirty"] == "false"
     (tmp_path / "file").write_text("2", encoding="utf-8")
     assert source_tags()["git_dirty"] == "true"
 

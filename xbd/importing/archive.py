@@ -19,6 +19,7 @@ from base.errors import errors_name
 from base.files import write_file
 from xbd.importing.extraction import ArchiveError, layout_path, read_members
 from xbd.importing.staging import gather, holds, link_or_copy, only_run, state_folder
+from xbd.names import few, nearly_scene_files
 from xbd.scenes import SOURCES
 
 # Source: the download page of xview2.org.
@@ -38,8 +39,8 @@ class Imported:
     """What came out of an archive or folder.
 
     sha1: None for a folder. size and modified: of the archive, in bytes and in nanoseconds since 1970; they tell
-    whether it is still the same file. skipped: number of files that are not of the layout. files: path in the raw data
-    to size in bytes.
+    whether it is still the same file. skipped: number of files that are not of the layout. misnamed: those of them that
+    look like images or labels. files: path in the raw data to size in bytes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Imported:
     size: int
     modified: int
     skipped: int
+    misnamed: list[str]
     files: dict[str, int]
 
     @property
@@ -78,6 +80,12 @@ def import_archives(sources: Sequence[Path], out: Path, *, verify: bool, tell: C
     with only_run(out) as state:
         done = [_import_archive(archive, sha1, out, state, tell) for archive, sha1 in hashes.items()]
         done += [_import_folder(folder, out, state) for folder in folders]
+    for one in done:
+        if one.misnamed:
+            tell(
+                f"warning: {one.name}: left out {len(one.misnamed)} files whose names are not of the layout "
+                f"({few(one.misnamed)}), expected NAME_{{pre,post}}_disaster.png and .json. Convert or rename them."
+            )
     return done
 
 
@@ -137,12 +145,12 @@ def _import_archive(archive: Path, sha1: str, out: Path, state: Path, tell: Call
         if one.sha1 == sha1 and one.stands_in(out):
             tell(f"{archive}: is in {out} already, skipped.")
             return one
-    found, files, skipped, folder = archive.stat(), dict[str, int](), 0, state / sha1
+    found, files, skipped, folder = archive.stat(), dict[str, int](), list[str](), state / sha1
     with gather(folder, out), _bar(archive.name, found.st_size) as bar:
         for member in read_members(archive, folder, verified=sha1 in OFFICIAL_SHA1.values()):
             bar.update(member.position - bar.n)
             if member.path is None:
-                skipped += 1
+                skipped.append(member.name)
                 continue
             files[member.path] = len(member.content)
             if holds(out / member.path, member.content):
@@ -152,11 +160,14 @@ def _import_archive(archive: Path, sha1: str, out: Path, state: Path, tell: Call
             if not holds(folder / member.path, member.content):  # what a killed run left is as good as new
                 write_file(folder / member.path, member.content)
         if not files:
+            misnamed = nearly_scene_files(skipped)
             raise ArchiveError(
-                f"{archive}: holds no file such as train/images/<disaster>_<8 digits>_pre_disaster.png. Take the "
-                "archives of the challenge, which have PNG images, from xview2.org."
+                f"{archive}: holds no file such as train/images/NAME_pre_disaster.png"
+                f"{f', but {few(misnamed)}' if misnamed else ''}. Take the archives of the challenge, which have PNG "
+                "images, from xview2.org."
             )
-    imported = Imported(archive.name, sha1, found.st_size, found.st_mtime_ns, skipped, files)
+    misnamed = nearly_scene_files(skipped)
+    imported = Imported(archive.name, sha1, found.st_size, found.st_mtime_ns, len(skipped), misnamed, files)
     write_file(state / f"{sha1}.json", json.dumps(asdict(imported)))
     return imported
 
@@ -166,7 +177,11 @@ def _import_folder(source: Path, out: Path, state: Path) -> Imported:
     paths = {path: layout_path(path.relative_to(source).as_posix()) for path in found}
     files = {name: path for path, name in paths.items() if name}
     if not files:
-        raise ArchiveError(f"{source}: holds no file of the layout. Expected images and labels as published.")
+        misnamed = nearly_scene_files(path.name for path in found)
+        raise ArchiveError(
+            f"{source}: holds no file of the layout{f', but {few(misnamed)}' if misnamed else ''}. Expected images and "
+            "labels as published."
+        )
     folder = state / "folder"
     shutil.rmtree(folder, ignore_errors=True)  # of a killed run, maybe with another source; links are made in no time
     with gather(folder, out):
@@ -176,7 +191,8 @@ def _import_folder(source: Path, out: Path, state: Path) -> Imported:
             elif not path.samefile(out / name) and not filecmp.cmp(path, out / name, shallow=False):
                 raise _conflict(source, out / name)
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    return Imported(str(source), None, sum(sizes.values()), 0, len(found) - len(files), sizes)
+    misnamed = nearly_scene_files(path.name for path, name in paths.items() if not name)
+    return Imported(str(source), None, sum(sizes.values()), 0, len(found) - len(files), misnamed, sizes)
 
 
 def _conflict(source: Path, path: Path) -> ArchiveError:

@@ -6,7 +6,6 @@ content; everything that such an archive can try ends in one ArchiveError.
 
 import gzip
 import io
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from base.errors import InputError, errors_name
+from xbd.names import IMAGE, LABEL, TARGET, scene_file
 from xbd.scenes import SOURCES
 
 # The largest image of xBD has about 2 MB, the largest archive (tier3) 17.3 GB and some 25,000 files.
@@ -23,10 +23,7 @@ MAX_ARCHIVE = 64 * 2**30  # bytes, unpacked
 MAX_MEMBERS = 200_000
 GZIP_MAGIC, BLOCK = b"\x1f\x8b", 512
 
-_IMAGE = "[A-Za-z0-9-]+_[0-9]{8}_(?:pre|post)_disaster"
-_LAYOUT = re.compile(
-    rf"(?:{'|'.join(SOURCES)})/(?:images/{_IMAGE}\.png|labels/{_IMAGE}\.json|targets/{_IMAGE}_target\.png)"
-)
+_ENDINGS = {"images": IMAGE, "labels": LABEL, "targets": TARGET}
 
 
 class ArchiveError(InputError):
@@ -37,10 +34,11 @@ class ArchiveError(InputError):
 class Member:
     """A regular file of an archive.
 
-    path: where it belongs, such as train/images/NAME.png; None for files that are not of the layout (their content is
-    not read). position: bytes of the archive read so far.
+    name: in the archive. path: where it belongs, such as train/images/NAME.png; None for files that are not of the
+    layout (their content is not read). position: bytes of the archive read so far.
     """
 
+    name: str
     path: str | None
     content: bytes
     position: int
@@ -53,8 +51,11 @@ def layout_path(name: str) -> str | None:
     'train/labels/palu-tsunami_00000012_post_disaster.json'
     """
     parts = [part for part in name.split("/") if part != "."]
-    match = _LAYOUT.fullmatch("/".join(parts[-3:])) if len(parts) in (3, 4) else None
-    return match[0] if match else None
+    if len(parts) not in (3, 4):
+        return None
+    source, kind, file = parts[-3:]
+    fitting = source in SOURCES and kind in _ENDINGS and scene_file(file, _ENDINGS[kind])
+    return f"{source}/{kind}/{file}" if fitting else None
 
 
 def read_members(archive: Path, folder: Path, *, verified: bool) -> Iterator[Member]:
@@ -87,7 +88,7 @@ def read_members(archive: Path, folder: Path, *, verified: bool) -> Iterator[Mem
                     if path is not None:
                         seen.add(path)
                     opened = tar.extractfile(member) if path is not None else None
-                    yield Member(path, opened.read() if opened else b"", file.tell())
+                    yield Member(member.name, path, opened.read() if opened else b"", file.tell())
             if not verified:
                 stream.check_end()
         except tarfile.FilterError as error:

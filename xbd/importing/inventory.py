@@ -15,11 +15,11 @@ from base.grades import SUBTYPES
 from base.tables import aligned
 from xbd.importing.extraction import layout_path
 from xbd.labels import read_buildings
+from xbd.names import few
 from xbd.scenes import SOURCES
 
 # Source: Gupta et al., "xBD: A Dataset for Assessing Building Damage", and the download page of xview2.org.
 PUBLISHED_PAIRS = {"train": 2799, "tier3": 6369, "test": 933, "hold": 933}
-NAMED = 3  # how many names a line about missing files gives
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def describe_inventory(inventory: Sequence[SplitInventory]) -> str:
                 f"warning: {split.split}: {split.pairs} pairs, the official archive has {PUBLISHED_PAIRS[split.split]}."
             )
         for what, names in split.missing.items():
-            rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            lines.append(f"warning: {split.split}: {what}: {len(names)} ({', '.join(names[:NAMED])}{rest})")
+            lines.append(f"warning: {split.split}: {what}: {len(names)} ({few(names)})")
         lines += [f"warning: {error}" for error in split.unreadable]
     return "\n".join(lines)
 

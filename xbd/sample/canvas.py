@@ -1,5 +1,6 @@
 """The drawing surface of synthetic scenes: shapes in pixels of the final image, drawn at twice its resolution."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -7,22 +8,22 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from xbd.sample.filters import FloatField, moved, normals, smooth
+
 Picture = npt.NDArray[np.uint8]
-FloatField = npt.NDArray[np.float32]
 
 SCALE = 2
 _FRACTION_BITS = 4
 
 
 def noise(rng: np.random.Generator, size: int, scales: Sequence[float]) -> FloatField:
-    """float32 [size, size], mean 0 and deviation about 1: random fields of the given grain sizes in pixels, added."""
-    total = np.zeros((size, size), np.float32)
+    """[size, size], mean 0 and deviation about 1: random fields of the given grain sizes in pixels, added."""
+    total = np.zeros((size, size))
     for scale in scales:
         cells = int(size / scale) + 3
-        coarse = rng.standard_normal((cells, cells), np.float32)
-        span = round(cells * scale)
-        total += cv2.resize(coarse, (max(span, size), max(span, size)), interpolation=cv2.INTER_CUBIC)[:size, :size]
-    return total / np.float32(len(scales) ** 0.5)
+        span = max(round(cells * scale), size)
+        total += smooth(normals(rng, (cells, cells)), (span, span), cubic=True)[:size, :size]
+    return np.asarray(total / math.sqrt(len(scales)))
 
 
 class Canvas:
@@ -34,12 +35,10 @@ class Canvas:
 
     @classmethod
     def of(cls, ground: FloatField, shift: tuple[float, float]) -> "Canvas":
-        """Starts from ground, float32 [H, W, 3] in 0..255, moved as well."""
-        size = (ground.shape[1], ground.shape[0])
-        move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
-        moved = cv2.warpAffine(ground, move, size, borderMode=cv2.BORDER_REFLECT)
-        whole = np.clip(moved, 0, 255).astype(np.uint8)
-        return cls(np.asarray(cv2.resize(whole, (size[0] * SCALE, size[1] * SCALE)), np.uint8), shift)
+        """Starts from ground, [H, W, 3] in 0..255, moved as well."""
+        whole = np.clip(moved(ground, shift), 0, 255).astype(np.uint8)
+        size = (ground.shape[1] * SCALE, ground.shape[0] * SCALE)
+        return cls(np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_LINEAR_EXACT), np.uint8), shift)
 
     @classmethod
     def mask(cls, size: int, shift: tuple[float, float]) -> "Canvas":
@@ -103,15 +102,15 @@ class Canvas:
 
     def shade(self, where: "Canvas", light: float) -> None:
         """Darkens what the mask covers; a shadow keeps some of the sky's blue."""
-        dark = cv2.convertScaleAbs(self.pixels, alpha=light, beta=2)
+        dark = cv2.LUT(self.pixels, (np.arange(256) * light + 2).round().clip(0, 255).astype(np.uint8))
         cv2.copyTo(dark, where.pixels, self.pixels)
 
     def blend(self, colour: FloatField | Sequence[float], share: FloatField) -> None:
-        """Mixes in a colour; share: float32 [H, W] in [0, 1]."""
-        big = cv2.resize(share, self.pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-        self.pixels[:] = self.pixels + big * (np.asarray(colour, np.float32) - self.pixels)
+        """Mixes in a colour; share: [H, W] in [0, 1]."""
+        big = smooth(share, self.pixels.shape[:2], cubic=False)[..., None]
+        self.pixels[:] = self.pixels + big * (np.asarray(colour, np.float64) - self.pixels)
 
     def averaged(self) -> FloatField:
-        """float32 [H, W, 3]: the picture at its final resolution."""
-        size = (self.pixels.shape[1] // SCALE, self.pixels.shape[0] // SCALE)
-        return np.asarray(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA), np.float32)
+        """[H, W, 3]: the picture at its final resolution."""
+        parts = [self.pixels[row::SCALE, column::SCALE] for row in range(SCALE) for column in range(SCALE)]
+        return np.asarray(sum(part.astype(np.float64) for part in parts) / SCALE**2)

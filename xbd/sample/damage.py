@@ -10,8 +10,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from xbd.sample.canvas import SCALE, Canvas, FloatField, noise
-from xbd.sample.layout import Colour, House, Layout, Points
+from xbd.sample.canvas import SCALE, Canvas, noise
+from xbd.sample.filters import FloatField, blur, normals, smooth
+from xbd.sample.layout import Colour, House, Layout, Points, unit
 
 MINOR_SHARE = (0.2, 0.35)  # of the roof
 MAJOR_SHARE = (0.5, 0.65)
@@ -126,17 +127,17 @@ def _lose_roof(canvas: Canvas, outline: Points, share: float, disaster_type: str
     if inside.sum() < 8:
         return np.zeros((0, 2))
     rows, columns = np.mgrid[0:height, 0:width]
-    heading = rng.uniform(0, 2 * math.pi)
-    slope = (rows / height - 0.5) * math.sin(heading) + (columns / width - 0.5) * math.cos(heading)
+    x, y = unit(rng.uniform(0, 2 * math.pi))
+    slope = (rows / height - 0.5) * y + (columns / width - 0.5) * x
     rank = slope * 3 + _grain(inside.shape, 12, rng) * 0.5
     lost = inside & (rank > np.quantile(rank[inside], 1 - share))
     view[lost] = np.clip(
         np.array(HOLE[disaster_type]) * (1 + 0.3 * _grain(inside.shape, 2, rng)[lost][:, None]), 0, 255
     )
     if disaster_type == "fire":
-        soot = cv2.GaussianBlur(lost.astype(np.float32), (0, 0), 5) * 0.75
+        soot = blur(lost.astype(np.float64), 5) * 0.75
         soot[~inside] *= 0.5
-        view[:] = view * (1 - soot[..., None]) + soot[..., None] * np.array((48, 44, 42), np.float32)
+        view[:] = view * (1 - soot[..., None]) + soot[..., None] * np.array((48, 44, 42))
     with canvas.clipped(outline) as part:
         pixels = np.argwhere(lost)[rng.integers(lost.sum(), size=int(lost.sum() / 45) + 1), ::-1]
         places = pixels / SCALE - part.shift
@@ -162,25 +163,24 @@ def _stain(canvas: Canvas, outline: Points, strength: float, rng: np.random.Gene
 
 
 def _influence(layout: Layout, rng: np.random.Generator, weights: dict[str, float]) -> FloatField:
-    """float32 [H/4, W/4] in [0, 1]: where buildings of positive weight outdo those of negative weight, with noise."""
+    """[H/4, W/4] in [0, 1]: where buildings of positive weight outdo those of negative weight, with noise."""
     small = max(layout.size // 4, 8)
-    field: FloatField = np.zeros((small, small), np.float32)
+    field: FloatField = np.zeros((small, small))
     for house in layout.houses:
         if weight := weights.get(house.subtype, 0.0):
-            stamp = np.zeros_like(field)
+            stamp = np.zeros((small, small), np.uint8)
             # A minor grade means one side only.
             aside = rng.normal(0, 1, 2) if house.subtype == "minor-damage" else np.zeros(2)
             aside *= float(np.ptp(house.outline, axis=0).mean()) * 0.45 / max(float(np.hypot(*aside)), 1.0)
             ring = ((house.outline + aside) * small / layout.size).round().astype(np.int32)
-            cv2.fillPoly(stamp, [ring], 1.0)
-            cv2.polylines(stamp, [ring], True, 1.0, 6 if weight > 0 else 3)
-            field = np.where(np.abs(weight * stamp) > np.abs(field), weight * stamp, field).astype(np.float32)
-    soft = cv2.GaussianBlur(field, (0, 0), 2.6) + 0.2 * noise(rng, small, (24, 8, 4))
-    return np.asarray(np.clip((soft - 0.28) * 4, 0, 1), np.float32)
+            cv2.fillPoly(stamp, [ring], 1)
+            cv2.polylines(stamp, [ring], True, 1, 6 if weight > 0 else 3)
+            field = np.where(np.abs(weight * stamp) > np.abs(field), weight * stamp, field)
+    soft = blur(field, 2.6) + 0.2 * noise(rng, small, (24, 8, 4))
+    return np.asarray(np.clip((soft - 0.28) * 4, 0, 1))
 
 
 def _grain(shape: tuple[int, ...], scale: int, rng: np.random.Generator) -> FloatField:
-    """float32 [h, w], mean 0: noise with grains of `scale` pixels of the canvas."""
+    """[h, w], mean 0: noise with grains of `scale` pixels of the canvas."""
     height, width = shape
-    coarse = rng.standard_normal((height // scale + 3, width // scale + 3), np.float32)
-    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
+    return smooth(normals(rng, (height // scale + 3, width // scale + 3)), (height, width), cubic=True)

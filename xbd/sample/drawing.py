@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from xbd.sample.canvas import Canvas, FloatField, Picture, noise
+from xbd.sample.canvas import Canvas, Picture, noise
 from xbd.sample.damage import damage_ground, damage_roof, roof_height
+from xbd.sample.filters import FloatField, blur, normals
 from xbd.sample.layout import (
     CAR_COLOURS,
     METRES_PER_PIXEL,
@@ -23,6 +24,7 @@ from xbd.sample.layout import (
     Patch,
     Points,
     rectangle,
+    unit,
 )
 from xbd.sample.plan import plan_scene
 
@@ -57,8 +59,7 @@ class View:
     @property
     def to_sun(self) -> Points:
         """[2] unit vector in the picture."""
-        azimuth = math.radians(self.sun_azimuth)
-        return np.array([math.sin(azimuth), -math.cos(azimuth)])
+        return unit(math.radians(self.sun_azimuth - 90))
 
     def shadow(self, height: float) -> Points:
         """[2] pixels from an object of `height` metres to the tip of its shadow."""
@@ -66,9 +67,8 @@ class View:
 
     def lean(self, height: float) -> Points:
         """[2] pixels by which a point `height` metres up is displaced."""
-        azimuth = math.radians(self.target_azimuth)
         length = height * math.tan(math.radians(self.off_nadir_angle)) / METRES_PER_PIXEL
-        return np.array([math.sin(azimuth), -math.cos(azimuth)]) * length
+        return unit(math.radians(self.target_azimuth - 90)) * length
 
 
 @dataclass(frozen=True)
@@ -134,28 +134,29 @@ def _label(layout: Layout, view: View) -> list[SyntheticBuilding]:
     found = []
     for house in layout.houses:
         roof = shapely.Polygon(house.outline + view.lean(house.height)).intersection(frame)
+        roof = shapely.transform(roof, lambda points: points.round(3))  # whatever the last digit was
         pieces = [piece for piece in getattr(roof, "geoms", [roof]) if piece.area >= 16]
         found += [SyntheticBuilding(piece, house.subtype) for piece in pieces if isinstance(piece, shapely.Polygon)]
     return found
 
 
 def _draw_ground(rng: np.random.Generator, size: int) -> FloatField:
-    """float32 [H, W, 3]: grass, dry grass and soil, mixed by noise of many scales."""
+    """[H, W, 3]: grass, dry grass and soil, mixed by noise of many scales."""
     wet = rng.uniform(0.1, 0.9)
-    colours = np.array([(84, 100, 62), (128, 118, 86), (138, 118, 94)], np.float32) * rng.normal(1, 0.05, (3, 3))
+    colours = np.array([(84, 100, 62), (128, 118, 86), (138, 118, 94)]) * rng.normal(1, 0.05, (3, 3))
     dryness = noise(rng, size, (160, 60, 24, 9)) * 0.22 + (1 - wet)
     bareness = noise(rng, size, (110, 40, 15, 6)) * 0.25 + 0.1
     dry = np.clip(dryness, 0, 1)[..., None]
     bare = np.clip((bareness - 0.25) * 3, 0, 1)[..., None]
     ground = (colours[0] * (1 - dry) + colours[1] * dry) * (1 - bare) + colours[2] * bare
-    return np.asarray(ground * (1 + 0.06 * noise(rng, size, (5, 2.2))[..., None]), np.float32)
+    return np.asarray(ground * (1 + 0.06 * noise(rng, size, (5, 2.2))[..., None]))
 
 
 def _draw(
     layout: Layout, ground: FloatField, view: View, disaster_type: str | None, rng: np.random.Generator
 ) -> Canvas:
     """The scene without air and sensor; disaster_type is None before the event."""
-    canvas = Canvas.of(ground * np.array(SEASON[disaster_type], np.float32), view.registration)
+    canvas = Canvas.of(ground * np.array(SEASON[disaster_type]), view.registration)
     for patch in layout.patches:
         _draw_patch(canvas, patch, rng)
     for street in layout.streets:
@@ -192,7 +193,7 @@ def _draw(
 def _draw_patch(canvas: Canvas, patch: Patch, rng: np.random.Generator) -> None:
     canvas.fill(patch.polygon, patch.colour)
     centre, reach = patch.polygon.mean(axis=0), float(np.ptp(patch.polygon, axis=0).max())
-    along = np.array([math.cos(patch.angle), math.sin(patch.angle)])
+    along = unit(patch.angle)
     across = np.array([-along[1], along[0]])
     if patch.surface == "field":
         with canvas.clipped(patch.polygon) as part:
@@ -293,23 +294,22 @@ def _observe(canvas: Canvas, clouds: list[tuple[float, float, float]], view: Vie
     size = len(picture)
     picture *= (1 + 0.03 * noise(rng, size, (2.5, 1)) + 0.03 * noise(rng, size, (60, 7)))[..., None]
     for cloud in clouds:
-        picture += _cover(cloud, size, rng)[..., None] * (np.array((200, 202, 205), np.float32) - picture)
-    picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), view.blur), np.float32)
-    air = np.array((118, 126, 134), np.float32)
-    picture = picture * np.array(view.gain, np.float32) * (1 - view.haze) + air * view.haze
-    picture += rng.standard_normal(picture.shape, np.float32) * np.float32(1.6)
+        picture += _cover(cloud, size, rng)[..., None] * (np.array((200, 202, 205)) - picture)
+    picture = blur(picture, view.blur)
+    picture = picture * np.array(view.gain) * (1 - view.haze) + np.array((118, 126, 134)) * view.haze
+    picture += normals(rng, picture.shape) * 1.6
     return np.asarray(np.clip(picture + 0.5, 0, 255), np.uint8)
 
 
 def _cover(cloud: tuple[float, float, float], size: int, rng: np.random.Generator) -> FloatField:
-    """float32 [H, W] in [0, 1]: how much a cloud hides."""
+    """[H, W] in [0, 1]: how much a cloud hides."""
     x, y, radius = cloud
-    cover = np.zeros((size, size), np.float32)
-    cv2.circle(cover, (round(x), round(y)), round(radius), 1.1, -1)
+    cover = np.zeros((size, size), np.uint8)
+    cv2.circle(cover, (round(x), round(y)), round(radius), 1, -1)
     for spot in rng.normal((x, y), radius * 0.55, (12, 2)):
-        cv2.circle(cover, (round(spot[0]), round(spot[1])), round(radius * rng.uniform(0.2, 0.5)), 1.1, -1)
-    soft = np.minimum(cv2.GaussianBlur(cover, (0, 0), radius * 0.28), 1)
-    return np.asarray(np.clip(soft * (0.92 + 0.05 * noise(rng, size, (70, 25, 9))), 0, 1), np.float32)
+        cv2.circle(cover, (round(spot[0]), round(spot[1])), round(radius * rng.uniform(0.2, 0.5)), 1, -1)
+    soft = np.minimum(blur(cover.astype(np.float64) * 1.1, radius * 0.28), 1)
+    return np.asarray(np.clip(soft * (0.92 + 0.05 * noise(rng, size, (70, 25, 9))), 0, 1))
 
 
 def _times(colour: Colour, factor: float) -> Colour:

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from xbd.sample.filters import on_steps
+
 Points = npt.NDArray[np.float64]
 Colour = tuple[float, float, float]
 Roof = Literal["gable", "hip", "flat"]
@@ -106,8 +108,8 @@ class Frame:
     def to_image(self, points: npt.ArrayLike) -> Points:
         """[N, 2] of u, v to [N, 2] of x, y."""
         u, v = np.asarray(points, np.float64).T
-        v = v + self.amplitude * np.sin(u / self.wavelength + self.phase)
-        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        v = v + self.amplitude * on_steps(np.sin(u / self.wavelength + self.phase))
+        cos, sin = unit(self.angle)
         return np.stack([u * cos - v * sin, u * sin + v * cos], axis=1) + self.size / 2
 
     def angle_at(self, u: float) -> float:
@@ -125,8 +127,13 @@ class Frame:
         return self.to_image(np.concatenate([np.stack([u, u * 0 + v0], 1), np.stack([u[::-1], u * 0 + v1], 1)]))
 
 
+def unit(angle: float) -> Points:
+    """[2] cosine and sine, the same on every processor."""
+    return on_steps([math.cos(angle), math.sin(angle)])
+
+
 def rectangle(centre: npt.ArrayLike, length: float, width: float, angle: float) -> Points:
     """[4, 2] corners; the first side runs along `angle` (radians)."""
-    along = np.array([math.cos(angle), math.sin(angle)]) * length / 2
-    across = np.array([-math.sin(angle), math.cos(angle)]) * width / 2
+    cos, sin = unit(angle)
+    along, across = np.array([cos, sin]) * length / 2, np.array([-sin, cos]) * width / 2
     return np.asarray(centre, np.float64) + np.stack([-along - across, along - across, along + across, across - along])

@@ -19,6 +19,7 @@ from xbd.sample.layout import (
     Roof,
     Street,
     rectangle,
+    unit,
 )
 
 GRADE_MIX = (0.45, 0.20, 0.17, 0.18)
@@ -223,8 +224,7 @@ def _fits(house: House, layout: Layout) -> bool:
 def _grade(rng: np.random.Generator, layout: Layout) -> list[House]:
     """Grades by a share drawn for the scene; damage grows in one direction, as along a storm's or a fire's path."""
     mix = np.cumsum(rng.dirichlet(np.array(GRADE_MIX) * 14))
-    heading = rng.uniform(0, 2 * math.pi)
-    path = np.array([math.cos(heading), math.sin(heading)]) / layout.size * 2
+    path = unit(rng.uniform(0, 2 * math.pi)) / layout.size * 2
     severity = [house.centre @ path + rng.normal(0, 0.6) for house in layout.houses]
     ranks = (np.argsort(np.argsort(severity)) + rng.random()) / max(len(severity), 1)
     grades = np.minimum(np.searchsorted(mix, ranks), len(SUBTYPES) - 1)

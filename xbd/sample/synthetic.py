@@ -101,7 +101,7 @@ def _features(
 def _to_degrees(polygon: shapely.Polygon, origin: npt.NDArray[np.float64]) -> shapely.Polygon:
     latitude = METRES_PER_PIXEL / METRES_PER_DEGREE
     degrees = np.array([latitude / np.cos(np.radians(origin[1])), -latitude])
-    return shapely.transform(polygon, lambda points: points * degrees + origin)
+    return shapely.transform(polygon, lambda points: (points * degrees + origin).round(9))
 
 
 def _metadata(

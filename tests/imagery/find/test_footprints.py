@@ -13,7 +13,8 @@ from affine import Affine
 
 from imagery.find.footprints import grade_footprints
 from imagery.find.votes import decide
-from imagery.read.vectors import VectorError, read_polygons
+from imagery.read.vector_files import VectorError
+from imagery.read.vectors import read_polygons
 from tests.imagery.geotiff import UTM
 from tests.imagery.predicted import give_out, write_classes
 

@@ -17,7 +17,7 @@ import shapely
 
 from base.errors import InputError
 from imagery.give.outputs import FILES, OutputError
-from imagery.read.vectors import VectorError
+from imagery.read.vector_files import VectorError
 from tests.conftest import read_csv, tree
 from tests.imagery.geotiff import ORIGIN, UTM
 from tests.imagery.predicted import give_out, write_classes
@@ -221,3 +221,34 @@ def test_earlier_results_are_replaced_and_foreign_files_never(squares: Path, out
     with pytest.raises(InputError, match=r"notes\.txt"):
         give_out(squares, tmp_path / "out")
     assert tree(tmp_path / "out") == kept
+
+
+BOUNDS: dict[str, list[dict[str, Any]]] = {
+    "only west": [{"name": "north", "west": 330050.0}, {"name": "south", "west": 330051.5}],
+    "metres": [{"name": "n", "west": 3.3e5, "south": 4.1e6, "east": 3.4e5, "north": 4.2e6}, {"name": "s", "west": 1.0}],
+    "text": [{"name": "a", "west": "w", "south": "s", "east": "e", "north": "n"}, {"name": "b", "west": "v"}],
+    "our names": [
+        {"area": "x", "given_area": "y", "buildings": 7, "given_buildings": "z", "cell": 1, "total": 2, "by": "me"},
+        {"area": "v", "given_area": "w", "buildings": 8, "given_buildings": "q", "cell": 3, "total": 4, "by": "you"},
+    ],
+}
+
+
+@pytest.mark.parametrize("properties", BOUNDS.values(), ids=BOUNDS)
+def test_attributes_of_areas_are_kept_and_never_taken_for_our_own(
+    properties: list[dict[str, Any]], classes: Path, tmp_path: Path
+) -> None:
+    halves = [shapely.box(500_000, 3_999_500, 500_300, 4_000_001), shapely.box(500_300, 3_999_500, 500_600, 4_000_001)]
+    columns = {key: [own.get(key) for own in properties] for key in properties[0]}
+    path = tmp_path / "areas.gpkg"
+    geopandas.GeoDataFrame(columns, geometry=halves, crs=UTM).to_file(path)
+    summary = give_out(classes, tmp_path / "out", areas=path)
+    assert 'data-box="' not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    written = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["parts"]
+    assert sum(part["buildings"] for part in written) == len(summary)
+    for own, part in zip(properties, written, strict=False):
+        told = [str(value) for key, value in part.items() if not key.startswith(("buildings_", "area_m2"))]
+        assert {str(value) for value in own.values()} <= set(told)
+        if "given_area" in own:
+            assert part["given_area"] == own["given_area"]
+            assert part["given_given_area"] == own["area"]

@@ -152,6 +152,36 @@ def test_files_of_other_kinds_are_skipped_and_counted_and_nothing_else_is_made(r
     assert sorted(path.name for path in out.iterdir()) == ["test"]
 
 
+NAMES = ("own-quake_00000001", "turkey_quake_00000012", "şehir-depremi_00000013", "flood_7")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_scenes_are_imported_by_any_name_that_prepare_takes(packed: bool, tmp_path: Path, out: Path) -> None:
+    own = tmp_path / "own"
+    for name in NAMES:
+        write_scene(own, "test", name, tiny_buildings(name))
+    silent(pack(own, tmp_path / "own.tar") if packed else own, out=out)
+    assert tree(out) == tree(own)
+    assert {scene.scene for scene in find_raw_scenes(out)} == set(NAMES)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_looks_like_an_image_and_is_left_out_is_named(packed: bool, raw: Path, tmp_path: Path, out: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(raw / "test", own / "test")
+    (own / "test" / "images" / "._a_1_pre_disaster.png").touch()
+    for name in ("b_1_pre_disaster.PNG", "b_1_post_disaster.jpg", "notes.txt"):
+        (own / "test" / "images" / name).touch()
+    lines: list[str] = []
+    source = pack(own, tmp_path / "own.tar.gz") if packed else own
+    (imported,) = import_archives([source], out, verify=False, tell=lines.append)
+    assert (len(imported.files), imported.skipped) == (12, 4)
+    assert lines[-1].endswith(
+        "left out 2 files whose names are not of the layout (b_1_post_disaster.jpg, b_1_pre_disaster.PNG), expected "
+        "NAME_{pre,post}_disaster.png and .json. Convert or rename them."
+    )
+
+
 def test_modes_and_owners_of_the_archive_are_not_taken_over(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "modes.tar"
     with tarfile.open(path, "w") as tar:

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import random
-import re
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -60,7 +59,18 @@ def refusal(path: Path, content: bytes, *, verified: bool = False) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", [IMAGE, LABEL, TARGET, "test/labels/a_12345678_pre_disaster.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        IMAGE,
+        LABEL,
+        TARGET,
+        "test/labels/a_12345678_pre_disaster.json",
+        "train/images/turkey_quake_00000012_pre_disaster.png",
+        "train/images/şehir depremi_13_pre_disaster.png",
+        "hold/labels/flood_7_post_disaster.json",
+    ],
+)
 @pytest.mark.parametrize("prefix", ["", "./", "xbd/", "./train_images_labels_targets/"])
 def test_a_file_of_the_published_layout_keeps_its_path_without_a_leading_folder(prefix: str, name: str) -> None:
     assert layout_path(prefix + name) == name
@@ -77,10 +87,11 @@ def test_a_file_of_the_published_layout_keeps_its_path_without_a_leading_folder(
         "train/images/palu-tsunami_00000012_pre_disaster_target.png",
         "train/labels/palu-tsunami_00000012_pre_disaster.png",
         "train/targets/palu-tsunami_00000012_pre_disaster.png",
-        "train/images/palu-tsunami_0000012_pre_disaster.png",
-        "train/images/palu-tsunami_٠٠٠٠٠٠١٢_pre_disaster.png",
         "train/images/palu-tsunami_00000012_pre_disaster.png\n",
-        "train/images/palu tsunami_00000012_pre_disaster.png",
+        "train/images/palu\ntsunami_00000012_pre_disaster.png",
+        "train/images/palu\\tsunami_00000012_pre_disaster.png",
+        "train/images/_pre_disaster.png",
+        "train/images/palu-tsunami_00000012_pre_disaster.PNG",
         "training/images/palu-tsunami_00000012_pre_disaster.png",
         "images/palu-tsunami_00000012_pre_disaster.png",
         "a/b/train/images/palu-tsunami_00000012_pre_disaster.png",
@@ -100,7 +111,7 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
         assert len(parts) == 3
         assert parts[0] in ("train", "tier3", "test", "hold")
         assert parts[1] in ("images", "labels", "targets")
-        assert not re.search(r"[^A-Za-z0-9_.-]|\.\.", parts[2])
+        assert parts[2].isprintable() and not parts[2].startswith(".") and "\\" not in parts[2]
         assert name.endswith(path)
 
 

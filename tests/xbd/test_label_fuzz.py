@@ -1,0 +1,93 @@
+"""Labels and indexes of any content: what they hold, or one line that says why not."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.paths import GOLDEN
+from xbd.labels import LabelError, decode_label
+from xbd.masks import is_drawn, rasterize
+from xbd.scenes import SceneError, read_index
+
+numbers = st.floats(allow_nan=True) | st.integers(-(10**12), 10**12)
+rings = st.lists(st.tuples(numbers, numbers), max_size=6).map(
+    lambda ring: "(" + ", ".join(f"{x} {y}" for x, y in [*ring, *ring[:1]]) + ")"
+)
+wkt = (
+    st.builds("POLYGON {}({})".format, st.sampled_from(["", "Z ", "M ", "EMPTY "]), rings)
+    | st.builds("{} ({})".format, st.sampled_from(["MULTIPOLYGON", "CURVEPOLYGON", "GEOMETRYCOLLECTION"]), rings)
+    | st.text(alphabet="POLYGNEMTZ ()0123456789.,-einfa", max_size=40)
+)
+things: Any = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+properties = st.fixed_dictionaries(
+    {}, optional={"uid": things, "subtype": st.sampled_from(["destroyed", "no-damage", None]) | things}
+)
+features = st.fixed_dictionaries({"properties": properties | things, "wkt": wkt | things})
+contents = st.fixed_dictionaries(
+    {"features": st.fixed_dictionaries({"xy": st.lists(features, max_size=4) | things}) | things,
+     "metadata": st.dictionaries(st.sampled_from(["width", "gsd", "disaster"]), things) | things}
+)  # fmt: skip
+
+
+def check(content: bytes) -> None:
+    """Decodes a label; the buildings that come must be fit to be drawn."""
+    try:
+        label = decode_label(content, "a.json")
+    except LabelError as error:
+        assert str(error).startswith("a.json: ")
+        return
+    mask = rasterize(label.buildings, (20, 30))
+    shown = [building for building in label.buildings if is_drawn(building, (20, 30))]
+    assert mask.any() or not shown
+
+
+@settings(max_examples=150)
+@given(contents)
+def test_any_content_is_a_label_or_refused(content: Any) -> None:
+    check(json.dumps(content).encode())
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe", b"{"]))
+def test_any_bytes_are_a_label_or_refused(content: bytes, start: bytes) -> None:
+    check(start + content)
+
+
+LINES = list(csv.reader(io.StringIO((GOLDEN / "earlier" / "prepared" / "index.csv").read_text(encoding="utf-8"))))
+words = st.text(max_size=6) | st.sampled_from(["", "nan", "-1", "1e9", "9" * 5000, "\x00", '"', "../a", "1_0", "none"])
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(st.integers(0, len(LINES) - 1), st.integers(0, len(LINES[0]) - 1), words), max_size=4),
+    st.binary(max_size=4),
+    st.integers(0, 10**5),
+)
+def test_any_index_is_read_or_refused(
+    tmp_path_factory: Any, changes: list[tuple[int, int, str]], bytes_: bytes, place: int
+) -> None:
+    lines = [list(line) for line in LINES]
+    for row, column, word in changes:
+        lines[row][column] = word
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(lines)
+    content = written.getvalue().encode("utf-8", "replace")
+    start = place % len(content)
+    root = Path(tmp_path_factory.getbasetemp())
+    (root / "index.csv").write_bytes(content[:start] + bytes_ + content[start + len(bytes_) :])
+    try:
+        records = read_index(root)
+    except SceneError as error:
+        assert str(error).startswith(str(root))
+        return
+    assert all(record.scene and np.isreal(record.gsd) and record.height >= 0 for record in records)
