@@ -1,10 +1,14 @@
 """Step predict: image pairs to damage masks and a picture of them, or a pair of GeoTIFFs to maps of its buildings."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, fields
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from base.command_line import Parser
@@ -13,15 +17,19 @@ from base.files import write_file
 from components.cli import errors_in_one_line
 from components.storage.locations import LOCATIONS, Location, local_input, local_output, scratch_for
 from imagery.settings import ALIGN, ALIGNMENTS, CELL, PERCENTILES, Reading, Sources, Windows
+from xbd.names import IMAGE, MOMENTS, few, file_name, nearly_scene_files, other_ending, scene_file, scene_files
 
 if TYPE_CHECKING:
     import torch
 
     from imagery.give.summary import Summary
+    from imagery.mapping import Loaded
     from model.inference import Predictor
 
-PRE, POST = "_pre_disaster.png", "_post_disaster.png"
-ENDINGS = (".tif", ".tiff", ".vrt")
+PRE, POST = (file_name("", moment) for moment in MOMENTS)
+PLAIN = (".png", ".jpg", ".jpeg", ".webp")  # images that lie nowhere; whatever else there is, GDAL is asked to read
+RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".ntf", ".img")  # that people put where pairs of PNGs are asked for
+AUTO = "auto"  # what the file says
 Pair = tuple[str, Path, Path]  # prefix of the output names, pre image, post image
 
 
@@ -30,22 +38,22 @@ class PredictError(InputError):
 
 
 def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None:
-    """Predicts image pairs of any size.
+    """Predicts image pairs of any size, large ones in the windows of imagery.
 
     model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
     Raises ModelError, ImageError, PredictError, StorageError, DeviceError; pairs before the failing one stay
     written in a path.
     """
-    import torch
     from tqdm import tqdm
 
     from base.images import encode_png, read_image
+    from imagery.predict.arrays import predict_arrays
     from model.device import choose_device
     from model.judge.picture import Picture, draw_predictions
 
     device = choose_device()
-    with local_output(out) as folder, local_input(find_model(model)) as directory:
+    with local_output(out) as folder, local_model(model) as directory:
         predictor = _predictor(directory, device)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
@@ -55,9 +63,8 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None
                     f"{post_path}: is {sizes[1]} pixels, {pre_path} {sizes[0]}, expected one size. Cut both to "
                     "the same area."
                 )
-            batch = (torch.from_numpy(image.transpose(2, 0, 1).copy())[None] for image in (pre, post))
-            localization, damage = (part[0].cpu().numpy() for part in predictor(*batch))
-            write_file(folder / f"{prefix}localization.png", encode_png(localization))
+            damage = predict_arrays(predictor, pre, post)
+            write_file(folder / f"{prefix}localization.png", encode_png((damage > 0).astype("uint8")))
             write_file(folder / f"{prefix}damage.png", encode_png(damage))
             draw_predictions([Picture(pre_path.name, pre, post, None, damage)], folder / f"{prefix}picture.png")
 
@@ -74,12 +81,13 @@ def predict_imagery(
     Raises ModelError, RasterError, VectorError, OutputError, StorageError, DeviceError.
     """
     from imagery.give.outputs import check_outputs
-    from imagery.mapping import make_map
+    from imagery.mapping import Loaded, make_map
     from imagery.predict.inference import identity_of
     from imagery.read.vectors import Polygons, read_footprints, read_polygons
     from model.device import choose_device
+    from model.inference import read_origin
 
-    device = choose_device()
+    device, scratch = choose_device(), scratch_for(out, "tiles")
     with ExitStack() as stack:
 
         def local(location: Location) -> Path:
@@ -88,44 +96,61 @@ def predict_imagery(
         def polygons(location: Location | None, read: Callable[[Path], Polygons]) -> Polygons | None:
             return None if location is None else read(local(location))
 
-        def load() -> "tuple[Predictor, str]":
-            directory = local(find_model(model))
-            return _predictor(directory, device), identity_of(directory)
+        def load() -> "Loaded":
+            directory = stack.enter_context(local_model(model))
+            return Loaded(_predictor(directory, device), identity_of(directory), read_origin(directory))
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
         vectors = {"footprints": polygons(footprints, read_footprints), "areas": polygons(areas, read_polygons)}
-        sources = Sources(tuple(map(local, pre)), tuple(map(local, post)), **asdict(reading or Reading()))
-        return make_map(
-            load, sources, folder, scratch_for(out, "tiles"), windows=windows or Windows(), align=align, cell=cell,
+        sources = Sources(tuple(map(local, pre)), tuple(map(local, post)), **vars(reading or Reading()))
+        summary = make_map(
+            load, sources, folder, scratch, windows=windows or Windows(), align=align, cell=cell,
             names={"before": [*map(str, pre)], "after": [*map(str, post)]}, resume=resume, **vectors,
         )  # fmt: skip
+    shutil.rmtree(scratch)  # not before the result is where it belongs: the upload may fail
+    return summary
 
 
 def find_pairs(folder: Path) -> list[Pair]:
-    """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing."""
+    """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing.
+
+    Hidden files are passed over, such as the `._NAME` that macOS leaves beside each file.
+    """
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise PredictError(f"{folder}: {found}, expected a folder of pairs NAME{PRE} and NAME{POST}. Correct --images.")
-    names = {path.name.removesuffix(ending) for ending in (PRE, POST) for path in folder.glob(f"*{ending}")}
+    names = sorted({found.scene for found in scene_files(folder)})
+    others = [path.name for path in folder.iterdir() if scene_file(path.name) is None]
+    nearly = nearly_scene_files(others)
     if not names:
-        tifs = sorted(path.name for path in folder.iterdir() if _is_imagery([path.name]))
-        found = f"has {tifs[0]}, but no image pair" if tifs else "has no image pair"
-        remedy = "Give GeoTIFFs by --pre and --post." if tifs else "Rename the images."
+        rasters = sorted(name for name in others if name.lower().endswith(RASTERS))
+        found = f"has {few(nearly or rasters)}, but no image pair" if nearly or rasters else "has no image pair"
+        remedy = "Give GeoTIFFs by --pre and --post." if rasters and not nearly else "Rename or convert the images."
         raise PredictError(f"{folder}: {found}, expected NAME{PRE} and NAME{POST}. {remedy}")
-    pairs = [(f"{name}_", folder / f"{name}{PRE}", folder / f"{name}{POST}") for name in sorted(names)]
+    if nearly:
+        print(f"warning: {folder}: passed over are {few(nearly)}, expected the ending {IMAGE}", file=sys.stderr)
+    pairs = [(f"{name}_", folder / file_name(name, "pre"), folder / file_name(name, "post")) for name in names]
     for path in (path for _, *paths in pairs for path in paths if not path.exists()):
-        raise PredictError(f"{path}: is missing, its other half is there. Bring it or remove the other half.")
+        other = other_ending(path) or "its other half is there. Bring it or remove the other half."
+        raise PredictError(f"{path}: is missing, {other}")
     return pairs
 
 
-def find_model(model: Location) -> Location:
-    """The location of a model directory, where `model` may be a registered one; raises TrackingError."""
+@contextmanager
+def local_model(model: Location) -> Iterator[Path]:
+    """Gives the model directory of a location, or of a registered model; copies of the latter are gone in the end.
+
+    Raises StorageError, TrackingError.
+    """
     if not str(model).startswith("models:/"):
-        return model
+        with local_input(model) as directory:
+            yield directory
+        return
     from components.tracking import registry
 
-    return registry.download_model(str(model))
+    with TemporaryDirectory(prefix="model-") as folder:
+        yield registry.download_model(str(model), Path(folder))
 
 
 def _predictor(directory: Path, device: "torch.device") -> "Predictor":
@@ -137,8 +162,8 @@ def _predictor(directory: Path, device: "torch.device") -> "Predictor":
 
 
 def _is_imagery(images: Sequence[str]) -> bool:
-    """Whether these are GeoTIFFs, and not a pair of plain images."""
-    return len(images) > 2 or any(image.lower().endswith(ENDINGS) for image in images)
+    """Whether these are GeoTIFFs or the like, and not a pair of plain images."""
+    return len(images) > 2 or not all(image.lower().endswith(PLAIN) for image in images)
 
 
 def _add_imagery_options(parser: Parser) -> list[str]:
@@ -148,12 +173,19 @@ def _add_imagery_options(parser: Parser) -> list[str]:
     )
     two: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
     more = "values that become black and white, in images of more than 8 bits"
+    each = f"two are pre's and post's, {AUTO}: as the file says"
     low, high = PERCENTILES
     shift = f"correct the shift of post: of the whole image, or also from place to place ({ALIGN})"
     options = [
         group.add_argument("--resample-to", type=float, metavar="GSD", help="metres of a pixel to predict at"),
         group.add_argument("--range", dest="value_range", help=f"{more}; else --percentiles", **two),
         group.add_argument("--percentiles", help=f"of each band, without --range ({low:g} {high:g})", **two),
+        group.add_argument(
+            "--bands", nargs="+", type=_bands, metavar="R,G,B", help=f"numbers of these bands, such as 3,2,1; {each}"
+        ),
+        group.add_argument(
+            "--nodata", nargs="+", type=_value, metavar="V", help=f"value of pixels without data; {each}"
+        ),
         group.add_argument("--align", choices=ALIGNMENTS, help=shift),
         group.add_argument("--tile", type=int, help=f"pixels of a window ({Windows.tile})"),
         group.add_argument("--overlap", type=int, help=f"pixels that windows share ({Windows.overlap})"),
@@ -167,6 +199,21 @@ def _add_imagery_options(parser: Parser) -> list[str]:
         group.add_argument("--resume", action="store_true", help="go on with the windows of an interrupted run"),
     ]
     return [option.dest for option in options]
+
+
+def _bands(text: str) -> tuple[int, ...] | None:
+    if text == AUTO:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3}){2}", text):
+        raise argparse.ArgumentTypeError(f"found {text}, expected the numbers of three bands, such as 3,2,1, or {AUTO}")
+    return tuple(map(int, text.split(",")))
+
+
+def _value(text: str) -> float | None:
+    try:
+        return None if text == AUTO else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number, or {AUTO}") from None
 
 
 def _refuse_unused(given: dict[str, Any], *, imagery: bool) -> None:

@@ -10,7 +10,7 @@ from components.evaluate import evaluate
 from components.params import PromoteParams
 from components.promotion.approval import Approval, wait_for_approval
 from components.promotion.decision import PROMOTED, UNCHANGED, Decision
-from components.promotion.gate import GateError, Row, Scored, compare, decide, scored, table
+from components.promotion.gate import GateError, Row, Scored, compare, decide, origins, scored, table
 from components.promotion.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
 from components.promotion.rescoring import Rescoring, keep_scores, known_scores, rescore
 from components.storage.locations import LOCATIONS
@@ -53,7 +53,8 @@ def promote(
         found = scored(candidate.version, candidate.tags)
         decision = replace(decision, scored=found)
         known = None if production is None else _comparable(production, found, rescoring, dry_run)
-        rows = compare(found, known, params)
+        origin = origins(candidate.tags, None if production is None else production.tags)
+        rows = [*compare(found, known, params), origin]
         decision = replace(decision, rows=rows)
         on_comparison(rows)
         reason = decide(rows, params)

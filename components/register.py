@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
-from components.promotion.gate import SCORES, scores_of
+from components.promotion.gate import SCORES, TRAINED_ON, scores_of
 from components.promotion.handover import CHALLENGER
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
 from components.tracking.lineage import OLD_NAMES, circumstances, in_todays_names, source_tags
@@ -96,6 +96,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]:
     """What a version says of itself: its scores, what they were measured on, and where it comes from."""
     from components.tracking import registry
+    from model.inference import read_origin
 
     known = registry.run_tags(run)
     measure = {
@@ -109,6 +110,7 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
         **{key: known[key] for key in ("params_hash", "recipe") if key in known},
         **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
         SCORES: json.dumps(scores_of(metrics)),
+        TRAINED_ON: read_origin(model).scenes,
         **measure,
         **source_tags(),
         **circumstances(),

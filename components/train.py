@@ -52,7 +52,7 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
         if world.is_main:
             processes = f" in {world.size} processes" if world.size > 1 else ""
             print(f"train on {describe(read_index(scenes, ['train']))}{processes}\n{describe_device(world.device)}")
-            _train_tracked(scenes, folder, out, params, world, pretrained, stop)
+            _train_tracked(scenes, folder, out, params, world, pretrained, stop, _raw_version(data, params))
         else:
             _train(scenes, folder, params, world, pretrained, stop)
     if world.is_main:
@@ -67,6 +67,7 @@ def _train_tracked(
     world: "World",
     pretrained: Path | None,
     stop: threading.Event,
+    raw_version: str | None,
 ) -> None:
     from components.tracking import runs
     from model.train.run import identity_of
@@ -94,6 +95,7 @@ def _train_tracked(
             stop,
             on_epoch=lambda record: runs.log_metrics(run, record, int(record["epoch"])),
             on_checkpoint=lambda path: upload_progress(folder, out),
+            raw_version=raw_version,
         )
     except BaseException as error:
         # A preempted pod has 30 s for all that it has to do.
@@ -112,6 +114,7 @@ def _train(
     stop: threading.Event,
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
+    raw_version: str | None = None,
 ) -> None:
     from model.train import training
 
@@ -121,10 +124,25 @@ def _train(
         params.train,
         world,
         pretrained=pretrained,
+        raw_version=raw_version,
         on_epoch=on_epoch,
         on_checkpoint=on_checkpoint,
         should_stop=stop.is_set,
     )
+
+
+def _raw_version(data: Location | Sequence[Location], params: Params) -> str | None:
+    """DVC's hash of the raw data that these scenes were prepared from; None where the repository here does not track
+    both, as in a cluster.
+    """
+    from components.storage.dvc import FetchError, version_here
+
+    try:
+        for prepared in [data] if isinstance(data, str | Path) else data:
+            version_here(str(prepared))
+        return version_here(params.data.root).md5
+    except FetchError:
+        return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

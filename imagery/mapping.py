@@ -1,9 +1,10 @@
 """From two georeferenced images of any size, or tiles of them, to maps of the buildings and their damage."""
 
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import rasterio
 
@@ -12,26 +13,33 @@ from imagery.give.look import look_at
 from imagery.give.outputs import check_outputs, write_outputs
 from imagery.give.summary import Summary
 from imagery.predict.inference import predict_classes
-from imagery.read.raster import ImagePair, refuse_unused_range, warn_of_resolution
+from imagery.read.raster import ImagePair, doubts, refuse_unused_range, tell_how_read, warn_of_resolution
 from imagery.read.registration import register
 from imagery.read.vectors import Polygons
 from imagery.settings import ALIGN, CACHE, CELL, Sources, Windows
 from model.fast.allocator import give_back_freed_memory, share_one_heap
-from model.inference import Predictor
+from model.inference import Origin, Predictor
+
+
+class Loaded(NamedTuple):
+    """A network, what tells it from others (`imagery.predict.inference.identity_of`), and what it was trained on."""
+
+    predictor: Predictor
+    identity: str
+    origin: Origin
 
 
 def make_map(
-    load: Callable[[], tuple[Predictor, str]], sources: Sources, out: Path, work: Path, *,
+    load: Callable[[], Loaded], sources: Sources, out: Path, work: Path, *,
     names: Mapping[str, Sequence[str]], windows: Windows, align: str = ALIGN, footprints: Polygons | None = None,
     areas: Polygons | None = None, cell: float = CELL, resume: bool = False,
 ) -> Summary:  # fmt: skip
     """Predicts the pair of `sources` and writes `imagery.give.outputs.FILES` into the folder `out`.
 
-    load: gives the network and what tells it from others (`imagery.predict.inference.identity_of`); it is called when
-    everything else was found good, and the network is let go before the buildings are listed. work: a folder for
-    finished windows, gone at the end. names: what the report calls the images, by "before" and "after". align: one of
-    `imagery.settings.ALIGNMENTS`. footprints, areas, cell: see `imagery.give.outputs.write_outputs`. resume: go on with
-    the windows in `work`.
+    load: gives the network; it is called when everything else was found good, and the network is let go before the
+    buildings are listed. work: a folder for finished windows, which the caller removes when the result is safe. names:
+    what the report calls the images, by "before" and "after". align: one of `imagery.settings.ALIGNMENTS`. footprints,
+    areas, cell: see `imagery.give.outputs.write_outputs`. resume: go on with the windows in `work`.
     Prints what it works on. Raises RasterError, VectorError, OutputError, and what `load` raises.
     """
     share_one_heap()
@@ -39,19 +47,31 @@ def make_map(
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ImagePair(sources) as pair:
         refuse_unused_range(pair)
         print(f"imagery of {pair.grid.width} x {pair.grid.height} pixels of {pair.grid.gsd:.2f} m")
+        tell_how_read(pair)
         warn_of_resolution(pair)
         if footprints is not None:
             onto_grid(footprints, pair.grid)
-        predictor, identity = load()
+        predictor, identity, origin = load()
+        if origin.doubt:
+            print(f"warning: {origin.doubt}", file=sys.stderr, flush=True)
         pair.align(register(pair, align))
-        alignment = pair.alignment.facts(pair.grid.gsd)
-        print(f"alignment {alignment['said']}", flush=True)
-        look = look_at(pair, {**names, "alignment": alignment})
+        facts = _facts(pair, origin)
+        print(f"alignment {facts['alignment']['said']}", flush=True)
+        look = look_at(pair, {**names, **facts})
         classes = predict_classes(predictor, identity, pair, work, windows, resume=resume)
         del predictor  # whose memory the list of buildings takes
         give_back_freed_memory()
         summary = write_outputs(classes, out, look, footprints=footprints, areas=areas, cell=cell)
-    shutil.rmtree(work)
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary
+
+
+def _facts(pair: ImagePair, origin: Origin) -> dict[str, Any]:
+    """What is known of how the images were read and of the model that reads them, fit for JSON."""
+    return {
+        "bands": {"before": str(pair.pre.bands), "after": str(pair.post.bands)},
+        "alignment": pair.alignment.facts(pair.grid.gsd),
+        "model": {**asdict(origin), "said": str(origin)},
+        "doubts": [*doubts(pair), *([origin.doubt] if origin.doubt else [])],
+    }

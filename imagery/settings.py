@@ -1,5 +1,6 @@
 """What imagery is read from and how it is taken apart: plain values that a command line can check before any work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -28,12 +29,16 @@ class Reading:
     value_range: what becomes 0 and 255 in images of more than 8 bits; None takes `percentiles` of each band over what
     both images show, as QGIS does by default
     (https://docs.qgis.org/latest/en/docs/user_manual/working_with_raster/raster_properties.html, "Cumulative count
-    cut"), by default PERCENTILES. resample_to: metres of a pixel; None keeps pre's. Raises SettingsError.
+    cut"), by default PERCENTILES. resample_to: metres of a pixel; None keeps pre's.
+    bands: numbers of red, green and blue, from 1. nodata: the value of pixels without data. Each is one for both images
+    or one for pre and one for post; None: as the file says. Raises SettingsError.
     """
 
     value_range: tuple[float, float] | None = None
     percentiles: tuple[float, float] | None = None
     resample_to: float | None = None
+    bands: Sequence[tuple[int, ...] | None] = (None,)
+    nodata: Sequence[float | None] = (None,)
 
     def __post_init__(self) -> None:
         if self.value_range is not None and not -inf < self.value_range[0] < self.value_range[1] < inf:
@@ -47,6 +52,11 @@ class Reading:
                 f"--resample-to: found {self.resample_to:g}, expected metres of a pixel from {GSDS[0]:g} to "
                 f"{GSDS[1]:g}, such as 0.5."
             )
+        for option, given in (("--bands", self.bands), ("--nodata", self.nodata)):
+            if len(given) not in (1, 2):
+                raise SettingsError(
+                    f"{option}: found {len(given)} values, expected one, or one for pre and one for post."
+                )
 
 
 @dataclass(frozen=True)

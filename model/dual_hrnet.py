@@ -20,7 +20,7 @@ from model.weights import load_imagenet
 __all__ = ["DualHRNet", "DualLogits"]
 LOCALIZATION_CLASSES = 2  # background, building
 DAMAGE_CLASSES = 4  # no damage, minor, major, destroyed; on building pixels only
-STRIDE = 32  # the coarsest branch has 1/32 of the input's resolution
+STRIDE = Architecture.coarsest
 
 
 class DualHRNet(PairNetwork):

@@ -4,12 +4,12 @@
 
 import json
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +29,32 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 class ModelError(InputError):
     """A model directory that cannot be used; names file, finding, expectation and remedy."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was trained on. scenes: "synthetic", "real", both as "synthetic and real", or "unknown"; events: the
+    disasters; prepared_version, raw_version: of the data, None where it is not known.
+    """
+
+    scenes: Literal["synthetic", "real", "synthetic and real", "unknown"] = "unknown"
+    events: tuple[str, ...] = ()
+    prepared_version: str | None = None
+    raw_version: str | None = None
+
+    def __str__(self) -> str:
+        if self.scenes == "unknown":
+            return "nobody recorded which scenes it was trained on"
+        return f"trained on {self.scenes} scenes of {', '.join(self.events)}"
+
+    @property
+    def doubt(self) -> str:
+        """Why little can be made of what the model says of real imagery; empty where its origin does not tell."""
+        if self.scenes == "unknown":
+            return f"the model: {self}. Hold its map against places that you know before you trust it."
+        if self.scenes == "synthetic":
+            return f"the model: {self} alone. What it says of real imagery means nothing; take one of real scenes."
+        return ""
 
 
 class Prediction(NamedTuple):
@@ -116,8 +142,9 @@ class Predictor:
         return logits
 
 
-def save_model(model: PairNetwork, directory: Path) -> None:
-    """Writes the model directory: weights as safetensors, architecture and preprocessing as JSON, nothing pickled.
+def save_model(model: PairNetwork, directory: Path, origin: Origin | None = None) -> None:
+    """Writes the model directory: weights as safetensors; architecture, preprocessing and, where it is known, what the
+    model was trained on as JSON; nothing pickled.
 
     The directory appears at once, complete; an existing one is replaced.
     """
@@ -125,6 +152,7 @@ def save_model(model: PairNetwork, directory: Path) -> None:
         "model": model.architecture.name,
         "architecture": asdict(model.architecture),
         "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
+        **({} if origin is None else {"trained_on": asdict(origin)}),
     }
     with new_folder(directory, lambda path: str(path) in (WEIGHTS, CONFIG)) as folder:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
@@ -156,17 +184,20 @@ def load_model(directory: Path | str) -> PairNetwork:
     return model.eval()
 
 
+def read_origin(directory: Path) -> Origin:
+    """What the model of a directory was trained on; raises ModelError. Directories of earlier versions do not say."""
+    path = directory / CONFIG
+    try:
+        return TypeAdapter(Origin).validate_python(_read_config(path).get("trained_on", {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, ("trained_on", *first["loc"])))
+        raise _undescribed(path, f"{field}: found {_shown(first['input'])}: {first['msg'].lower()}") from error
+
+
 def _build(path: Path) -> PairNetwork:
     """The network that a config.json describes, with random weights; raises ModelError."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}), expected a model directory.") from error
-    except (ValueError, RecursionError) as error:
-        found = "found no text" if not path.stat().st_size else f"is no JSON: {error}"
-        raise _undescribed(path, found) from error
-    if not isinstance(config, dict):
-        raise _undescribed(path, f"found {_shown(config)}, expected an object with model and architecture")
+    config = _read_config(path)
     for key in ("model", "architecture"):
         if key not in config:
             raise _undescribed(path, f"{key} is missing")
@@ -185,6 +216,19 @@ def _build(path: Path) -> PairNetwork:
         raise _undescribed(path, f"architecture: {error}") from error
     except RuntimeError as error:
         raise _undescribed(path, "architecture: the network is too large for this machine") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}), expected a model directory.") from error
+    except (ValueError, RecursionError) as error:
+        found = "found no text" if not path.stat().st_size else f"is no JSON: {error}"
+        raise _undescribed(path, found) from error
+    if not isinstance(config, dict):
+        raise _undescribed(path, f"found {_shown(config)}, expected an object with model and architecture")
+    return config
 
 
 def _shown(value: Any) -> str:

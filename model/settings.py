@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
-from pydantic import ConfigDict, PlainValidator
+from pydantic import ConfigDict, PlainValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from model.architecture import Architecture
@@ -68,3 +68,15 @@ class TrainSettings:
     keep_checkpoints: Annotated[int, Ge(1)]  # the newest ones, beside the best
     hang_timeout: Annotated[int, Ge(1)]  # seconds without progress after which a run of several processes ends
     profile: bool  # trace a few steps
+
+    @field_validator("crop_size")
+    @classmethod
+    def _leaves_enough_to_norm(cls, crop_size: int, info: ValidationInfo) -> int:
+        """Batch norm needs more than one value of each channel in training, also in the coarsest branch."""
+        coarsest = getattr(info.data.get("network"), "coarsest", None)  # a network without one has no such bound
+        if coarsest is not None and info.data.get("device_batch_size") == 1 and crop_size <= coarsest:
+            raise ValueError(
+                f"with train.device_batch_size 1, batch norm would be over one value of each channel; expected a crop "
+                f"of {2 * coarsest} or more, or a device_batch_size of 2 or more"
+            )
+        return crop_size

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from base.images import read_image
-from model.inference import Predictor, load_model
+from model.inference import Origin, Predictor, load_model, read_origin
 from tests.commands import step_here, succeed_here
 from tests.conftest import GOLDEN, LOGITS, assert_close, read_csv, read_png
 from tests.servers.mlflow_server import using
@@ -56,6 +56,10 @@ def test_a_model_directory_gives_the_logits_of_then() -> None:
     expected = np.load(EARLIER / "prediction" / "logits.npz")
     for name, logits in found._asdict().items():
         assert_close(logits, torch.from_numpy(expected[name]), LOGITS)
+
+
+def test_nobody_knows_what_a_model_of_then_was_trained_on() -> None:
+    assert read_origin(EARLIER / "model") == Origin()
 
 
 def test_prepared_scenes_are_read() -> None:

@@ -56,7 +56,8 @@ class Decision:
             "approved_by": self.approved_by,
             "prepared_version": None if self.scored is None else self.scored.prepared_version,
             "evaluate_settings": None if self.scored is None else self.scored.settings,
-            "rows": [asdict(row) | {"passes": row.passes} for row in self.rows],
+            "rows": [asdict(row) | {"passes": row.passes} for row in self.rows if row.words is None],
+            "trained_on": next((row.words for row in self.rows if row.words is not None), None),
         }
         folder = f"promotion/{now:%Y%m%dT%H%M%S.%fZ}"
         texts = {f"{folder}/promotion.json": json.dumps(content, indent=2) + "\n"}

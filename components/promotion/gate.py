@@ -11,6 +11,7 @@ from components.params import PromoteParams
 from components.tracking.lineage import in_todays_names
 
 SCORES = "gate_scores"  # the tag of a version that holds what `scores_of` returns
+TRAINED_ON = "trained_on"  # the tag that says which scenes a version learned from
 OVERALL, GRADE, DISASTER = "score", "damage_f1_", "disaster "
 COLUMNS = ("", "candidate", "production", "difference", "at least", "verdict")
 
@@ -38,12 +39,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. limit: the least that the candidate must have; None asks for nothing."""
+    """One comparison. limit: the least that the candidate must have; None asks for nothing. words: what is shown of the
+    two instead of scores.
+    """
 
     name: str
     candidate: float | None
     production: float | None
     limit: float | None
+    words: tuple[str, str] | None = None
 
     @property
     def passes(self) -> bool:
@@ -93,6 +97,12 @@ def compare(candidate: Scored, production: Scored | None, params: PromoteParams)
     return rows
 
 
+def origins(candidate: Mapping[str, str], production: Mapping[str, str] | None) -> Row:
+    """Whether the two learned from synthetic or from real scenes, by their tags."""
+    found = ["-" if tags is None else tags.get(TRAINED_ON, "unknown") for tags in (candidate, production)]
+    return Row("trained on", None, None, None, words=(found[0], found[1]))
+
+
 def decide(rows: Sequence[Row], params: PromoteParams) -> str:
     """The reason to promote; raises GateError with the reasons not to."""
     refusals = [_refusal(row, params) for row in rows if not row.passes]
@@ -110,6 +120,9 @@ def table(rows: Sequence[Row]) -> str:
     """The comparison as lines of text with aligned columns."""
     lines = [COLUMNS]
     for row in rows:
+        if row.words is not None:
+            lines.append((row.name, *row.words, "-", "-", "-"))
+            continue
         both = row.candidate is not None and row.production is not None
         difference = f"{row.candidate - row.production:+.4f}" if both else "-"  # type: ignore[operator]
         verdict = "-" if row.limit is None else "passes" if row.passes else "refused"

@@ -1,6 +1,6 @@
 """Blocks of the result put together from the tiles that overlap there, their logits blended by a cosine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from base.files import new_file
 from imagery.errors import RasterError
-from imagery.predict.tile_store import CHANNELS, TileStore
+from imagery.predict.tile_store import CHANNELS, Logits, Mask, TileStore
 from imagery.predict.windows import weights
 from imagery.read.grid import Grid, blocks
 from model.dual_hrnet import DualLogits
@@ -42,15 +42,19 @@ def compose(grid: Grid, tiles: Sequence[Window], store: TileStore) -> Path:
         with new_file(path) as partial, rasterio.open(partial, "w", **profile) as out:
             out.descriptions = BANDS
             for block in tqdm(list(blocks(grid.width, grid.height, BLOCK)), "compose", unit="block", disable=None):
-                out.write(_predict(block, grid, tiles, store), window=block)
+                out.write(put_together(block, (grid.height, grid.width), tiles, store.load), window=block)
     except RasterioError as error:
         raise RasterError(f"{path}: cannot be written ({error}). Check the folder and the disk.") from error
     return path
 
 
-def _predict(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStore) -> npt.NDArray[np.uint8]:
-    """The six bands of one block, [6, H, W]."""
-    (top, bottom), (left, right) = _logits_of(block, grid)
+def put_together(
+    block: Window, size: tuple[int, int], tiles: Sequence[Window], load: Callable[[int], tuple[Logits, Mask] | None]
+) -> npt.NDArray[np.uint8]:
+    """The six bands of one block, [6, H, W], of imagery of `size` (height, width). load: gives a tile by its number, as
+    `TileStore.load`.
+    """
+    (top, bottom), (left, right) = _logits_of(block, size)
     total = np.zeros((CHANNELS, bottom - top, right - left), np.float32)
     weight = np.zeros((1, *total.shape[1:]), np.float32)
     valid = np.zeros((block.height, block.width), bool)
@@ -58,7 +62,7 @@ def _predict(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStor
         y, x = tile.row_off // PIXELS, tile.col_off // PIXELS
         height, width = -(-tile.height // PIXELS), -(-tile.width // PIXELS)
         rows, columns = _shared((top, bottom), (y, y + height)), _shared((left, right), (x, x + width))
-        found = store.load(number) if rows and columns else None
+        found = load(number) if rows and columns else None
         if not (rows and columns and found):
             continue
         share = weights(height, width)[rows[1], columns[1]]
@@ -71,12 +75,14 @@ def _predict(block: Window, grid: Grid, tiles: Sequence[Window], store: TileStor
     return np.where(valid, _bands(logits)[inside], np.array([[[NODATA]]] + [[[0]]] * (len(BANDS) - 1), np.uint8))
 
 
-def _logits_of(block: Window, grid: Grid) -> tuple[Span, Span]:
+def _logits_of(block: Window, imagery: tuple[int, int]) -> tuple[Span, Span]:
     """Rows and columns of the logits behind a block: one more on each side where the imagery goes on, because bilinear
     upsampling looks that far.
     """
     spans = []
-    for start, size, whole in ((block.row_off, block.height, grid.height), (block.col_off, block.width, grid.width)):
+    for start, size, whole in zip(
+        (block.row_off, block.col_off), (block.height, block.width), imagery, strict=True
+    ):  # fmt: skip
         first, last = start // PIXELS - 1, -(-(start + size) // PIXELS) + 1
         spans.append((max(0, first), min(last, -(-whole // PIXELS))))
     return spans[0], spans[1]

@@ -14,7 +14,8 @@ class Alignment(NamedTuple):
     """What is known of how post lies. mode: one of `imagery.settings.ALIGNMENTS`. x, y: pixels that what pre shows lies
     further right and down in post, 0 where none was found. certainty: how far that stands out, see
     `imagery.read.registration`. found: whether it is enough. places: for mode local, what is added to x and y at
-    `rows` x `columns` pixels of the grid, float32 [2, len(rows), len(columns)].
+    `rows` x `columns` pixels of the grid, float32 [2, len(rows), len(columns)]. compared: whether there was enough to
+    see to look for a shift at all.
     """
 
     mode: str = "off"
@@ -25,6 +26,7 @@ class Alignment(NamedTuple):
     places: Floats | None = None
     rows: tuple[float, ...] = ()
     columns: tuple[float, ...] = ()
+    compared: bool = False
 
     def at(self, window: Window) -> tuple[Floats, Floats]:
         """What is added to x and y for the pixels of a window, each float32 [H, W]: linear between places."""
@@ -40,12 +42,17 @@ class Alignment(NamedTuple):
         known: dict[str, Any] = {"mode": self.mode, "said": self._said(gsd)}
         if self.mode == "off":
             return known
+        known["compared"] = self.compared
         known |= {"x_px": round(self.x, 2), "y_px": round(self.y, 2), "certainty": round(self.certainty, 1)}
         return known if self.places is None else known | {"further_px": round(self._furthest(), 2)}
 
     def _said(self, gsd: float) -> str:
         if self.mode == "off":
             return "off: the images were taken as they lie"
+        if not self.found and not self.compared:
+            return (
+                "unknown: nothing was compared, too little of the images has data in both; they were taken as they lie"
+            )
         if not self.found:
             return "none: no shift between the images stood out, they were taken as they lie"
         metres = gsd * float(np.hypot(self.x, self.y))

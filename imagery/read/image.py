@@ -2,61 +2,93 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from imagery.errors import RasterError
+from imagery.read.bands import Bands, Numbers, choose_bands
+from imagery.read.doubts import Seen, find_collar, smaller
+from imagery.read.file import alpha_is_mask, check_raster, errors_named, mask_of, open_raster, plain
 from imagery.read.grid import HALF_EQUATOR, WEB_MERCATOR, Grid, meet, turns
 from imagery.read.mosaic import mosaic
 
-TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-LOOK = 1024  # pixels of the longer side of what percentiles are taken from
 Range = tuple[tuple[float, ...], tuple[float, ...]]  # what becomes 0, and what becomes 255, of each colour
 
 
 class Image:
-    """An image that lies on the ground, of one file or of tiles; a context manager. grid: its own pixels.
+    """An image that lies on the ground, of one file or of tiles; a context manager.
 
-    Bands are red, green and blue as the file names them, else the first three that are not alpha.
+    bands: numbers of red, green and blue; else as `imagery.read.bands` finds them. nodata: the value that says of a
+    pixel that there is no data, instead of what the files say. like: another Image of the same, of which is taken what
+    need not be looked for again.
+    grid: its own pixels. doubts: what of it was guessed and may be wrong, a sentence each.
     Raises RasterError where the files cannot be used; so do its methods where they break off.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], bands: Numbers | None = None, nodata: float | None = None,
+        like: "Image | None" = None,
+    ) -> None:  # fmt: skip
         self.name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+        self.doubts: list[str] = []
         with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is an error here, below
-            with ExitStack() as seen:  # GDAL opens those tiles of a mosaic that it needs, and not all at once
-                tiles = [(path, _open(path, seen)) for path in paths]
-                for path, tile in tiles:
-                    _check(tile, path)
-                self._source = paths[0] if len(paths) == 1 else mosaic(tiles)
-                self.files = sorted({file for _, tile in tiles for file in tile.files if os.path.isfile(file)})
-            self._file = _open(self._source, stack)
-            self._bands = _colours(self._file)
+            self.bands: Bands
+            self.files: list[str]
+            self._source: Path | str
+            found = self._find(paths, bands, nodata) if like is None else (like.bands, like.files, like._source)
+            self.bands, self.files, self._source = found
+            self._file = open_raster(self._source, stack)
+            self._bands = list(self.bands.numbers)
             self.grid = Grid(self._file.crs, self._file.transform, self._file.width, self._file.height)
             try:
                 self.gsd = self.grid.gsd
             except ProjError as error:
                 raise RasterError(
-                    f"{self.name}: its coordinate reference system has no place on the earth ({_plain(error)}). "
+                    f"{self.name}: its coordinate reference system has no place on the earth ({plain(error)}). "
                     "Give the image in a geographic or projected one."
                 ) from error
             self._stack = stack.pop_all()
         self._reader, self._column, self._row = self._file, 0, 0
+        self._collar: float | None = None
+
+    def _find(
+        self, paths: Sequence[Path], given: Numbers | None, nodata: float | None
+    ) -> tuple[Bands, list[str], Path | str]:
+        """The bands to take, the files that there are, and what GDAL is to open of them."""
+        with ExitStack() as stack:  # GDAL opens those tiles of a mosaic that it needs, and not all at once
+            tiles = [(path, open_raster(path, stack)) for path in paths]
+            for path, tile in tiles:
+                check_raster(tile, path, given, nodata)
+            bands = choose_bands(tiles[0][1], given)
+            if bands.doubt:
+                self.doubts.append(f"bands {bands}, but {bands.doubt}. --bands chooses others")
+            elif not bands.is_told and tiles[0][1].count > len(bands.numbers):
+                self.doubts.append(f"bands {bands}")
+            masked = nodata is None
+            for path, tile in tiles if masked else ():
+                with errors_named(path):
+                    masked = masked and alpha_is_mask(tile)
+            if nodata is None and not masked:
+                self.doubts.append(
+                    "a band is tagged alpha but has many values, as near infrared has: it was taken for data, and not "
+                    "for a mask. --nodata names the value without data, if there is one"
+                )
+            files = sorted({file for _, tile in tiles for file in tile.files if os.path.isfile(file)})
+            alone = len(paths) == 1 and nodata is None and masked
+            return bands, files, paths[0] if alone else mosaic(tiles, nodata, masked=masked)
 
     def __enter__(self) -> Self:
         return self
@@ -108,29 +140,54 @@ class Image:
         """Whether its values are what the model knows."""
         return all(self._file.dtypes[band - 1] == "uint8" for band in self._bands)
 
-    def look_for_range(self, grid: Grid, percentiles: tuple[float, float]) -> Range:
-        """Percentiles of each colour where the image lies in `grid`.
+    def look(self, grid: Grid, percentiles: tuple[float, float]) -> Range | None:
+        """Percentiles of each colour where the image lies in `grid`; None for 8 bits. A collar is no part of them, and
+        becomes one of `doubts`.
 
         Taken from at most 1024 x 1024 pixels, of an overview where the file has one: memory is bounded.
         """
+        tagged = self._file.nodata is not None or ColorInterp.alpha in self._file.colorinterp
+        if tagged and self.has_8_bits:
+            return None
         window = meet(self.grid, grid) or Window(0, 0, self.grid.width, self.grid.height)
-        scale = min(1.0, LOOK / max(window.height, window.width))
-        shape = [max(1, round(side * scale)) for side in (window.height, window.width)]
-        with self._errors_named():
-            values = self._file.read(self._bands, window=window, out_shape=(3, *shape)).astype(np.float32)
-            valid = _mask(self._file, window=window, out_shape=tuple(shape))
+        shape = smaller(window.height, window.width)
+        with errors_named(self.name):
+            values = self._file.read(self._bands, window=window, out_shape=(3, *shape))
+            valid = mask_of(self._file, window=window, out_shape=shape)
         valid &= np.isfinite(values).all(0)
+        collar = None if tagged else find_collar(values, valid)
+        if collar is not None:
+            left_out = "" if self.has_8_bits else " They were left out of the percentiles."
+            self.doubts.append(
+                f"{100 * collar.share:.0f} % of the pixels are {collar.value:g}, from the border on, and no nodata "
+                f"value is set.{left_out} Give --nodata {collar.value:g} if they show nothing"
+            )
+            valid &= ~collar.where
+            self._collar = collar.value
+        if self.has_8_bits:
+            return None
         if not valid.any():
             return (0.0,) * 3, (1.0,) * 3
-        low, high = np.percentile(values[:, valid], percentiles, axis=1).tolist()
+        low, high = np.percentile(values[:, valid].astype(np.float32), percentiles, axis=1).tolist()
         return tuple(low), tuple(high)
+
+    def seen(self, grid: Grid) -> Seen:
+        """Where the image has data, and no collar, of the grid it was placed on, in few pixels: those of `smaller`."""
+        part = {"window": Window(self._column, self._row, grid.width, grid.height)}
+        shape = smaller(grid.height, grid.width)
+        with errors_named(self.name):
+            valid = mask_of(self._reader, **part, out_shape=shape)
+            if self._collar is not None:
+                values = self._reader.read(self._bands, **part, out_shape=(3, *shape))
+                valid &= (values != self._collar).any(0)
+        return valid
 
     def read(self, window: Window, limits: Range | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Colours of a window of the grid it was placed on, uint8 [3, H, W], and where it has data, bool [H, W]."""
         window = Window(self._column + window.col_off, self._row + window.row_off, window.width, window.height)
-        with self._errors_named():
+        with errors_named(self.name):
             values = self._reader.read(self._bands, window=window)
-            valid = _mask(self._reader, window=window)
+            valid = mask_of(self._reader, window=window)
         if limits is not None:
             valid &= np.isfinite(values).all(0)
             low, high = (np.array(limit, np.float32)[:, None, None] for limit in limits)
@@ -145,56 +202,7 @@ class Image:
     def _coarser(self, grid: Grid) -> Any:
         """The file, or the overview of it that is still at least as fine as the grid."""
         fitting = [factor for factor in self._file.overviews(self._bands[0]) if factor * self.gsd <= grid.gsd * 1.001]
-        return _open(self._source, self._stack, overview_level=len(fitting) - 1) if fitting else self._file
-
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        try:
-            yield
-        except RasterioError as error:
-            raise RasterError(
-                f"{self.name}: breaks off or is damaged ({_plain(error.__cause__ or error)}). Fetch the file again."
-            ) from error
-
-
-def _open(source: Path | str, stack: ExitStack, **options: Any) -> Any:
-    try:
-        return stack.enter_context(rasterio.open(source, **options))
-    except RasterioError as error:
-        raise RasterError(f"{source}: is no raster that can be read ({_plain(error)}). Give a GeoTIFF.") from error
-
-
-def _check(file: Any, name: Path) -> None:
-    if file.crs is None:
-        raise RasterError(
-            f"{name}: has no coordinate reference system. Give the georeferenced image, or set it with rio edit-info."
-        )
-    if file.transform == Affine.identity() or file.transform.is_degenerate:
-        raise RasterError(
-            f"{name}: has no place on the ground (no geotransform). Give the georeferenced image, or set it with rio "
-            "edit-info."
-        )
-    colours = _colours(file)
-    if len(colours) < 3:
-        raise RasterError(f"{name}: has {file.count} bands, expected red, green and blue. Give a colour image.")
-    odd = [kind for kind in (file.dtypes[band - 1] for band in colours) if kind not in TYPES]
-    if odd:
-        raise RasterError(f"{name}: has values of {odd[0]}, expected one of {', '.join(TYPES)}. Convert it.")
-
-
-def _colours(file: Any) -> list[int]:
-    """Numbers of the bands red, green and blue; fewer than three where the file has fewer."""
-    kinds = list(file.colorinterp)
-    if all(colour in kinds for colour in COLOURS):
-        return [kinds.index(colour) + 1 for colour in COLOURS]
-    return [number for number, kind in enumerate(kinds, start=1) if kind != ColorInterp.alpha][:3]
-
-
-def _mask(file: Any, **part: Any) -> npt.NDArray[np.bool_]:
-    """Where there is data; of nodata values and mask bands, where any band has some."""
-    if ColorInterp.alpha in file.colorinterp:  # which GDAL makes a mask of only for unsigned values
-        return np.asarray(file.read(file.colorinterp.index(ColorInterp.alpha) + 1, **part) > 0)
-    return np.asarray(file.dataset_mask(**part) > 0)
+        return open_raster(self._source, self._stack, overview_level=len(fitting) - 1) if fitting else self._file
 
 
 def _without_break(image: Grid, grid: Grid) -> tuple[Any, float]:
@@ -215,7 +223,3 @@ def _without_break(image: Grid, grid: Grid) -> tuple[Any, float]:
             "+units=m +nadgrids=@null +wktext +no_defs"
         ), moved
     return image.crs, moved
-
-
-def _plain(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -9,6 +9,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from imagery.errors import RasterError
+from imagery.read.bands import choose_bands
 
 _TYPES = {
     "uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32", "float32": "Float32",
@@ -29,9 +30,11 @@ class _Placed(NamedTuple):
     row: int
 
 
-def mosaic(tiles: Sequence[tuple[Path, Any]]) -> str:
+def mosaic(tiles: Sequence[tuple[Path, Any]], nodata: float | None = None, *, masked: bool = True) -> str:
     """A GDAL VRT of the tiles (path and open dataset), which rasterio opens; where they overlap, the later is on top.
 
+    nodata: instead of what the files say. masked: whether their alpha bands and masks tell where there is data; else
+    there is some wherever a tile lies, but for nodata.
     Raises MosaicError where they differ in coordinate system, resolution, bands, type or nodata value, or do not lie on
     one grid. Format: https://gdal.org/en/stable/drivers/raster/vrt.html
     """
@@ -47,24 +50,31 @@ def mosaic(tiles: Sequence[tuple[Path, Any]]) -> str:
     root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     ET.SubElement(root, "SRS").text = first.crs.to_wkt()
     ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, transform.to_gdal()))
-    for number, colour in enumerate(first.colorinterp, start=1):
+    nodata = first.nodata if nodata is None else nodata
+    kinds = [colour if masked or colour != ColorInterp.alpha else ColorInterp.undefined for colour in first.colorinterp]
+    for number, colour in enumerate(kinds, start=1):
         band = ET.SubElement(root, "VRTRasterBand", dataType=_TYPES.get(first.dtypes[0], "Byte"), band=str(number))
         ET.SubElement(band, "ColorInterp").text = colour.name.capitalize()
-        if first.nodata is not None:
-            ET.SubElement(band, "NoDataValue").text = repr(first.nodata)
+        if nodata is not None:
+            ET.SubElement(band, "NoDataValue").text = repr(nodata)
         for tile in placed:
             source = _add(band, tile, str(number))
             if colour == ColorInterp.alpha:
                 ET.SubElement(source, "NODATA").text = "0"
-            elif first.nodata is not None:
-                ET.SubElement(source, "NODATA").text = repr(first.nodata)
-            else:
+            elif nodata is not None:
+                ET.SubElement(source, "NODATA").text = repr(nodata)
+            elif masked:
                 ET.SubElement(source, "UseMaskBand").text = "true"
-    if first.nodata is None and ColorInterp.alpha not in first.colorinterp:
+    if nodata is None and ColorInterp.alpha not in kinds:
         # Where no tile lies would count as black otherwise.
         mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         for tile in placed:
-            ET.SubElement(_add(mask, tile, "mask,1"), "NODATA").text = "0"
+            source = _add(mask, tile, "mask,1" if masked else "1")
+            if masked:
+                ET.SubElement(source, "NODATA").text = "0"
+            else:  # data wherever it lies
+                ET.SubElement(source, "ScaleOffset").text = "255"
+                ET.SubElement(source, "ScaleRatio").text = "0"
     return ET.tostring(root, encoding="unicode")
 
 
@@ -78,6 +88,7 @@ def _kind(dataset: Any) -> list[tuple[str, str]]:
         ("values of", dataset.dtypes[0]),
         ("nodata", str(dataset.nodata)),
         ("colours", ", ".join(colour.name for colour in dataset.colorinterp)),
+        ("red, green and blue in bands", ", ".join(map(str, choose_bands(dataset).numbers))),
     ]
 
 

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from imagery.errors import RasterError
 from imagery.read.alignment import Alignment
+from imagery.read.doubts import Seen
 from imagery.read.grid import meet
 from imagery.read.image import Image, Range
 from imagery.settings import PERCENTILES, SettingsError, Sources
@@ -40,7 +41,9 @@ class ImagePair:
 
     def __init__(self, sources: Sources, like: "ImagePair | None" = None) -> None:
         with ExitStack() as stack:
-            pre, post = (stack.enter_context(Image(paths)) for paths in (sources.pre, sources.post))
+            known = (None, None) if like is None else (like.pre, like.post)
+            pre = stack.enter_context(Image(sources.pre, sources.bands[0], sources.nodata[0], known[0]))
+            post = stack.enter_context(Image(sources.post, sources.bands[-1], sources.nodata[-1], known[1]))
             grid = pre.upright
             if sources.resample_to is not None:
                 grid = grid.resampled(sources.resample_to)
@@ -51,7 +54,9 @@ class ImagePair:
                     f"south, east, north), the other {pre.grid.extent}. Give two images of the same place."
                 )
             self.grid = grid.cut(common)
-            self.sources, self.pre, self.post = sources, pre, post
+            self.sources = sources
+            self.pre: Image = pre
+            self.post: Image = post
             self.ranges: tuple[Range | None, Range | None]
             self.ranges = like.ranges if like else (self._range(pre), self._range(post))
             pre.place(self.grid)
@@ -95,13 +100,29 @@ class ImagePair:
         seen = cv2.remap(valid.astype(np.float32), across, down, cv2.INTER_LINEAR)
         return np.asarray(bent.transpose(2, 0, 1), np.uint8), np.asarray(seen > 0.99)
 
+    def seen(self) -> Seen:
+        """Where both images have data, of the grid as they lie, in the few pixels of `imagery.read.doubts.smaller`."""
+        return self.pre.seen(self.grid) & self.post.seen(self.grid)
+
     def _range(self, image: Image) -> Range | None:
-        if image.has_8_bits:
-            return None
-        if self.sources.value_range is None:
-            return image.look_for_range(self.grid, self.sources.percentiles or PERCENTILES)
+        found = image.look(self.grid, self.sources.percentiles or PERCENTILES)
+        if found is None or self.sources.value_range is None:
+            return found
         low, high = self.sources.value_range
         return (low,) * 3, (high,) * 3
+
+
+def tell_how_read(pair: ImagePair) -> None:
+    """Prints the bands that are taken of each image, and on stderr what of it is a guess."""
+    for image in (pair.pre, pair.post):
+        print(f"{image.name}: bands {image.bands}", flush=True)
+    for line in doubts(pair):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def doubts(pair: ImagePair) -> list[str]:
+    """What was guessed of the images and may be wrong."""
+    return [f"{image.name}: {doubt}." for image in (pair.pre, pair.post) for doubt in image.doubts]
 
 
 def refuse_unused_range(pair: ImagePair) -> None:

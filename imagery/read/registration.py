@@ -7,7 +7,7 @@ it is often too weak. Method: C. D. Kuglin and D. C. Hines, The phase correlatio
 """
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,11 +18,11 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from imagery.read.alignment import Alignment, Floats
-from imagery.read.grid import Grid
+from imagery.read.doubts import Seen
 from imagery.read.raster import ImagePair, Tile
 
-PART, SPACING = 512, 256  # pixels of a side of what is compared at once, and between the middles of two of them
-LEAST = 64  # pixels of a side of an image, below which nothing is compared
+PART = 512  # pixels of a side of what is compared at once; less where no such part has enough data
+LEAST = 64  # pixels of a side, below which nothing is compared
 PARTS = 100  # that the shift of the whole image is taken from, at most
 REACH, LOCAL_REACH = 48, 8  # pixels: the largest shift looked for, and how far a place may differ from the whole
 CERTAIN = 6.0  # standard deviations that a peak stands above the rest: 9 and more in tiles of xBD, 4 in unrelated ones
@@ -41,48 +41,105 @@ class _Peak(NamedTuple):
 def register(pair: ImagePair, mode: str) -> Alignment:
     """The alignment of the pair, which is read as it lies. mode: see `imagery.settings.ALIGNMENTS`.
 
-    No shift is found where nothing stands out, or where a side of the images is shorter than 64 pixels.
-    Raises RasterError.
+    Looked at are parts that have data in at least half of them, the largest that there are. No shift is found where
+    nothing stands out, or where no part is large enough. Raises RasterError.
     """
-    grid = pair.grid
-    if mode == "off" or min(grid.width, grid.height) < LEAST:
+    if mode == "off":
         return Alignment(mode)
-    rows, columns = _centres(grid.height), _centres(grid.width)
-    step = math.ceil(math.sqrt(len(rows) * len(columns) / PARTS))
+    parts = _parts(pair)
+    if parts is None:
+        return Alignment(mode)
     total: Tensor | None = None
-    for row in rows[::step]:
-        for column in columns[::step]:
-            spectrum = _spectrum(pair.read(_part(grid, row, column)))
-            if spectrum is not None:
-                total = spectrum if total is None else total + spectrum
+    for row, column in parts.most_telling():
+        spectrum = _spectrum(pair.read(parts.window(row, column)))
+        if spectrum is not None:
+            total = spectrum if total is None else total + spectrum
     if total is None:
         return Alignment(mode)
     whole = _peak(_surface(total, (0, 0), min(REACH, min(total.shape) // 4)))
     if whole.certainty < CERTAIN:
-        return Alignment(mode, certainty=whole.certainty)
+        return Alignment(mode, certainty=whole.certainty, compared=True)
     # To tenths, so that images without a shift are read as they are.
     whole = whole._replace(x=round(whole.x, 1), y=round(whole.y, 1))
+    known = Alignment(mode, *whole, found=True, compared=True)
     if mode == "global":
-        return Alignment(mode, *whole, True)
-    return Alignment(mode, *whole, True, _places(pair, rows, columns, whole), rows, columns)
+        return known
+    return known._replace(places=_places(pair, parts, whole), rows=parts.rows, columns=parts.columns)
 
 
-def _centres(side: int) -> tuple[float, ...]:
-    """Middles of the parts along a side, SPACING pixels apart or a little less."""
-    part = min(PART, side)
-    return tuple(np.linspace(part / 2, side - part / 2, math.ceil((side - part) / SPACING) + 1).tolist())
+@dataclass(frozen=True)
+class _Parts:
+    """What of a pair is compared. rows, columns: middles, in pixels of the grid; height, width: of each part, even.
+    seen: share of each that has data, [rows, columns].
+    """
+
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+    height: int
+    width: int
+    seen: npt.NDArray[np.float64]
+
+    def window(self, row: int, column: int) -> Window:
+        """Of the part in that row and column."""
+        top, left = self.rows[row] - self.height / 2, self.columns[column] - self.width / 2
+        return Window(int(left), int(top), self.width, self.height)
+
+    def most_telling(self) -> list[tuple[int, int]]:
+        """Row and column of those with enough data; of more than PARTS some all over the images, always the same."""
+        fitting = np.argwhere(self.seen >= SEEN)
+        chosen = np.sort(np.random.default_rng(0).permutation(len(fitting))[:PARTS])
+        return [(row, column) for row, column in fitting[chosen].tolist()]
 
 
-def _places(pair: ImagePair, rows: Sequence[float], columns: Sequence[float], whole: _Peak) -> Floats:
+def _parts(pair: ImagePair) -> _Parts | None:
+    """The largest parts of which one has enough data, over the frame of what has some; None where there is none."""
+    grid, seen = pair.grid, pair.seen()
+    if not seen.any():
+        return None
+    scale = grid.height / seen.shape[0], grid.width / seen.shape[1]
+    frame = []
+    for axis, size, length in ((1, scale[0], grid.height), (0, scale[1], grid.width)):
+        places = np.flatnonzero(seen.any(axis))
+        frame.append((math.floor(places[0] * size), min(length, math.ceil((places[-1] + 1) * size))))
+    (top, bottom), (left, right) = frame
+    side = PART
+    while side >= LEAST:
+        height, width = (min(side, extent) // 2 * 2 for extent in (bottom - top, right - left))
+        if min(height, width) < LEAST:
+            return None
+        rows, columns = _centres(top, bottom, height), _centres(left, right, width)
+        shares = np.array([[_share(seen, (row, column), (height, width), scale) for column in columns] for row in rows])
+        if (shares >= SEEN).any():
+            return _Parts(rows, columns, height, width, shares)
+        side //= 2
+    return None
+
+
+def _centres(start: int, end: int, part: int) -> tuple[float, ...]:
+    """Middles of the parts between two pixels, half a part apart or a little less."""
+    count = math.ceil((end - start - part) / (part // 2)) + 1
+    return tuple(np.linspace(start + part / 2, end - part / 2, count).tolist())
+
+
+def _share(seen: Seen, middle: tuple[float, float], size: tuple[int, int], scale: tuple[float, float]) -> float:
+    """How much of the part has data, by the few pixels of `seen`, each of which stands for `scale` of the grid."""
+    spans = [
+        slice(math.floor((at - extent / 2) / step), math.ceil((at + extent / 2) / step))
+        for at, extent, step in zip(middle, size, scale, strict=True)
+    ]
+    return float(seen[spans[0], spans[1]].mean())
+
+
+def _places(pair: ImagePair, parts: _Parts, whole: _Peak) -> Floats:
     """How much further each place is shifted, [2, len(rows), len(columns)]: as most of what lies around it says, and
     nothing more where the images do not tell.
     """
     around = round(whole.x), round(whole.y)
     side = 2 * LOCAL_REACH + 1
-    size = len(rows), len(columns)
+    size = len(parts.rows), len(parts.columns)
     surfaces = np.zeros((*size, side, side), np.float32)
     for row, column in np.ndindex(size):
-        spectrum = _spectrum(pair.read(_part(pair.grid, rows[row], columns[column])))
+        spectrum = _spectrum(pair.read(parts.window(row, column)))
         if spectrum is not None:
             surfaces[row, column] = _surface(spectrum, around, LOCAL_REACH)
     surfaces = _blend(surfaces)
@@ -101,12 +158,6 @@ def _blend(values: Floats) -> Floats:
     distances = (np.arange(size)[:, None] - np.arange(size) for size in values.shape[:2])
     rows, columns = (np.exp(-NEAR * distance**2).astype(np.float32) for distance in distances)
     return np.asarray(np.einsum("ij,kl,jl...->ik...", rows, columns, values, optimize=True), np.float32)
-
-
-def _part(grid: Grid, row: float, column: float) -> Window:
-    """What is compared around a place."""
-    height, width = (min(PART, side) // 2 * 2 for side in (grid.height, grid.width))
-    return Window(int(column - width / 2), int(row - height / 2), width, height)
 
 
 def _spectrum(tile: Tile) -> Tensor | None:

@@ -29,6 +29,8 @@ class PairNetwork(nn.Module):
 
     Settings: a frozen pydantic dataclass, all fields with defaults, that decides every tensor of the network. Its field
     `name` is the network's name in `model.networks.by_name`: `name: Literal["NAME"] = "NAME"`.
+    A network that takes batch norm over images made smaller says by how much, so that crops which would leave one value
+    are refused when parameters are read: `coarsest: ClassVar[int] = 32`.
     """
 
     Settings: ClassVar[Any]

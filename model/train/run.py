@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from base.errors import InputError
-from model.inference import save_model
+from model.inference import Origin, save_model
 from model.networks.pair_network import PairNetwork
 from model.settings import TrainSettings
 from model.train.checkpoints import Checkpoints
@@ -24,8 +24,9 @@ from model.train.history import (
     validations_without_progress,
     write_history,
 )
-from xbd.scenes import prepared_version
+from xbd.scenes import prepared_version, read_index
 
+SAMPLE = "sample-"  # how the names of the events of `xbd.sample` begin, and of no others
 # Settings that may change between the parts of one run: none of them changes a weight.
 WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep_checkpoints", "hang_timeout", "profile")
 
@@ -51,6 +52,7 @@ class Run:
         steps: int,
         on_epoch: Callable[[Record], None],
         on_checkpoint: Callable[[Path], None],
+        raw_version: str | None = None,
     ) -> None:
         self.out, self.settings, self.model, self.world, self.steps = out, settings, model, world, steps
         self.on_epoch = on_epoch
@@ -63,6 +65,7 @@ class Run:
         )
         self.epoch, self.step, self.meter = 1, 0, Meter()
         self.history: list[Record] = []
+        self.origin = origin_of(data, raw_version)
         self.checkpoints = Checkpoints(
             out / "checkpoints",
             {"train": identity_of(settings), "prepared_version": prepared_version(data)},
@@ -154,8 +157,16 @@ class Run:
                         "disk and run the same command again, which goes on from the newest good checkpoint."
                     )
                 self.model.load_state_dict(best.state["model"])
-            save_model(self.model, self.out / "model")
+            save_model(self.model, self.out / "model", self.origin)
         return record
+
+
+def origin_of(data: Path, raw_version: str | None) -> Origin:
+    """What a model is trained on that learns from the prepared data set `data`."""
+    events = sorted({record.disaster for record in read_index(data, ["train"])})
+    synthetic = [event.startswith(SAMPLE) for event in events]
+    scenes = "synthetic" if all(synthetic) else "synthetic and real" if any(synthetic) else "real"
+    return Origin(scenes, tuple(events), prepared_version(data), raw_version)  # type: ignore[arg-type]
 
 
 def identity_of(settings: TrainSettings) -> dict[str, Any]:

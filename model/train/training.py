@@ -44,6 +44,7 @@ def train(
     world: World,
     *,
     pretrained: Path | None = None,
+    raw_version: str | None = None,
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -52,9 +53,9 @@ def train(
 
     A checkpoint of the same settings and data in `out` is resumed, also in mid-epoch; on CPUs, and with as many
     processes as before, the weights then are those of the undisturbed run, bit for bit. pretrained: file of weights
-    to start from. In the main process, calls `on_checkpoint` with the path of each checkpoint, from a
-    thread, and `on_epoch` with each record, also with those of the epochs before a resume. When `should_stop` is true
-    in any process, all write a checkpoint together and raise Preempted.
+    to start from. raw_version: of the data, for the model to tell. In the main process, calls `on_checkpoint` with the
+    path of each checkpoint, from a thread, and `on_epoch` with each record, also with those of the epochs before a
+    resume. When `should_stop` is true in any process, all write a checkpoint together and raise Preempted.
     Returns the record of the epoch whose weights were kept: the best validation score, or the last epoch.
     Raises TrainingError where the data set has fewer crops than a batch or the loss is not finite, InputError where
     the batch sizes do not fit the processes, NetworkError where the network lacks a feature that is asked for,
@@ -78,7 +79,7 @@ def train(
     steps = len(crops) // settings.global_batch_size
     with (
         Pulse(world, settings.hang_timeout) as pulse,
-        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint) as run,
+        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version) as run,
     ):
         pulse.watch(model)
         _settle_buckets(run)

@@ -246,3 +246,28 @@ def test_every_command_that_takes_parameters_is_asked() -> None:
         if "step_parser(" in path.read_text(encoding="utf-8")
     } - {"components.cli", "components.launcher"}
     assert takers | {"components.pytorchjob", "pipeline"} == set(WITHOUT_PARAMS)
+
+
+@pytest.mark.parametrize(("crop", "batch", "runs"), [(32, 1, False), (32, 2, True), (64, 1, True)])
+def test_crops_that_leave_one_value_to_norm_are_refused_when_read(
+    crop: int, batch: int, runs: bool, tmp_path: Path
+) -> None:
+    path = write_params(tmp_path / "params.yaml", {"train": {"crop_size": crop, "device_batch_size": batch}})
+    if runs:
+        assert load_params(path).train.crop_size == crop
+        return
+    with pytest.raises(ParamsError) as caught:
+        load_params(path)
+    assert str(caught.value) == (
+        f"{path}: train.crop_size: found 32: with train.device_batch_size 1, batch norm would be over one value of "
+        "each channel; expected a crop of 64 or more, or a device_batch_size of 2 or more."
+    )
+
+
+def test_a_network_without_such_a_bound_takes_small_crops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", Tiny)
+    train = {"crop_size": 32, "device_batch_size": 1}
+    content = yaml.safe_load(write_params(tmp_path / "params.yaml", {"train": train}).read_text(encoding="utf-8"))
+    content["train"]["network"] = {"name": "tiny"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").train.crop_size == 32

@@ -1,5 +1,6 @@
 """predict on GeoTIFFs, as its users call it."""
 
+import json
 import subprocess
 import sys
 import time
@@ -14,20 +15,24 @@ import torch
 from affine import Affine
 
 from components import predict
-from imagery.give.outputs import FILES
+from imagery import mapping
+from imagery.give.outputs import FILES, write_outputs
 from model.dual_hrnet import DualHRNet
-from model.inference import save_model
+from model.inference import Origin, Predictor, save_model
+from model.networks.pair_network import DualLogits
 from tests.components.storage.s3_objects import put, remote_tree, use_server, write
 from tests.conftest import SMALL, assert_one_line, environment, exit_line, run_step, tree
 from tests.imagery.geotiff import ORIGIN, UTM, moved, noise, values, write_tif
 from tests.servers.s3_server import S3Server
+
+CASES = Path(__file__).parents[1] / "imagery" / "cases"
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("network") / "model"
     torch.manual_seed(4)  # with which it sees buildings
-    save_model(DualHRNet(**SMALL), folder)
+    save_model(DualHRNet(**SMALL), folder, Origin("real", ("palu-tsunami",)))
     return folder
 
 
@@ -183,6 +188,98 @@ def test_a_killed_run_on_s3_goes_on(
     nothing = values(tmp_path / "damage.tif")[0] == 255
     assert nothing[:64, :64].all() and nothing.sum() == 64 * 64
     assert not list((tmp_path / "cache").glob("*tiles*"))
+
+
+def test_a_result_that_s3_did_not_take_is_there_for_the_next_run(
+    network: Path, images: list[Path], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store goes away while the images are predicted: not a window is predicted again when it is back."""
+    use_server(s3, tmp_path / "cache", monkeypatch)
+    where = "s3://data/away/out"
+    predicted = 0
+    logits = Predictor.logits
+
+    def count(self: Predictor, *pair: torch.Tensor) -> DualLogits:
+        nonlocal predicted
+        predicted += 1
+        return logits(self, *pair)
+
+    def then_stop(*given: Any, **more: Any) -> Any:
+        summary = write_outputs(*given, **more)
+        s3.stop()
+        return summary
+
+    monkeypatch.setattr(Predictor, "logits", count)
+    words: list[str | Path] = ["--model", network, "--pre", images[0], "--post", images[1], "--out", where]
+    words += ["--tile", "64", "--overlap", "0", "--workers", "1"]
+    monkeypatch.setattr(mapping, "write_outputs", then_stop)
+    try:
+        assert exit_line(predict.main, *words).startswith("StorageError: ")
+    finally:
+        s3.start()
+    monkeypatch.setattr(mapping, "write_outputs", write_outputs)
+    assert predicted > 1
+    predicted = 0
+    predict.main([str(word) for word in words] + ["--resume"])
+    assert predicted == 0
+    assert set(remote_tree(s3, where)) == set(FILES)
+    assert not list((tmp_path / "cache").glob("*tiles*"))
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        (None, "the model: nobody recorded which scenes it was trained on."),
+        (Origin("synthetic", ("sample-flooding", "sample-wildfire")),
+         "the model: trained on synthetic scenes of sample-flooding, sample-wildfire alone."),
+        (Origin("real", ("palu-tsunami",)), None),
+        (Origin("synthetic and real", ("palu-tsunami", "sample-wildfire")), None),
+    ],
+)  # fmt: skip
+def test_a_map_tells_what_its_model_was_trained_on(
+    origin: Origin | None, said: str | None, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(DualHRNet(**SMALL), tmp_path / "model", origin)
+    run(tmp_path / "model", images[0], images[1], tmp_path / "out")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the model")]
+    scene = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["scene"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert scene["model"]["said"] == str(origin or Origin())
+    assert str(origin or Origin()) in page
+    if said is None:
+        assert warnings == [] and scene["doubts"] == []
+    else:
+        (line,) = warnings
+        assert line.startswith(f"warning: {said}")
+        (doubt,) = scene["doubts"]
+        assert line == f"warning: {doubt}" and doubt in page
+
+
+def test_what_was_guessed_of_an_image_stands_in_the_results(
+    network: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = noise(20, 28, 3, bands=4).repeat(8, axis=1).repeat(8, axis=2).astype(np.uint16) * 12
+    image[:, :, :60] = 0
+    path = write_tif(tmp_path / "image.tif", image)
+    run(network, images[0], path, tmp_path / "out")
+    said = capsys.readouterr()
+    assert f"\n{path}: bands 1, 2, 3 as red, green, blue: the first three" in said.out
+    scene = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["scene"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(scene["doubts"]) == 2
+    for doubt in scene["doubts"]:
+        assert f"warning: {doubt}" in said.err and doubt in page
+    run(network, images[0], path, tmp_path / "named", "--bands", "auto", "4,3,2", "--nodata", "auto", "0")
+    scene = json.loads((tmp_path / "named" / "summary.json").read_text(encoding="utf-8"))["scene"]
+    assert scene["bands"]["after"] == "4, 3, 2 as red, green, blue: as --bands says" and scene["doubts"] == []
+    assert (values(tmp_path / "named" / "damage.tif")[0][:, :60] == 255).all()
+
+
+def test_a_scene_need_not_be_a_geotiff(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = CASES / "scene.jp2"
+    run(network, path, path, tmp_path / "out")
+    assert "imagery of 192 x 192 pixels of 0.50 m" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
 
 
 def test_16_bits_and_nodata_come_through(network: Path, tmp_path: Path) -> None:

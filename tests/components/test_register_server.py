@@ -5,6 +5,7 @@ a promotion that another process overtakes.
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from components.tracking.registry import download_model
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, save_model
 from tests.components.tracking.model_registry import Registry, decisions
-from tests.conftest import ROOT, SMALL, environment, exit_line, pair, prepare_params, read_png, write_params
+from tests.conftest import ROOT, SMALL, environment, exit_line, pair, prepare_params, read_png, tree, write_params
 from tests.servers.mlflow_server import MlflowServer, using
 from tests.servers.postgres_server import PostgresServer
 from tests.servers.s3_server import S3Server
@@ -171,6 +172,18 @@ def test_the_registered_model_is_the_one_that_was_scored(work: Work, raw: Path, 
     expected = Predictor(load_model(work.folder / "1" / "model"))(*batch)
     assert (read_png(tmp_path / "localization.png") == expected.localization[0].numpy()).all()
     assert (read_png(tmp_path / "damage.png") == expected.damage[0].numpy()).all()
+
+
+def test_predicting_with_a_registered_model_leaves_no_copy_of_it(
+    work: Work, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow fetches the files of a server into the temporary folder of the process."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    predict.main(["--model", "models:/server@production", *pair(raw), "--out", str(tmp_path / "out")])
+    assert len(tree(tmp_path / "out")) == 3
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_same_model_again_stays_one_version(work: Work) -> None:

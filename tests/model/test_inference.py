@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,22 @@ import torch
 from torch import Tensor
 
 from model.dual_hrnet import DualHRNet, DualLogits
-from model.inference import ModelError, Predictor, classify, estimate, load_model, normalize, save_model
+from model.inference import (
+    ModelError,
+    Origin,
+    Predictor,
+    classify,
+    estimate,
+    load_model,
+    normalize,
+    read_origin,
+    save_model,
+)
+from model.train.run import SAMPLE, origin_of
 from tests.comparing import assert_close, tree
 from tests.tiny import SMALL
+from xbd.sample.synthetic import EVENTS
+from xbd.scenes import prepared_version, read_index, write_index
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +268,45 @@ def test_probabilities_are_the_softmax_of_the_logits_at_full_size() -> None:
         full = torch.nn.functional.interpolate(part, (16, 20), mode="bilinear").double().exp()
         expected = (full / full.sum(1, keepdim=True))[:, -found.shape[1] :]
         assert_close(found.double(), expected, 2**-20)
+
+
+def test_a_model_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    model = DualHRNet(**SMALL)
+    save_model(model, tmp_path / "unknown")
+    assert read_origin(tmp_path / "unknown") == Origin()
+    origin = Origin("real", ("palu-tsunami", "santa-rosa-wildfire"), "0" * 64, "1" * 32 + ".dir")
+    save_model(model, tmp_path / "real", origin)
+    assert read_origin(tmp_path / "real") == origin
+    load_model(tmp_path / "real")
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "finding"),
+    [
+        ("xBD", 'trained_on: found "xBD"'),
+        ({"scenes": "drawn"}, 'trained_on.scenes: found "drawn"'),
+        ({"events": [7]}, "trained_on.events.0: found 7"),
+    ],
+)
+def test_a_wrong_origin_is_one_line(trained_on: Any, finding: str, tmp_path: Path) -> None:
+    save_model(DualHRNet(**SMALL), tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"trained_on": trained_on}))
+    with pytest.raises(ModelError) as caught:
+        read_origin(tmp_path / "model")
+    assert str(caught.value).startswith(f"{path}: does not describe a network ({finding}")
+
+
+@pytest.mark.parametrize(
+    ("events", "scenes"),
+    [(["sample-flooding", "sample-wildfire"], "synthetic"), (["palu-tsunami"], "real"),
+     (["palu-tsunami", "sample-flooding"], "synthetic and real")],
+)  # fmt: skip
+def test_scenes_of_the_sample_are_synthetic(events: list[str], scenes: str, prepared: Path, tmp_path: Path) -> None:
+    records = read_index(prepared, ["train", "test"])
+    trained = [replace(record, disaster=events[i % len(events)], split="train") for i, record in enumerate(records[:4])]
+    other = replace(records[4], disaster="mexico-earthquake", split="test")
+    write_index(tmp_path, [*trained, other])
+    found = origin_of(tmp_path, "1" * 32)
+    assert found == Origin(scenes, tuple(sorted(events)), prepared_version(tmp_path), "1" * 32)  # type: ignore[arg-type]
+    assert all(event.name.startswith(SAMPLE) for event in EVENTS)

@@ -73,6 +73,16 @@ def images(height: int, width: int) -> Tensor:
     return torch.randint(0, 256, (2, 1, 3, height, width), dtype=torch.uint8, generator=torch.manual_seed(3))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bound_of_a_network_is_where_its_training_fails(name: str) -> None:
+    """One pair of that size leaves one value of a channel to batch norm; one twice as large is enough."""
+    coarsest = NETWORKS[name].Settings.coarsest
+    model = build(NETWORKS[name].Settings())
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        model(*(normalize(image) for image in images(coarsest, coarsest)))
+    model(*(normalize(image) for image in images(2 * coarsest, 2 * coarsest)))
+
+
 @pytest.mark.parametrize("name", [*NETWORKS, "tiny"])
 def test_every_network_offers_what_training_and_prediction_ask(name: str, tiny: None, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.params import PromoteParams
-from components.promotion.gate import GateError, Scored, compare, decide, scored, scores_of, table
+from components.promotion.gate import GateError, Scored, compare, decide, origins, scored, scores_of, table
 
 LIMITS = PromoteParams(minimum_score=0.3, tolerance=0.01, grade_tolerance=0.1, disaster_tolerance=0.2)
 PRODUCTION = {"score": 0.6, "damage_f1_destroyed": 0.5, "disaster flood": 0.4, "disaster fire": 0.8}
@@ -117,3 +117,14 @@ def test_scores_come_from_the_tags_of_a_version() -> None:
 def test_a_version_without_a_usable_score_is_refused(tags: dict[str, str]) -> None:
     with pytest.raises(GateError, match="version 7 has"):
         scored(7, tags)
+
+
+def test_the_table_tells_what_the_two_were_trained_on() -> None:
+    def line(candidate: dict[str, str], production: dict[str, str] | None) -> list[str]:
+        return table([origins(candidate, production)]).splitlines()[-1].split()
+
+    synthetic = {"trained_on": "synthetic"}
+    assert line(synthetic, {"trained_on": "real"}) == ["trained", "on", "synthetic", "real", "-", "-", "-"]
+    assert line(synthetic, None) == ["trained", "on", "synthetic", "-", "-", "-", "-"]
+    assert line(synthetic, {"score": "0.5"}) == ["trained", "on", "synthetic", "unknown", "-", "-", "-"]
+    assert origins(synthetic, None).passes

@@ -6,6 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
@@ -126,7 +127,7 @@ def test_images_that_have_nothing_in_common_are_taken_as_they_lie(mode: str, tmp
         found = register(pair, mode)
         assert not found.found
         assert (found.x, found.y, found.places) == (0, 0, None)
-        assert "none" in found.facts(0.5)["said"]
+        assert found.facts(0.5)["said"].startswith("none: no shift between the images stood out")
         pair.align(found)
         np.testing.assert_array_equal(whole(pair).post, before.post)
 
@@ -151,6 +152,65 @@ def test_places_without_data_neither_disturb_nor_are_seen(tmp_path: Path) -> Non
     rows = np.flatnonzero(tile.valid[:, 600])
     assert rows[-1] == pytest.approx(600 - 2.2, abs=2.5)  # where post ends, moved to where it belongs
     assert difference(Tile(tile.pre[:, :560, 300:880], tile.post[:, :560, 300:880], tile.valid), 20) < 25
+
+
+CASES = Path(__file__).parents[1] / "cases"
+
+
+def area(ground: Any, shift: tuple[float, float], where: Any, folder: Path) -> Sources:
+    """A pair of which only the places in `where` have data, post shifted."""
+    pre, post = colours(ground, 1), colours(lying(ground, *shift), 2)
+    outside = np.ones(ground.shape, bool)
+    for place in where:
+        outside[place] = False
+    pre[:, outside] = post[:, outside] = 0
+    paths = [write_tif(folder / f"{name}.tif", one, nodata=0) for name, one in (("a", pre), ("b", post))]
+    return Sources((paths[0],), (paths[1],))
+
+
+def test_a_shift_is_looked_for_where_the_data_are() -> None:
+    """A small area in a large frame; with no frame around it, a shift of 1.8 and -0.2 pixels is found."""
+    with ImagePair(Sources((CASES / "small_area_pre.tif",), (CASES / "small_area_post.tif",))) as pair:
+        found = register(pair, "global")
+    assert found.found and found.compared
+    assert found.x == pytest.approx(1.8, abs=0.1) and found.y == pytest.approx(-0.2, abs=0.1)
+
+
+@pytest.mark.parametrize("mode", ["global", "local"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        [np.s_[158:542, 158:542]],  # 30 % of the frame
+        [np.s_[:200, :200], np.s_[500:, 500:]],  # two corners: no part of 512 pixels has enough data
+        [np.s_[0:40, 0:40], np.s_[400:, 100:400]],
+    ],
+    ids=["middle", "corners", "edge"],
+)
+def test_a_shift_of_a_small_part_of_the_frame_is_found(where: Any, mode: str, tmp_path: Path) -> None:
+    with ImagePair(area(town(700, 700), (7.2, -4.8), where, tmp_path)) as pair:
+        found = register(pair, mode)
+    assert found.found
+    assert np.hypot(found.x - 7.2, found.y + 4.8) <= 0.3
+
+
+def test_an_untagged_collar_is_no_part_of_what_is_compared(tmp_path: Path) -> None:
+    """Its edge lies at the same place in both images, and would say that there is no shift."""
+    sources = area(town(700, 700), (7.2, -4.8), [np.s_[158:542, 158:542]], tmp_path)
+    for (path,) in (sources.pre, sources.post):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.nodata = None
+    with ImagePair(sources) as pair:
+        found = register(pair, "global")
+    assert np.hypot(found.x - 7.2, found.y + 4.8) <= 0.5
+
+
+@pytest.mark.parametrize("where", [[np.s_[300:350, 300:350]], [np.s_[::3]], []], ids=["small", "striped", "none"])
+def test_where_nothing_can_be_compared_that_is_said(where: Any, tmp_path: Path) -> None:
+    with ImagePair(area(town(700, 700), (7.2, -4.8), where, tmp_path)) as pair:
+        found = register(pair, "local")
+    assert found == Alignment("local")
+    said = found.facts(0.5)
+    assert "nothing was compared" in said["said"] and said["compared"] is False
 
 
 def test_shifts_are_found_in_real_pairs(xbd_sample: Path, tmp_path: Path) -> None:
