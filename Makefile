@@ -95,7 +95,7 @@ pictures: install ## the pictures of the README, from what `make demo` left; nee
 ##@ Cluster
 
 kube-check: install ## whether a cluster has what a run needs: make kube-check CHECK="--namespace NS --mlflow-uri URL"
-	@python -m components.kube_check $(CHECK)
+	@python -m components.cluster.readiness $(CHECK)
 
 ##@ Image and lock
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from kubernetes import client
 
-from components.cluster.readiness import RIGHTS
+from components.cluster.readiness.findings import RIGHTS
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, job, render
 from tests.servers.kube_api import KubeApi, running
 

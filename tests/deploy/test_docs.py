@@ -12,7 +12,7 @@ import yaml
 from kubernetes import client
 
 from components.cluster.api import Api, JobPatience
-from components.cluster.readiness import look
+from components.cluster.readiness.findings import look
 from components.params import load_params
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, render
 from tests.paths import ROOT

@@ -13,7 +13,7 @@ import pytest
 from kubernetes import client
 
 from components.cluster.api import Api, JobPatience
-from components.kube_check import NotReadyError, find, report
+from components.cluster.readiness.__main__ import NotReadyError, find, report
 from components.params import load_params
 from tests.commands import assert_one_line, run_step
 from tests.components.cluster.test_pytorchjob_launch import RULES
@@ -302,9 +302,9 @@ def test_an_administrator_of_the_namespace_alone_may_ask_for_all_of_it(
 def test_the_command_ends_with_1_and_one_line_where_something_is_missing(cluster: Cluster, tmp_path: Path) -> None:
     cluster.core.delete_namespaced_secret("dual-hrnet-s3", cluster.namespace)
     arguments = ("--params", ROOT / "params.yaml", "--namespace", cluster.namespace)
-    result = run_step("kube_check", *arguments, cwd=tmp_path, KUBECONFIG=str(cluster.kube.kubeconfig()))
+    result = run_step("cluster.readiness", *arguments, cwd=tmp_path, KUBECONFIG=str(cluster.kube.kubeconfig()))
     assert_one_line(result, "NotReadyError: 1 of the above are missing")
     assert "✗ secret dual-hrnet-s3" in result.stdout
     away = cluster.kube.kubeconfig(url=f"https://127.0.0.1:{free_port()}")
-    result = run_step("kube_check", *arguments, cwd=tmp_path, KUBECONFIG=str(away))
+    result = run_step("cluster.readiness", *arguments, cwd=tmp_path, KUBECONFIG=str(away))
     assert_one_line(result, "JobError: Kubernetes at https://127.0.0.1:")

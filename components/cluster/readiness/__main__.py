@@ -1,4 +1,4 @@
-"""`python -m components.kube_check`: asks a cluster, before the first run, whether it has what a run needs.
+"""`python -m components.cluster.readiness`: asks a cluster, before the first run, whether it has what a run needs.
 
 Prints a line for each thing, ✓, ✗ or, where the API does not let you ask, ?; below each ✗ what to do. Ends with 1 where
 something is missing. It changes nothing.
@@ -14,7 +14,7 @@ from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.cluster.api import Api, JobPatience
 from components.cluster.job import JobError
-from components.cluster.readiness import Finding, ask_service, look
+from components.cluster.readiness.findings import Finding, ask_service, look
 from components.params import ClusterParams
 from components.storage.s3 import StorageError, Store
 
@@ -55,7 +55,7 @@ def report(findings: Iterable[Finding]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the check."""
-    parser = step_parser("kube_check", str(__doc__).split(": ", 1)[1])
+    parser = step_parser("cluster.readiness", str(__doc__).split(": ", 1)[1])
     parser.add_argument("--namespace", default="kubeflow", metavar="NS", help="of the runs (default: %(default)s)")
     text = "of the steps (default: pipeline-runner or default-editor, whichever is there)"
     parser.add_argument("--service-account", metavar="NAME", help=text)
