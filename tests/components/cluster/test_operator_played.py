@@ -16,11 +16,13 @@ from components.cluster.job import TrainJob
 from components.cluster.pytorchjob.launcher import manifest, train_arguments
 from components.params import load_params
 from components.storage.locations import local_input
-from tests.commands import environment, succeed
+from tests.commands import environment
 from tests.comparing import tree
 from tests.servers.ports import free_port
 from tests.servers.s3_server import S3Server
+from tests.stores import ready_store
 from tests.tiny import write_params
+from tests.workers.forked_training import trained
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +108,7 @@ class Played:
                 cluster=params.cluster,
                 environment={
                     "AWS_ENDPOINT_URL": s3.endpoint,
-                    "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+                    "MLFLOW_TRACKING_URI": ready_store(folder),
                 },
             )
         )
@@ -162,8 +164,8 @@ def test_two_nodes_of_two_train_what_four_processes_of_one_node_train(
     undisturbed: dict[str, bytes], prepared: Path, tmp_path: Path
 ) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": SETTINGS})
-    launch: list[str | Path] = ["--standalone", "--nproc-per-node", "4", "-m", "components.train", "--params", params]
-    succeed("launch", *launch, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
+    arguments = ("--params", params, "--data", prepared, "--out", tmp_path / "out")
+    assert trained(4, (tmp_path / "log", *arguments), cwd=tmp_path) == [[0] * 4], (tmp_path / "log").read_text()
     assert (tmp_path / "out" / "model" / "model.safetensors").read_bytes() == undisturbed["model/model.safetensors"]
 
 
