@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
+from tests.commands import succeed_here
 from tests.conftest import (
     commit,
     copy_repository,
     dvc,
     environment,
-    succeed,
     write_params,
     write_raw,
     write_scene,
 )
+from tests.stores import ready_store
+from tests.workers.forked_training import trained
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +37,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     dvc(folder, "add", "--quiet", "data/raw")
     commit(folder)
+    ready_store(folder)
     return folder
 
 
@@ -63,13 +67,9 @@ def outputs(ran: Path, task: str) -> dict[str, Any]:
 
 def test_the_graph_trains_the_model_that_the_steps_train(ran: Path, tmp_path: Path) -> None:
     params: list[str | Path] = ["--params", ran / "params.yaml"]
-    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    succeed("prepare", *params, "--raw", ran / "data" / "raw", "--out", tmp_path / "prepared", cwd=tmp_path)
-    launch: list[str | Path] = ["--standalone", "--nproc-per-node", "2", "-m", "components.train"]
-    succeed(
-        "launch", *launch, *params, "--data", tmp_path / "prepared", "--out", tmp_path / "train",
-        cwd=tmp_path, **tracking,
-    )  # fmt: skip
+    succeed_here("prepare", *params, "--raw", ran / "data" / "raw", "--out", tmp_path / "prepared")
+    arguments = (*params, "--data", tmp_path / "prepared", "--out", tmp_path / "train")
+    assert trained(2, (tmp_path / "log", *arguments), cwd=tmp_path) == [[0, 0]], (tmp_path / "log").read_text()
     model = only(ran, "output/pipeline/train/*/model/model.safetensors")
     assert model.read_bytes() == (tmp_path / "train" / "model" / "model.safetensors").read_bytes()
     evaluate: list[str | Path] = [
@@ -80,7 +80,7 @@ def test_the_graph_trains_the_model_that_the_steps_train(ran: Path, tmp_path: Pa
         "--out",
         tmp_path / "evaluate",
     ]
-    succeed("evaluate", *params, *evaluate, cwd=tmp_path)
+    succeed_here("evaluate", *params, *evaluate)
     metrics = only(ran, "output/pipeline/evaluate/*/metrics.json")
     assert metrics.read_bytes() == (tmp_path / "evaluate" / "metrics.json").read_bytes()
 
@@ -124,18 +124,15 @@ def test_a_task_that_fails_ends_the_run_with_its_line_and_mlflow_knows(repositor
     (folder / "data" / "raw" / "train" / "images" / "tiny-flood_00000000_post_disaster.png").write_bytes(b"no image")
     write_params(folder / "params.yaml", {"data": {"root": "data/raw"}})
     dvc(folder, "add", "--quiet", "data/raw")
+    ready_store(folder)
     result = run_graph(folder)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("PipelineError: ")
     assert "tiny-flood_00000000_post_disaster.png" in result.stdout + result.stderr
-    code = (
-        "import mlflow; mlflow.set_tracking_uri('sqlite:///mlflow.db'); "
-        "runs = mlflow.search_runs(search_all_experiments=True, output_format='list'); "
-        "print(*[(run.info.status, run.data.tags['pipeline_error']) for run in runs])"
-    )
-    found = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True)
-    assert "FAILED" in found.stdout, found.stderr
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FAILED" and run.data.tags["pipeline_error"]
 
 
 def test_a_version_that_is_not_on_the_remote_is_one_line_without_the_log_of_kubeflow(
