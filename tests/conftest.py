@@ -28,6 +28,7 @@ from tests.scenes import (
     write_scene,
 )
 from tests.servers.s3_server import S3Server
+from tests.stores import ready_store
 from tests.tiny import ALONE, SMALL, TINY, prepare_params, write_params
 
 __all__ = [
@@ -117,10 +118,10 @@ def params_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An MLflow store of this test process: a tracking URI, also set as MLFLOW_TRACKING_URI. Setting one up takes
-    seconds, so tests share it and use model names of their own.
+    """An MLflow store of this test process: a tracking URI, also set as MLFLOW_TRACKING_URI. Tests share it and use
+    model names of their own.
     """
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    uri = ready_store(tmp_path_factory.mktemp("mlflow"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")

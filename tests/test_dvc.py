@@ -14,6 +14,7 @@ import yaml
 
 from components.params import Params
 from tests.conftest import ROOT, commit, copy_repository, dvc, source_files, stages_run, tree, write_params
+from tests.stores import ready_store
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
 STAGES: dict[str, dict[str, Any]] = DVC["stages"]
@@ -111,6 +112,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = copy_repository(tmp_path_factory.mktemp("repository"))
     write_params(copy / "params.yaml", {"prepare": {"validation_share": 0.5}})
     subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
+    ready_store(copy)
     (copy / "first.log").write_text(dvc(copy, "repro"), encoding="utf-8")
     return copy
 

@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow.tracking import MlflowClient
 
+from tests.commands import succeed, succeed_here
 from tests.conftest import (
     commit,
     copy_repository,
     dvc,
     environment,
-    succeed,
     write_params,
     write_raw,
     write_scene,
 )
+from tests.stores import ready_store
+from tests.workers.forked_training import trained
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     dvc(folder, "add", "--quiet", "data/raw")
     commit(folder)
+    ready_store(folder)
     return folder
 
 
@@ -65,13 +69,9 @@ def outputs(ran: Path, task: str) -> dict[str, Any]:
 
 def test_the_graph_trains_the_model_that_the_steps_train(ran: Path, tmp_path: Path) -> None:
     params: list[str | Path] = ["--params", ran / "params.yaml"]
-    tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    succeed("prepare", *params, "--raw", ran / "data" / "raw", "--out", tmp_path / "prepared", cwd=tmp_path)
-    launch: list[str | Path] = ["--standalone", "--nproc-per-node", "2", "-m", "components.train"]
-    succeed(
-        "launch", *launch, *params, "--data", tmp_path / "prepared", "--out", tmp_path / "train",
-        cwd=tmp_path, **tracking,
-    )  # fmt: skip
+    succeed_here("prepare", *params, "--raw", ran / "data" / "raw", "--out", tmp_path / "prepared")
+    arguments = (*params, "--data", tmp_path / "prepared", "--out", tmp_path / "train")
+    assert trained(2, (tmp_path / "log", *arguments), cwd=tmp_path) == [[0, 0]], (tmp_path / "log").read_text()
     model = only(ran, "output/pipeline/train/*/model/model.safetensors")
     assert model.read_bytes() == (tmp_path / "train" / "model" / "model.safetensors").read_bytes()
     evaluate: list[str | Path] = [
@@ -82,7 +82,7 @@ def test_the_graph_trains_the_model_that_the_steps_train(ran: Path, tmp_path: Pa
         "--out",
         tmp_path / "evaluate",
     ]
-    succeed("evaluate", *params, *evaluate, cwd=tmp_path)
+    succeed_here("evaluate", *params, *evaluate)
     metrics = only(ran, "output/pipeline/evaluate/*/metrics.json")
     assert metrics.read_bytes() == (tmp_path / "evaluate" / "metrics.json").read_bytes()
 
@@ -141,13 +141,16 @@ def test_a_task_that_fails_ends_the_run_with_its_line_and_makes_nothing_up_in_ml
     (folder / "data" / "raw" / "train" / "images" / "tiny-flood_00000000_post_disaster.png").write_bytes(b"no image")
     write_params(folder / "params.yaml", {"data": {"root": "data/raw"}})
     dvc(folder, "add", "--quiet", "data/raw")
+    ready_store(folder)
     result = run_graph(folder)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("PipelineError: ")
     assert "tiny-flood_00000000_post_disaster.png" in result.stdout + result.stderr
     assert "the run failed." in result.stdout + result.stderr  # finish, which ran all the same
-    assert not (folder / "mlflow.db").exists()  # nothing was trained
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    assert client.search_runs(experiments) == []  # nothing was trained
 
 
 def test_a_version_that_is_not_on_the_remote_is_one_line_without_the_log_of_kubeflow(

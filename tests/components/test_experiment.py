@@ -12,9 +12,9 @@ import yaml
 from components.params import Params, load_params, main
 from model.networks.by_name import NETWORKS
 from tests.commands import environment, exit_line
-from tests.model.test_networks import Tiny
 from tests.paths import ROOT
 from tests.repository import commit, dvc
+from tests.tiny_network import Tiny
 
 SECTIONS = [field.alias or name for name, field in Params.model_fields.items()]
 # Spaces, commas, quotes, `=`, `$`, braces, and texts that are none where they stand bare.

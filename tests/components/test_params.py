@@ -11,9 +11,9 @@ import yaml
 from components.params import Params, ParamsError, load_params, recipe_of
 from model.networks.by_name import NETWORKS
 from tests.commands import exit_line
-from tests.model.test_networks import Tiny
 from tests.paths import ROOT
 from tests.tiny import write_params
+from tests.tiny_network import Tiny
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 

@@ -14,7 +14,7 @@ from imagery.predict.arrays import predict_arrays
 from model.inference import Predictor
 from model.networks.pair_network import DualLogits
 from tests.conftest import TEST_SCENES, exit_line, pair, read_png, tree
-from tests.model.test_networks import Tiny, TinySettings
+from tests.tiny_network import Tiny, TinySettings
 
 
 def test_a_folder_and_its_pairs_give_the_same_files(raw: Path, model: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.comparing import read_csv, read_png, tree
 from tests.model.test_metric import KEYS, score_by_loops
 from tests.scenes import TEST_SCENES, pair
 from tests.servers.mlflow_server import using
+from tests.stores import ready_store
 from tests.tiny import write_params
 from xbd.dataset import Scenes
 
@@ -365,6 +366,7 @@ def test_a_run_that_the_store_does_not_know_is_one_line_that_names_the_store(mod
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
     (tmp_path / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
     params = write_params(tmp_path / "params.yaml")
+    ready_store(tmp_path)
     result = run_step(
         "register", "--params", params, "--model", model, "--metrics", tmp_path / "metrics.json",
         "--run", tmp_path / "run.json", "--out", tmp_path / "out", cwd=tmp_path,

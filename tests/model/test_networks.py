@@ -5,52 +5,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pytest
 import torch
 import yaml
-from annotated_types import Ge
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.params import ParamsError, load_params
 from model.architecture import Architecture
 from model.inference import ModelError, Predictor, load_model, normalize, save_model
 from model.networks.by_name import NETWORKS, build
-from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, check_pair
+from model.networks.pair_network import NetworkError
 from model.settings import network_settings
 from model.train.run import identity_of
 from model.train.training import train
 from tests.conftest import ALONE, LOGITS, SMALL, assert_close, environment, read_csv, tree, write_params
-
-
-@dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
-class TinySettings:
-    """What decides the tiny network."""
-
-    name: Literal["tiny"] = "tiny"
-    channels: Annotated[int, Ge(1)] = 4
-
-
-class Tiny(PairNetwork):
-    """The least that a network is: two convolutions, no feature beside."""
-
-    Settings = TinySettings
-
-    def __init__(self, architecture: TinySettings) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.features = nn.Conv2d(6, architecture.channels, 4, stride=4)
-        self.norm = nn.BatchNorm2d(architecture.channels)
-        self.heads = nn.Conv2d(architecture.channels, 2 + 4, 1)
-
-    def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
-        check_pair(pre, post, "Tiny")
-        padding = (0, -pre.shape[-1] % 4, 0, -pre.shape[-2] % 4)
-        both = nn.functional.pad(torch.cat([pre, post], 1), padding)
-        return DualLogits(*self.heads(self.norm(self.features(both)).relu()).split([2, 4], 1))
+from tests.tiny_network import Tiny, TinySettings
 
 
 @pytest.fixture

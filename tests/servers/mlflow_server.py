@@ -17,6 +17,7 @@ import pytest
 from components.tracking import connection
 from tests.commands import environment
 from tests.servers.ports import free_port
+from tests.stores import ready_store
 
 
 class MlflowServer:
@@ -29,10 +30,10 @@ class MlflowServer:
         self, folder: Path, database: str | None = None, artifacts: str | None = None, **settings: str
     ) -> None:
         self.folder, self.settings = folder, settings
-        # Of this store, for MLFLOW_TRACKING_URI without the server.
-        self.database = database or f"sqlite:///{folder / 'mlflow.db'}"
-        self.artifacts = artifacts or str(folder / "artifacts")
         folder.mkdir(parents=True, exist_ok=True)
+        # Of this store, for MLFLOW_TRACKING_URI without the server.
+        self.database = database or ready_store(folder)
+        self.artifacts = artifacts or str(folder / "artifacts")
         self.process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 

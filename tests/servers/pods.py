@@ -19,6 +19,7 @@ from tests.commands import environment
 from tests.comparing import tree
 from tests.servers.ports import free_port
 from tests.servers.s3_server import S3Server
+from tests.stores import ready_store
 from tests.tiny import write_params
 
 SETTINGS = {"epochs": 1, "crops_per_scene": 4, "device_batch_size": 1, "checkpoint_every": 2}
@@ -101,7 +102,7 @@ class Played:
                 cluster=params.cluster,
                 environment={
                     "AWS_ENDPOINT_URL": s3.endpoint,
-                    "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+                    "MLFLOW_TRACKING_URI": ready_store(folder),
                 },
             )
         )

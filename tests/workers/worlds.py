@@ -27,13 +27,15 @@ def torchrun(
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def fork_world(size: int, run: Callable[..., None], *arguments: Any, errors: Path | None = None) -> list[ForkProcess]:
+def fork_world(
+    size: int, run: Callable[..., None], *arguments: Any, port: int | None = None, errors: Path | None = None
+) -> list[ForkProcess]:
     """Starts run(*arguments) in `size` processes that find each other as under torchrun, but for its store: rank 0 has
     it. Importing torch costs seconds in each process, forking none; for scripts that did nothing with torch before.
 
-    errors: file for what they write to stderr.
+    port: of that store. errors: file for what they write to stderr.
     """
-    port = free_port()
+    port = port or free_port()
     gc.freeze()  # what is there already need not be searched for garbage, and so not be copied, by each of them
     context = multiprocessing.get_context("fork")
     processes = [

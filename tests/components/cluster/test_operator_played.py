@@ -8,10 +8,10 @@ import pytest
 
 from components.cluster.job import TrainingJob
 from components.cluster.pytorchjob.manifest import manifest
-from tests.commands import succeed
 from tests.servers.pods import SETTINGS, Node, Played
 from tests.servers.s3_server import S3Server
 from tests.tiny import write_params
+from tests.workers.forked_training import trained
 
 pytestmark = pytest.mark.slow
 
@@ -73,8 +73,8 @@ def test_two_nodes_of_two_train_what_four_processes_of_one_node_train(
     undisturbed: dict[str, bytes], prepared: Path, tmp_path: Path
 ) -> None:
     params = write_params(tmp_path / "params.yaml", {"train": SETTINGS})
-    launch: list[str | Path] = ["--standalone", "--nproc-per-node", "4", "-m", "components.train", "--params", params]
-    succeed("launch", *launch, "--data", prepared, "--out", tmp_path / "out", cwd=tmp_path)
+    arguments = ("--params", params, "--data", prepared, "--out", tmp_path / "out")
+    assert trained(4, (tmp_path / "log", *arguments), cwd=tmp_path) == [[0] * 4], (tmp_path / "log").read_text()
     assert (tmp_path / "out" / "model" / "model.safetensors").read_bytes() == undisturbed["model/model.safetensors"]
 
 

@@ -15,7 +15,9 @@ from mlflow.tracking import MlflowClient
 
 from tests.commands import environment
 from tests.comparing import read_csv
+from tests.stores import ready_store
 from tests.tiny import write_params
+from tests.workers.forked_training import trained
 
 # Longer than the launch of the processes, so that a fault comes while they train.
 LONG = {"epochs": 3, "crops_per_scene": 4, "device_batch_size": 2, "validate_every": 2, "checkpoint_every": 3}
@@ -26,6 +28,7 @@ def launch(params: Path, data: Path, out: Path, *options: str) -> subprocess.Pop
     command = [sys.executable, "-m", "components.launch", "--standalone", "--nproc-per-node=2", *options]
     command += ["-m", "components.train", "--params", str(params), "--data", str(data), "--out", str(out)]
     out.parent.mkdir(parents=True, exist_ok=True)
+    ready_store(out.parent)
     with log_of(out).open("w") as log:
         return subprocess.Popen(
             command, cwd=out.parent, env=environment(), stdout=log, stderr=subprocess.STDOUT, text=True
@@ -65,7 +68,8 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(params: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run of two processes without any fault writes."""
     out = tmp_path_factory.mktemp("undisturbed") / "out"
-    assert launch(params, prepared, out).wait(240) == 0, log_of(out).read_text()
+    arguments = ("--params", params, "--data", prepared, "--out", out)
+    assert trained(2, (log_of(out), *arguments), cwd=out.parent) == [[0, 0]], log_of(out).read_text()
     return out
 
 

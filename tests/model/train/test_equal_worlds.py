@@ -19,6 +19,7 @@ from model.settings import TrainSettings
 from tests.commands import environment
 from tests.paths import ROOT
 from tests.tiny import write_params
+from tests.tiny_network import Tiny, TinySettings
 from tests.workers.training_worker import CASES, VALIDATIONS, mean_loss, validation_name, validator
 from xbd.dataset import SceneCrops
 from xbd.scenes import read_index, scene_path
@@ -76,7 +77,8 @@ class Plain:
     def __init__(self, results: Results, settings: TrainSettings, kind: torch.dtype = torch.float64) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.kind = settings, kind
-        self.model = DualHRNet(settings.network).to(self.kind).train()
+        network = Tiny if isinstance(settings.network, TinySettings) else DualHRNet
+        self.model = network(settings.network).to(self.kind).train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1, momentum=0.9, weight_decay=0.0005)
         self.crops = SceneCrops(
             results.data, crop_size=64, scale=(0.8, 1.2), crops_per_scene=settings.crops_per_scene, seed=settings.seed

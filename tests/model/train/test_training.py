@@ -23,6 +23,7 @@ from model.settings import TrainSettings
 from model.train.training import TrainingError, poly_learning_rate, train
 from tests.commands import assert_one_line, environment, exit_line, run_step, step_here, succeed, succeed_here
 from tests.comparing import read_csv
+from tests.stores import ready_store
 from tests.tiny import ALONE, write_params
 
 
@@ -141,6 +142,7 @@ def test_batch_sizes_that_do_not_fit_are_one_line_with_those_that_do(
 
 @pytest.mark.slow
 def test_missing_data_is_one_line(tmp_path: Path, params_file: Path) -> None:
+    ready_store(tmp_path)
     result = run_step(
         "train", "--params", params_file, "--data", tmp_path / "no", "--out", tmp_path / "o", cwd=tmp_path
     )
@@ -167,6 +169,7 @@ def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path
     train(prepared, tmp_path / "whole", load_params(params).train, ALONE)
 
     work, out = folder(tmp_path / "killed"), tmp_path / "killed" / "out"
+    ready_store(work)
     kill_in_epoch(3, ["train", *map(str, arguments), str(out)], work)
     assert len(read_csv(out / "history.csv")) == 2
     assert not (out / "model").exists()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -27,7 +28,9 @@ from tests.components.storage.s3_objects import remote_tree
 from tests.limits import files_up_to
 from tests.model.train.test_distributed_training import launch, log_of, trainers, wait_for
 from tests.servers.s3_server import S3Server
+from tests.stores import ready_store
 from tests.tiny import ALONE, write_params
+from tests.workers.forked_training import trained
 from xbd.dataset import SceneCrops
 from xbd.scenes import scene_path
 
@@ -39,41 +42,71 @@ def lines_of(out: Path, kind: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("changes", "kind", "said"),
-    [
-        ({"epochs": -1}, "ParamsError", "epochs"),  # before the ranks have found each other
-        ({"crops_per_scene": 1, "global_batch_size": 8}, "TrainingError", "8 is more than the 6 crops of an epoch"),
-        ({"learning_rate": 1e30}, "TrainingError", "the loss is not finite in a pass with tiny-fl"),
-    ],
-    ids=["parameter", "data", "loss"],
-)
-def test_an_error_of_all_ranks_is_said_once(
-    changes: dict[str, Any], kind: str, said: str, prepared: Path, tmp_path: Path
-) -> None:
-    params, out = write_params(tmp_path / "params.yaml", {"train": PAIRS | changes}), tmp_path / "out"
+def test_an_error_before_the_ranks_have_found_each_other_is_said_once(prepared: Path, tmp_path: Path) -> None:
+    params, out = write_params(tmp_path / "params.yaml", {"train": PAIRS | {"epochs": -1}}), tmp_path / "out"
     assert launch(params, prepared, out).wait(120) == 1
+    assert_said_once(out, "ParamsError", "epochs")
+
+
+def assert_said_once(out: Path, kind: str, said: str) -> None:
     (line,) = lines_of(out, kind)
     assert said in line
     assert "Traceback" not in log_of(out).read_text()
     assert not (out / "model").exists()
 
 
-@pytest.mark.slow
-def test_an_error_of_one_rank_is_said_by_it(prepared: Path, tmp_path: Path) -> None:
-    params = write_params(tmp_path / "params.yaml", {"train": PAIRS | {"crops_per_scene": 1}})
-    data, out = copytree(prepared, tmp_path / "data"), tmp_path / "out"
-    settings = load_params(params).train
+@dataclass(frozen=True)
+class Failed:
+    """Trainings in two processes, each with an error: the folder of each, and the exit codes of its ranks. cut: the
+    scene that one rank of "scene" meets.
+    """
+
+    folder: Path
+    codes: dict[str, list[int]]
+    cut: Path
+
+
+@pytest.fixture(scope="module")
+def failed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Failed:
+    """All of them from one process, which imports once."""
+    folder = tmp_path_factory.mktemp("failed")
+    changes: dict[str, dict[str, Any]] = {
+        "data": {"crops_per_scene": 1, "global_batch_size": 8},
+        "loss": {"learning_rate": 1e30},
+        "scene": {"crops_per_scene": 1},
+    }
+    params = {name: write_params(folder / f"{name}.yaml", {"train": PAIRS | changes[name]}) for name in changes}
+    data = copytree(prepared, folder / "damaged")
+    settings = load_params(params["scene"]).train
     scenes = SceneCrops(data, crops_per_scene=1)
     first = [
         {scenes.scene_of(i) for i in next(_batches(6, 1, settings, World(rank, 2, rank, torch.device("cpu"))))}
         for rank in (0, 1)
     ]
-    path = scene_path(data, min(first[1] - first[0]))
-    path.write_bytes(path.read_bytes()[:1000])
-    assert launch(params, data, out).wait(120) == 1
-    (line,) = lines_of(out, "SceneError")
-    assert line.startswith(f"SceneError: {path}: cannot be opened")
+    cut = scene_path(data, min(first[1] - first[0]))
+    cut.write_bytes(cut.read_bytes()[:1000])
+    runs = [
+        (log_of(folder / name), "--params", params[name], "--data", source, "--out", folder / name)
+        for name, source in (("data", prepared), ("loss", prepared), ("scene", data))
+    ]
+    return Failed(folder, dict(zip(changes, trained(2, *runs, cwd=folder), strict=True)), cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("data", "8 is more than the 6 crops of an epoch"), ("loss", "the loss is not finite in a pass with tiny-fl")],
+)
+def test_an_error_of_all_ranks_is_said_once(name: str, said: str, failed: Failed) -> None:
+    assert failed.codes[name] == [1, 1]
+    assert_said_once(failed.folder / name, "TrainingError", said)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_rank_is_said_by_it(failed: Failed) -> None:
+    assert failed.codes["scene"][1] == 1 and failed.codes["scene"][0] != 0
+    (line,) = lines_of(failed.folder / "scene", "SceneError")
+    assert line.startswith(f"SceneError: {failed.cut}: cannot be opened")
 
 
 @pytest.mark.slow
@@ -108,6 +141,7 @@ def test_a_store_that_is_away_for_a_while_costs_a_run_nothing(prepared: Path, tm
         settings = environment(**server.environment, DUAL_HRNET_CACHE=str(tmp_path / "cache"))
         work = tmp_path / "there"
         work.mkdir()
+        ready_store(work)
         pipe = subprocess.PIPE
         with subprocess.Popen([*command, uri], cwd=work, env=settings, stdout=pipe, stderr=pipe, text=True) as process:
             assert process.stdout is not None
