@@ -71,13 +71,14 @@ def define(params: Params, image: str) -> Any:
     ) -> None:
         pods = {"node_selector": node_selector, "tolerations": tolerations}
         set_up = partial(steps.configure, params=params, image=image, sizes=step_sizes, pods=pods)
-        at_end = steps.finish(tracking=tracking, mlflow_uri=mlflow_uri, kubeflow_uri=kubeflow_uri)
+        at_end = steps.finish(mlflow_uri=mlflow_uri, kubeflow_uri=kubeflow_uri)
         set_up(at_end, "finish")
         with dsl.ExitHandler(at_end, name="steps"):
             checked = steps.check(
                 raw_version=raw_version,
                 data_remote=data_remote,
                 root=root,
+                mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
                 prepare=prepare,
                 train=train,
@@ -196,7 +197,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     places = Parser(add_help=False, parents=[usual])
     places.add_argument("--root", metavar="URL", help="for data, models and scores: s3://BUCKET/PREFIX")
     places.add_argument("--data-remote", metavar="URL", help="DVC remote: s3://BUCKET/PREFIX")
-    text = "as pods reach it (default: the image's)"
+    text = "as pods reach it (default: what the image or the platform says)"
     places.add_argument("--mlflow-uri", type=str, default="", metavar="URL", help=text)
     text = "as browsers reach it (default: as pods do)"
     places.add_argument("--mlflow-ui", type=str, default="", metavar="URL", help=text)
@@ -205,6 +206,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "write the graph as YAML, with what is given as defaults of the form in Kubeflow's UI"
     parser = commands.add_parser("compile", parents=[places], help=text, description=text)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends in .yaml")
+    parser.add_argument("--kubeflow-uri", type=str, default="", metavar="URL", help="of the UI, for links in MLflow")
 
     text = "run the compiled graph on this machine"
     parser = commands.add_parser("run", parents=[usual], help=text, description=text, epilog=LOCATIONS)
@@ -237,7 +239,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _compile(params: Params, arguments: argparse.Namespace) -> None:
     check(params)
-    given = _values(arguments)
+    given = {**_values(arguments), "kubeflow_uri": arguments.kubeflow_uri.rstrip("/")}
     if arguments.raw_version:
         given["raw_version"] = _raw_version(params, arguments)
     compile_graph(params, arguments.image, arguments.out, given)

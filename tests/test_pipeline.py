@@ -150,7 +150,12 @@ def test_each_task_has_disk_credentials_and_placement(graph: Any) -> None:
         }
         assert secrets == {
             "dual-hrnet-s3": ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
-            "dual-hrnet-mlflow": ["MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"],
+            "dual-hrnet-mlflow": [
+                "MLFLOW_TRACKING_USERNAME",
+                "MLFLOW_TRACKING_PASSWORD",
+                "MLFLOW_TRACKING_TOKEN",
+                "MLFLOW_WORKSPACE",
+            ],
         }
         assert settings["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"].endswith("node_selector")
         assert settings["tolerations"][0]["tolerationJson"]["componentInputParameter"].endswith("tolerations")

@@ -11,6 +11,8 @@ from base.errors import InputError
 from components.params import ClusterParams
 
 CONTENT_ANNOTATION = "dual-hrnet/content"  # a hash, by which a launcher knows a job that does the same
+# The pipeline run that created the job; its pods, and so its run in MLflow, carry that id even when others wait, too.
+FIRST_RUN_ANNOTATION = "dual-hrnet/first-run"
 OUTPUT_LABEL = "dual-hrnet/output"  # a hash of the location that the job writes to
 RUN_LABEL = "dual-hrnet/pipeline-run"  # the id of the pipeline run that asked for the job last
 OWN_LABELS = {"app.kubernetes.io/name": "dual-hrnet"}  # of all jobs and pods of ours
@@ -93,6 +95,8 @@ class TrainingJob:
             "labels": labels,
             "annotations": {CONTENT_ANNOTATION: self.content()},
         }
+        if RUN_LABEL in self.labels:
+            metadata["annotations"][FIRST_RUN_ANNOTATION] = self.labels[RUN_LABEL]
         if self.owner is not None:
             metadata["ownerReferences"] = [self.owner.reference()]
         return metadata

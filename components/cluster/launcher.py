@@ -58,6 +58,17 @@ def release(namespace: str, workflow: str) -> None:
     owners.release(Api(namespace, JobPatience()), workflow)
 
 
+def goes_on(namespace: str, run: str) -> bool:
+    """Whether a job that this pipeline run began goes on, because another run waits for it, too; False, with a warning,
+    where that cannot be asked.
+    """
+    try:
+        return owners.goes_on(Api(namespace, JobPatience()), run)
+    except JobError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return False
+
+
 def train_arguments(params: Params, data: Sequence[Location], out: Location) -> list[str]:
     """Arguments of `components.train` for a container that has no parameter file."""
     return ["--params", params.model_dump_json(by_alias=True), "--data", *map(str, data), "--out", str(out)]
@@ -104,10 +115,12 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
             api.delete(kind.resource, name, kind.propagation, current["metadata"]["uid"])
         elif not _is_same(current, job):
             raise JobError(_refusal(current, job))
-        elif owners.add(api, kind, current, job.owner, job.pod_labels()):
-            print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
+        else:
+            # First: a TrainJob without its runtime takes no change.
             _give_what_it_needs(replace(job, name=name), api, kind, current)
-            return kind, current
+            if owners.add(api, kind, current, job.owner, job.pod_labels()):
+                print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
+                return kind, current
 
 
 def _wait_for_deletion(place: str, end: float, api: Api) -> None:

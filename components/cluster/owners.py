@@ -1,6 +1,6 @@
 """Who waits for a job: its owners are the Workflows of the pipeline runs that do, and it goes with the last of them.
 
-A launcher outside of a Workflow owns its job by its own pod, and outside of a pod the job has no owner.
+The job of a launcher in another pod belongs to that pod, and one that a person launched to nobody.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 from components.cluster.api import PODS, Api
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import there
-from components.cluster.job import OWN_LABELS, Owner
+from components.cluster.job import FIRST_RUN_ANNOTATION, OWN_LABELS, Owner
 from components.cluster.workflow import WORKFLOWS, workflow_of
 
 ENDED = ("Succeeded", "Failed", "Error")
@@ -86,6 +86,17 @@ def release(api: Api, workflow: str) -> None:
             for owner in _references(job):
                 if (owner["kind"], owner["name"]) == (WORKFLOWS.kind, workflow):
                     remove(api, backend, job, owner["uid"])
+
+
+def goes_on(api: Api, run: str) -> bool:
+    """Whether a job that this pipeline run began has not ended, and is not being deleted. Raises JobError."""
+    jobs = [(backend, job) for backend in there(api) for job in api.find(backend.resource, OWN_LABELS)[0]]
+    return any(
+        job["metadata"].get("annotations", {}).get(FIRST_RUN_ANNOTATION) == run
+        and "deletionTimestamp" not in job["metadata"]
+        and not backend.state(Seen(job)).is_over
+        for backend, job in jobs
+    )
 
 
 def _references(job: Object) -> list[dict[str, Any]]:

@@ -15,7 +15,12 @@ SCRATCH = "/scratch"
 # Secrets with the credentials, as deploy/ names them, and the keys that every step has as variables. Roles need none.
 SECRETS = {
     "dual-hrnet-s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    "dual-hrnet-mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    "dual-hrnet-mlflow": (
+        "MLFLOW_TRACKING_USERNAME",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+        "MLFLOW_WORKSPACE",
+    ),
 }
 USER = 10001  # of the image
 # From SIGTERM on: a step of training, a checkpoint of 480 MB to a disk and from there to S3, the end of the MLflow run.

@@ -18,7 +18,7 @@ from components.cluster.pods import SECRETS
 
 COPIED = re.compile(r"(MLFLOW|AWS)_")
 # Of the pod's service account, whose token is a file of that pod.
-OF_THE_POD = re.compile(r"AWS_(ROLE|WEB_IDENTITY|CONTAINER)_|_(FILE|PATH)$")
+OF_THE_POD = re.compile(r"AWS_(ROLE|WEB_IDENTITY|CONTAINER)_|_(FILE|PATH|BUNDLE)$")
 CONTAINER = "main"  # of Argo's pods
 
 

@@ -42,6 +42,9 @@ def read_workflow(api: Api, name: str) -> Workflow:
     found = api.get(WORKFLOWS, name)
     if found is None:
         raise JobError(f"Workflow {api.namespace}/{name}: is not there. It was deleted, or is in another namespace.")
+    status = found.get("status", {})
+    if not status.get("nodes") and (status.get("compressedNodes") or status.get("offloadNodeStatusVersion")):
+        raise JobError(f"Workflow {api.namespace}/{name}: is so large that Argo has packed its nodes.")
     return workflow_of(found)
 
 

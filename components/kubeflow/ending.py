@@ -15,7 +15,6 @@ from components.cluster.job import JobError
 from components.cluster.workflow import CONTAINER, Node, Workflow, read_workflow
 from components.kubeflow.client import run_page
 from components.kubeflow.failure import Failure, failure_of
-from components.kubeflow.sections import Sections, params_of
 
 Status = Literal["SUCCEEDED", "FAILED", "CANCELED", "UNKNOWN"]
 HOOK = ".onExit"  # in the names of the exit hook's own nodes
@@ -58,7 +57,7 @@ class Ending(NamedTuple):
         return "; ".join(map(str, self.failures)) or "failed"
 
 
-def finish(state: str, workflow: str, kubeflow_uri: str, sections: Sections) -> None:
+def finish(state: str, workflow: str, kubeflow_uri: str) -> None:
     """After a run of the graph: deletes the jobs that it left, and tells how it ended, here and in the MLflow run of
     its training.
 
@@ -69,7 +68,7 @@ def finish(state: str, workflow: str, kubeflow_uri: str, sections: Sections) -> 
     if not run:  # on one machine, where a training ends its run itself, and no Workflow tells more
         print(f"the run {Ending(KUBEFLOWS.get(state, 'UNKNOWN'))}.")
         return
-    from components.cluster.launcher import release
+    from components.cluster.launcher import goes_on, release
 
     namespace = os.environ["POD_NAMESPACE"]
     try:
@@ -78,7 +77,10 @@ def finish(state: str, workflow: str, kubeflow_uri: str, sections: Sections) -> 
         ending = _read_ending(namespace, workflow, state)
         print(f"run {run} {ending}.", flush=True)
         link = run_page(kubeflow_uri, run) if kubeflow_uri else ""
-        _tell_mlflow(params_of(sections).tracking.experiment, run, link, ending)
+        if goes_on(namespace, run):
+            print("MLflow: the training goes on for another run of the pipeline, which will say how it ended.")
+        else:
+            _tell_mlflow(run, link, ending)
 
 
 def ending_of(workflow: Workflow, log: Callable[[str], str]) -> Ending:
@@ -134,7 +136,7 @@ def _read_ending(namespace: str, workflow: str, state: str) -> Ending:
         return Ending(KUBEFLOWS.get(state, "UNKNOWN"))
 
 
-def _tell_mlflow(experiment: str, run: str, link: str, ending: Ending) -> None:
+def _tell_mlflow(run: str, link: str, ending: Ending) -> None:
     """Tags the MLflow run of the training, and ends it where it has not ended itself; a warning where that fails."""
     from components.tracking import runs
     from components.tracking.connection import TrackingError
@@ -145,7 +147,7 @@ def _tell_mlflow(experiment: str, run: str, link: str, ending: Ending) -> None:
         "pipeline_error": "; ".join(map(str, ending.failures)),
     }
     try:
-        found = runs.end_runs(experiment, run, ending.mlflow, {key: value for key, value in tags.items() if value})
+        found = runs.end_runs(run, ending.mlflow, tags)
     except TrackingError as error:
         # The run is as good as it was.
         print(f"warning: {error} The training's run there does not say how this one ended.", file=sys.stderr)

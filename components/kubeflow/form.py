@@ -26,7 +26,7 @@ PARAMETERS = {
     "step_sizes": "cores and memory of each task's pod (cluster.steps); docs/kubeflow-ui.md tells how to size them",
     "node_selector": "labels of the nodes for all pods",
     "tolerations": "taints of nodes that all pods put up with",
-    "mlflow_uri": "MLflow as pods reach it; empty: what the image or the secret dual-hrnet-mlflow says",
+    "mlflow_uri": "MLflow as pods reach it; empty: what the image or the platform says in MLFLOW_TRACKING_URI",
     "mlflow_ui": "MLflow as browsers reach it, for links; empty: as pods do",
     "s3_endpoint": "an S3 server other than AWS; empty: AWS, or what the environment says",
     "kubeflow_uri": "Kubeflow's UI, for links to this run in MLflow; empty: none",

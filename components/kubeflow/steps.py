@@ -26,7 +26,6 @@ SCRATCH = "/tmp"  # the home of the image, and so where the copies of S3 locatio
 LONGEST = "5184000s"
 FIELDS = {
     "POD_NAME": "metadata.name",
-    "POD_UID": "metadata.uid",
     "POD_NAMESPACE": "metadata.namespace",
     "RUN_ID": "metadata.labels['pipeline/runid']",
 }
@@ -60,6 +59,7 @@ def check(
     raw_version: str,
     data_remote: str,
     root: str,
+    mlflow_uri: str,
     s3_endpoint: str,
     prepare: dict[str, Any],
     train: dict[str, Any],
@@ -74,7 +74,7 @@ def check(
 ) -> NamedTuple("Checked", [("raw_version", str), ("news", str)]):  # type: ignore[valid-type]
     from components.kubeflow import tasks
 
-    with tasks.task(s3_endpoint=s3_endpoint):
+    with tasks.task(mlflow_uri, s3_endpoint):
         sections = {"prepare": prepare, "train": train, "evaluate": evaluate, "register": register}
         sections |= {"promote": promote, "tracking": tracking}
         pods = {"steps": step_sizes, "node_selector": node_selector, "tolerations": tolerations}
@@ -175,11 +175,11 @@ def promote(
 
 
 @component
-def finish(tracking: dict[str, Any], mlflow_uri: str, kubeflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
+def finish(mlflow_uri: str, kubeflow_uri: str, status: dsl.PipelineTaskFinalStatus) -> None:
     from components.kubeflow import ending, tasks
 
     with tasks.task(mlflow_uri):
-        ending.finish(status.state, status.pipeline_job_resource_name, kubeflow_uri, {"tracking": tracking})
+        ending.finish(status.state, status.pipeline_job_resource_name, kubeflow_uri)
 
 
 def configure(task: PipelineTask, step: str, params: Params, image: Any, sizes: Any, pods: Mapping[str, Any]) -> None:

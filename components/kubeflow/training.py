@@ -9,7 +9,8 @@ from base.errors import InputError
 from base.patience import VARIABLE as PATIENCE
 from components.cluster.job import RUN_LABEL
 from components.params import Params
-from components.storage.locations import Location
+from components.storage.locations import Location, join, local_input
+from components.storage.s3 import StorageError
 
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")  # of the task, which its job uses, too
 # The training's run in MLflow says which pipeline run it is of. By the label: the same training of another run is the
@@ -82,3 +83,16 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
         owner=here.owner,
     )
     launch(job)
+    _claim(out)
+
+
+def _claim(out: Location) -> None:
+    """Makes the training's run in MLflow one of this pipeline run, also where another one had begun the job."""
+    from components.tracking import runs
+    from components.tracking.connection import TrackingError
+
+    try:
+        with local_input(join(out, "run.json")) as path:
+            runs.tag_run(runs.read_run(path), {"pipeline_run": os.environ["RUN_ID"]})
+    except (TrackingError, StorageError) as error:
+        print(f"warning: {error} The training's run in MLflow does not name this pipeline run.", file=sys.stderr)

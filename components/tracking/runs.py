@@ -123,17 +123,22 @@ def finish_run(
 
 
 @patiently(REMEDY)
-def end_runs(experiment: str, pipeline_run: str, status: str | None, tags: Mapping[str, str]) -> list[str]:
+def end_runs(pipeline_run: str, status: str | None, tags: Mapping[str, str]) -> list[str]:
     """Tags the runs of trainings that this pipeline run began, or went on with; ends those that have not finished.
 
-    status: FINISHED, FAILED or KILLED; None ends none. Returns the IDs of these runs; none where nothing was trained.
+    status: FINISHED, FAILED or KILLED; None ends none. tags: an empty one is taken away. Returns the IDs of these runs;
+    none where nothing was trained.
     Raises TrackingError.
     """
-    found = client().get_experiment_by_name(experiment)
-    runs = client().search_runs([found.experiment_id], f"tags.pipeline_run = '{pipeline_run}'") if found else []
+    # Also of a run that a platform began, in an experiment of its own.
+    experiments = [experiment.experiment_id for experiment in client().search_experiments()]
+    runs = client().search_runs(experiments, f"tags.pipeline_run = '{pipeline_run}'") if experiments else []
     for run in runs:
         for key, value in tags.items():
-            client().set_tag(run.info.run_id, key, value)
+            if value:
+                client().set_tag(run.info.run_id, key, value)
+            elif key in run.data.tags:  # what an earlier attempt left
+                client().delete_tag(run.info.run_id, key)
         if status is not None and run.info.status != "FINISHED":
             client().set_terminated(run.info.run_id, status)
     return [run.info.run_id for run in runs]

@@ -187,7 +187,9 @@ def _secret(api: Api, name: str, keys: Iterable[str]) -> Finding:
         remedy = f"kubectl -n {api.namespace} create secret generic {name} --from-literal=KEY=VALUE (docs/cluster.md)."
         return Finding(what, name in OPTIONAL, OPTIONAL.get(name, "not there"), remedy)
     data: Mapping[str, Any] = secret.get("data") or {}
-    bad = [key for key in keys if key not in data] + [key for key in keys if data.get(key) == ""]
+    # Of MLflow's keys a server wants some.
+    bad = [] if name in OPTIONAL else [key for key in keys if key not in data]
+    bad += [key for key in keys if data.get(key) == ""]
     # A line end that `echo` has put behind a value is part of it, and S3 answers 403.
     bad += [f"{key} ends with a line end" for key in keys if base64.b64decode(data.get(key, "")).endswith(b"\n")]
     if bad:

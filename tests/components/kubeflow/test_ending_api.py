@@ -71,7 +71,7 @@ def finish(
     patch.setenv("RUN_ID", workflow["metadata"]["labels"]["pipeline/runid"])
     patch.setenv("POD_NAMESPACE", namespace)
     with using(store):
-        ending.finish(state, workflow["metadata"]["name"], "", {})
+        ending.finish(state, workflow["metadata"]["name"], "")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_without_the_right_to_read_workflows_the_line_says_so(
     kube: KubeApi, monkeypatch: pytest.MonkeyPatch, mlflow_store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace, workflow = created(kube, "good")
-    kube.bind("launcher", namespace, RULES)
+    kube.bind("launcher", namespace, [rule for rule in RULES if rule != RULE])
     finish(kube, namespace, workflow, "COMPLETE", monkeypatch, mlflow_store)
     out, err = capsys.readouterr()
     assert out.splitlines()[0].endswith(" succeeded.")

@@ -123,7 +123,7 @@ def begun(pipeline_run: str, experiment: str, folder: Path, end: str | None = No
 def finished(server: ArgoServer, run: str, state: str, experiment: str, folder: Path, ui: str = UI) -> None:
     name = "gone" if server.workflow is None else server.workflow["metadata"]["name"]
     with server.running(folder) as kubeconfig, pods_of(run, kubeconfig):
-        ending.finish(state, name, ui, {"tracking": {"experiment": experiment}})
+        ending.finish(state, name, ui)
 
 
 @ALL
@@ -311,5 +311,5 @@ def test_on_one_machine_finish_asks_no_cluster(
 ) -> None:
     for name in ("RUN_ID", "POD_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
-    ending.finish("FAILED", "", "", {})
+    ending.finish("FAILED", "", "")
     assert capsys.readouterr() == ("the run failed.\n", "")

@@ -14,6 +14,7 @@ def launched(run: str, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
     """The job that a train task of that pipeline run asks for."""
     jobs: list[TrainingJob] = []
     monkeypatch.setattr("components.cluster.launcher.launch", jobs.append)
+    monkeypatch.setattr("components.kubeflow.training._claim", lambda out: None)  # the run of a job that really trained
     # Those of a step's pod, which are asked for by the Kubernetes API.
     here = Surroundings(Owner("argoproj.io/v1alpha1", "Workflow", f"dual-hrnet-{run}", "0a"))
     monkeypatch.setattr("components.cluster.surroundings.read_surroundings", lambda api, pod: here)
