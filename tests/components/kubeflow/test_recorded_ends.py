@@ -22,6 +22,7 @@ from components.tracking import runs
 from tests.servers.argo_server import NAMESPACE, ArgoServer
 from tests.servers.kubeflow_server import KubeflowServer
 from tests.servers.mlflow_server import using
+from tests.stores import ready_store
 
 RECORDED = Path(__file__).parent / "recorded"
 STEPS = (*NEEDS, "hello", "fail", "nap", "oom", "at-exit")  # of our graph, and of the tiny ones that were recorded
@@ -89,9 +90,11 @@ def _above(name: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def mlflow(mlflow_store: str) -> Iterator[MlflowClient]:
-    with using(mlflow_store):
-        yield MlflowClient(mlflow_store)
+def mlflow(tmp_path: Path) -> Iterator[MlflowClient]:
+    """A store of its own: the recordings' pipeline runs are the same in many tests."""
+    store = ready_store(tmp_path)
+    with using(store):
+        yield MlflowClient(store)
 
 
 @contextmanager
@@ -120,7 +123,7 @@ def begun(pipeline_run: str, experiment: str, folder: Path, end: str | None = No
     return run.run_id
 
 
-def finished(server: ArgoServer, run: str, state: str, experiment: str, folder: Path, ui: str = UI) -> None:
+def finished(server: ArgoServer, run: str, state: str, folder: Path, ui: str = UI) -> None:
     name = "gone" if server.workflow is None else server.workflow["metadata"]["name"]
     with server.running(folder) as kubeconfig, pods_of(run, kubeconfig):
         ending.finish(state, name, ui)
@@ -135,7 +138,7 @@ def test_finish_says_how_a_run_ended_and_mlflow_has_it_on_the_trainings_own_run(
     trained = begun(run, case.name, tmp_path)
     before = begun(ANOTHER, case.name, tmp_path, "FINISHED")
     untouched = mlflow.get_run(before)
-    finished(server, run, case.kubeflow, case.name, tmp_path)
+    finished(server, run, case.kubeflow, tmp_path)
     said = capsys.readouterr().out
     assert re.search(rf"^run {run} {case.said}", said, re.MULTILINE), said
     found = mlflow.get_run(trained)
@@ -155,9 +158,9 @@ def test_a_run_that_trained_nothing_leaves_nothing_in_mlflow(
 ) -> None:
     server = ArgoServer(RECORDED / case.name)
     run = seen_by_the_hook(server)
-    finished(server, run, case.kubeflow, f"nothing of {case.name}", tmp_path)
+    finished(server, run, case.kubeflow, tmp_path)
     assert "no training ran" in capsys.readouterr().out
-    assert mlflow.get_experiment_by_name(f"nothing of {case.name}") is None
+    assert mlflow.search_runs([experiment.experiment_id for experiment in mlflow.search_experiments()]) == []
 
 
 @ALL
@@ -198,7 +201,7 @@ def test_a_training_that_ended_itself_keeps_its_word_where_it_is_good(
     server = ArgoServer(RECORDED / "cancelled-in-train")
     run = seen_by_the_hook(server)
     trained = begun(run, f"ended {end}", tmp_path, end)
-    finished(server, run, "RUNNING", f"ended {end}", tmp_path)
+    finished(server, run, "RUNNING", tmp_path)
     assert mlflow.get_run(trained).info.status == ("FINISHED" if end == "FINISHED" else "KILLED")
 
 
@@ -208,7 +211,7 @@ def test_what_fails_after_the_training_does_not_fail_the_training(mlflow: Mlflow
     run = seen_by_the_hook(server)
     fail(server, "register", "RegisterError: metrics.json: is not the metrics.json of evaluate. Evaluate again.")
     trained = begun(run, "after", tmp_path)
-    finished(server, run, "FAILED", "after", tmp_path)
+    finished(server, run, "FAILED", tmp_path)
     found = mlflow.get_run(trained)
     assert (found.info.status, found.data.tags["pipeline_status"]) == ("FINISHED", "FAILED")
     assert found.data.tags["pipeline_error"].startswith("register failed with exit code 1: RegisterError: metrics.json")
@@ -233,7 +236,7 @@ def test_a_gate_that_refuses_is_no_failure_of_a_step(
     server = ArgoServer(RECORDED / "good")
     run = seen_by_the_hook(server)
     fail(server, "promote", "GateError: model dual-hrnet version 2: score 0.1 is below promote.minimum_score 0.5.")
-    finished(server, run, "FAILED", "refused", tmp_path)
+    finished(server, run, "FAILED", tmp_path)
     refused = "the gate refused the model: model dual-hrnet version 2: score 0.1 is below promote.minimum_score 0.5."
     assert f"run {run} {refused}" in capsys.readouterr().out
 
@@ -261,7 +264,7 @@ def test_a_pod_whose_log_is_gone_leaves_argos_words(mlflow: MlflowClient, tmp_pa
     run = seen_by_the_hook(server)
     server.logs = {}
     trained = begun(run, "no log", tmp_path)
-    finished(server, run, "FAILED", "no log", tmp_path)
+    finished(server, run, "FAILED", tmp_path)
     assert (
         mlflow.get_run(trained).data.tags["pipeline_error"]
         == "train failed with exit code 1: main: Error (exit code 1)"
@@ -284,7 +287,7 @@ def test_without_its_workflow_a_run_ended_as_kubeflow_says(
     server.refusal = 403
     trained = begun(run, f"refused {state}", tmp_path)
     capsys.readouterr()
-    finished(server, run, state, f"refused {state}", tmp_path)
+    finished(server, run, state, tmp_path)
     out, err = capsys.readouterr()
     assert out.startswith(f"run {run} {said}")
     [line] = err.splitlines()
@@ -299,7 +302,7 @@ def test_an_mlflow_that_is_away_is_a_warning_at_the_end_of_a_good_run(
     server = ArgoServer(RECORDED / "good")
     run = seen_by_the_hook(server)
     with using("http://127.0.0.1:9"):
-        finished(server, run, "COMPLETE", "away", tmp_path)
+        finished(server, run, "COMPLETE", tmp_path)
     out, err = capsys.readouterr()
     assert out.startswith(f"run {run} succeeded")
     assert [line.split(" ")[0] for line in err.splitlines()] == ["warning:"]
