@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from components.cluster.api import Api
-from components.cluster.owners import release
+from components.cluster.owners import goes_on, release
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.components.cluster.workflows import Run, end_of, serve, until
 from tests.servers.kube_api import KubeApi, eventually
@@ -232,8 +232,12 @@ def test_two_runs_with_one_job_of_which_the_first_is_cancelled(operator: Operato
         assert code == 143
         assert "SIGTERM: the training job goes on, as another run waits for it." in said
     assert (left(operator), owners(operator)) == (["train-1"], ["run-b"])
+    # Its pods carry the id of the first run, whose exit hook leaves their training in MLflow alone.
+    api = Api(operator.namespace, QUICK, operator.kube.kubeconfig("launcher"))
+    assert (goes_on(api, "id-of-run-a"), goes_on(api, "id-of-run-b")) == (True, False)
     operator.report("train-1", "Created", "Running", "Succeeded")
     assert end_of(other)[0] == 0
+    assert not goes_on(api, "id-of-run-a")
     # What ended keeps its logs: a run that ends later does not delete it.
     release(Api(operator.namespace, QUICK, operator.kube.kubeconfig("launcher")), "run-b")
     assert left(operator) == ["train-1"]
