@@ -3,7 +3,8 @@
 import re
 
 from base.errors import InputError
-from components.cluster.job import JobError
+from components.cluster.choose import of_kind
+from components.cluster.job import JobError, TrainingJob
 from components.params import Params
 from model.train.batch import share_of_batch
 
@@ -24,6 +25,8 @@ def check(params: Params) -> None:
                 f"{error} (cluster.nodes: {nodes}, with {cluster.processes_per_node} processes each, see "
                 "cluster.devices_per_node)"
             ) from None
+    if cluster.kind != "auto":  # which only the cluster decides
+        of_kind(cluster.kind).check(TrainingJob("train", "", "", (), "", cluster))
     for name in ("priority", "topology"):
         if cluster.queue is None and getattr(cluster, name) is not None:
             raise JobError(

@@ -31,6 +31,8 @@ TRAIN = {"global_batch_size": 8, "device_batch_size": 8}
         ({"nodes": 2}, "(cluster.nodes: 2, with 1 processes each"),
         ({"priority": "urgent"}, "cluster.priority: found 'urgent' without a queue"),
         ({"topology": "rack"}, "cluster.topology: found 'rack' without a queue"),
+        ({"kind": "trainjob", "gang_scheduling": True}, "cluster.gang_scheduling: found true, without cluster.queue"),
+        ({"kind": "trainjob", "environment": {"PET_NNODES": "2"}}, "cluster.environment.PET_NNODES: Kubeflow Trainer"),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "hush"}}, "cluster.environment.AWS_SECRET_ACCESS_KEY: holds"),
         ({"environment": {"mlflow_tracking_token": "hush"}}, "cluster.environment.mlflow_tracking_token: holds"),
         ({"environment": {"MLFLOW_TRACKING_URI": "https://me:hush@mlflow"}}, "MLFLOW_TRACKING_URI: holds a password"),
