@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from components.fetch import main
-from components.storage.dvc import Revision, find_version
+from components.storage.dvc import DvcFile, FetchError, Revision, find_version
 from tests.conftest import commit, exit_line
 
 Arguments = list[str | Path]
@@ -63,13 +63,22 @@ def test_a_file_that_names_no_version_is_one_line(content: bytes | None, said: s
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("carrier://pigeon", "Unsupported URL type"), ("gs://bucket/prefix", "dvc-gs"), ("", "Give --remote")],
+    [("carrier://pigeon", "Unsupported URL type"), ("gs://bucket/prefix", "dvc-gs")],
 )
 def test_a_remote_of_an_unknown_kind_is_one_line(url: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "xbd.dvc").write_text(RECORD)
     line = exit_line(main, "--dvc-file", tmp_path / "xbd.dvc", "--remote", url, "--out", tmp_path / "out")
     assert line.startswith("FetchError: ")
     assert said in line
+
+
+def test_an_empty_remote_or_revision_is_refused(repository: Path, tmp_path: Path) -> None:
+    """As the form of a run may give them; the command line takes no empty text at all."""
+    (tmp_path / "xbd.dvc").write_text(RECORD)
+    with pytest.raises(FetchError, match=r"does not say where its data are stored\. Give --remote"):
+        find_version(DvcFile(tmp_path / "xbd.dvc"), "")
+    with pytest.raises(FetchError, match=r"the revision is empty\. Give --revision"):
+        find_version(Revision(str(repository), "", "data/xbd"))
 
 
 def test_what_a_stage_made_is_found_in_the_lock(repository: Path, remote: Path) -> None:
@@ -107,7 +116,6 @@ def test_a_given_remote_goes_before_that_of_the_repository(repository: Path, tmp
     ("revision", "data", "said"),
     [
         ("nope", "data/xbd", "at nope: git says: couldn't find remote ref nope. "),
-        ("", "data/xbd", "the revision is empty. "),
         ("main", "data/sample", "data/sample: is not tracked by DVC in "),
         ("main", "data/sample", "; tracked are data/prepared, data/xbd. "),
     ],
