@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from base.exit_codes import HUNG
 from components.params import load_params
 from model.inference import load_model
 from model.settings import TrainSettings
@@ -122,7 +123,7 @@ def test_a_stopped_rank_ends_the_run_with_a_line_that_names_it(prepared: Path, t
         assert process.poll() is None and time.monotonic() < deadline, log_of(out).read_text()
         time.sleep(0.1)
     os.kill(stopped, signal.SIGCONT)  # a stopped process takes no SIGTERM; torchrun would wait 30 s, and kill it then
-    assert process.wait(60) == 1
+    assert process.wait(60) == HUNG
     (line,) = lines_of(out, "TrainingError")
     assert line.startswith(f"TrainingError: rank 1 of 2 on {socket.gethostname()}: not moved for 6 s, ")
     assert "goes on from the last checkpoint" in line
