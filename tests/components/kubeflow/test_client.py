@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,6 @@ def compiled_once(graphs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> 
 
     original = pipeline.compile_graph
     monkeypatch.setattr(pipeline, "compile_graph", compile_graph)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowServer]:
-    monkeypatch.delenv("KF_PIPELINES_SA_TOKEN_PATH", raising=False)
-    played = KubeflowServer()
-    played.start()
-    yield played
-    played.stop()
 
 
 def submit(server: KubeflowServer, *more: str, command: str = "submit") -> None:

@@ -1,6 +1,5 @@
 """A Kubeflow with users: what stands in front of it answers in its own words, and they become one line."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ OAUTH2_PROXY = (
     '<form method="GET" action="/oauth2/start"><button>Sign in with OpenID Connect</button></form></body></html>'
 )
 FORBIDDEN = "<html><head><title>403 Forbidden</title></head><body><h1>403 Forbidden</h1></body></html>"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowServer]:
-    monkeypatch.delenv("KF_PIPELINES_SA_TOKEN_PATH", raising=False)
-    played = KubeflowServer()
-    played.start()
-    yield played
-    played.stop()
 
 
 def refused(server: KubeflowServer, *more: str) -> str:

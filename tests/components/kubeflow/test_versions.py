@@ -1,7 +1,6 @@
 """Which version of the graph, and which of the data, a run and a schedule take."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,15 +10,6 @@ from tests.servers.kubeflow_server import KubeflowServer
 
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 PLACES = ("--root", "s3://bucket/runs", "--data-remote", "s3://bucket/xbd")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowServer]:
-    monkeypatch.delenv("KF_PIPELINES_SA_TOKEN_PATH", raising=False)
-    played = KubeflowServer()
-    played.start()
-    yield played
-    played.stop()
 
 
 def names(server: KubeflowServer) -> list[str]:
