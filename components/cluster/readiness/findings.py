@@ -16,6 +16,7 @@ from components.params import ClusterParams
 
 ACCOUNTS = ("pipeline-runner", "default-editor")  # of the steps: without user profiles, and with them
 OPTIONAL = {"dual-hrnet-mlflow": "none, so MLflow is asked without a password"}
+PAIR = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 LEVEL = "pod-security.kubernetes.io/enforce"
 OPERATORS = "kubeflow"  # namespace of the training operator
 OPERATOR_KINDS = {
@@ -187,14 +188,17 @@ def _secret(api: Api, name: str, keys: Iterable[str]) -> Finding:
         remedy = f"kubectl -n {api.namespace} create secret generic {name} --from-literal=KEY=VALUE (docs/cluster.md)."
         return Finding(what, name in OPTIONAL, OPTIONAL.get(name, "not there"), remedy)
     data: Mapping[str, Any] = secret.get("data") or {}
-    # Of MLflow's keys a server wants some.
-    bad = [] if name in OPTIONAL else [key for key in keys if key not in data]
+    there = [key for key in keys if key in data]
+    wanted: Iterable[str] = keys
+    if name in OPTIONAL:  # a server wants some of the keys, and a user and a password only together
+        wanted = PAIR if any(key in data for key in PAIR) else there or [" or ".join(keys)]
+    bad = [key for key in wanted if key not in data]
     bad += [key for key in keys if data.get(key) == ""]
     # A line end that `echo` has put behind a value is part of it, and S3 answers 403.
     bad += [f"{key} ends with a line end" for key in keys if base64.b64decode(data.get(key, "")).endswith(b"\n")]
     if bad:
         return Finding(what, False, f"wrong or missing: {', '.join(bad)}", f"Correct it: kubectl edit secret {name}.")
-    return Finding(what, True, ", ".join(keys) or "there")
+    return Finding(what, True, ", ".join(there) or "there")
 
 
 def _queue(api: Api, name: str) -> Finding:

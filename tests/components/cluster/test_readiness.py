@@ -230,6 +230,13 @@ def test_what_is_missing_is_named_with_what_to_do(
     assert told.endswith("Mend them, and run the same command again.")
 
 
+def test_of_mlflows_keys_a_token_alone_is_enough(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.secret("dual-hrnet-mlflow", MLFLOW_TRACKING_TOKEN="token")
+    ask(cluster)
+    (row,) = [line for line in lines(capsys.readouterr().out, "✓") if line.startswith("secret dual-hrnet-mlflow ")]
+    assert row.split()[2:] == ["MLFLOW_TRACKING_TOKEN"]
+
+
 def test_a_namespace_that_is_not_there_is_told(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     cluster.namespace = "nowhere"
     assert ask(cluster)
