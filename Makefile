@@ -46,8 +46,8 @@ demo-predict:
 
 RECIPE ?= cpu
 
-experiment: install ## your own xBD by recipes/RECIPE.yaml, through DVC: make experiment RECIPE=paper
-	python -m components.params --recipe "recipes/$(RECIPE).yaml"
+experiment: install ## your own xBD by recipes/RECIPE.yaml, through DVC: make experiment RECIPE=paper; of several the last wins
+	python -m components.params $(foreach recipe,$(RECIPE),--recipe "recipes/$(recipe).yaml")
 
 ui: install ## open the MLflow UI on the local store
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

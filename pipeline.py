@@ -26,7 +26,7 @@ from components.kubeflow.local import PipelineError, run_graph
 from components.kubeflow.sections import defaults_of
 from components.kubeflow.tasks import raw_location
 from components.kubeflow.watch import wait
-from components.params import Params, load_params
+from components.params import Params, add_recipes, load_params
 from components.storage.dvc import MD5, Hash, find_version, version_here
 from components.storage.latest import LATEST, read_latest
 from components.storage.locations import LOCATIONS, scratch_for
@@ -108,6 +108,7 @@ def define(params: Params, image: str) -> Any:
                 tracking=tracking,
                 cluster=cluster,
                 image_pull_secrets=params.cluster.image_pull_secrets,
+                certificates=params.cluster.certificates or "",
                 image=image,
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the graph."""
     arguments = _parse(argv)
     with errors_in_one_line():
-        params = load_params(arguments.params, arguments.recipe)
+        params = load_params(arguments.params, *arguments.recipes)
         if arguments.command == "compile":
             _compile(params, arguments)
         elif arguments.command == "run":
@@ -188,7 +189,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     usual = Parser(add_help=False)
     usual.add_argument("--params", type=str, default=ROOT / "params.yaml", metavar="FILE", help="params.yaml")
-    usual.add_argument("--recipe", type=Path, metavar="FILE", help="overrides of it, such as recipes/paper.yaml")
+    add_recipes(usual)
     usual.add_argument("--image", default=IMAGE, help="of all tasks, best by its digest (default: %(default)s)")
     text = "DVC's hash of the raw data, or: latest, what components.publish named last (default: {})"
     usual.add_argument("--raw-version", metavar="MD5", help=text.format("that of data.root; of a schedule: latest"))
@@ -318,11 +319,11 @@ def _raw_version(params: Params, arguments: argparse.Namespace, usual: str | Non
 
 
 def _label(arguments: argparse.Namespace) -> str:
-    """What people call the graph: its recipe, and the commit here."""
-    recipe = arguments.recipe.stem if arguments.recipe else "usual"
+    """What people call the graph: its recipes, and the commit here."""
+    recipes = [recipe.stem for recipe in arguments.recipes] or ["usual"]
     source = source_tags()
     commit = [source["git_commit"][:8]] if source else []
-    return "-".join([recipe, *commit, *(["dirty"] if source.get("git_dirty") == "true" else [])])
+    return "-".join([*recipes, *commit, *(["dirty"] if source.get("git_dirty") == "true" else [])])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The schema of params.yaml and its recipes: one section a step, unknown keys and wrong types refused.
 
-`python -m components.params --recipe recipes/cpu.yaml` runs the local graph by a recipe, as an experiment of DVC.
+`python -m components.params --recipe recipes/cpu.yaml` runs the local graph by a recipe, or by several of which the
+last ones win, as an experiment of DVC.
 DVC takes the values from params.yaml itself: its `--set-param` knows only keys that stand there, and gives quotes,
 commas, `$` and braces a meaning of their own.
 """
@@ -144,6 +145,7 @@ class ClusterParams(Section):
     node_selector: dict[str, str]
     tolerations: list[Toleration]
     image_pull_secrets: list[Name] = []  # of the registry that has the image
+    certificates: Name | None = None  # config map with ca.crt: who vouches for MLflow's and S3's own certificates
     service_account: Name | None  # of the pods
     environment: dict[Variable, str]  # of the processes
     secrets: list[Name]  # Kubernetes secrets whose keys become variables
@@ -190,13 +192,13 @@ class Params(Section):
     cluster: ClusterParams
 
 
-def load_params(path: str | Path, recipe: Path | None = None) -> Params:
-    """Reads params.yaml, lays the recipe's overrides over it, validates the whole.
+def load_params(path: str | Path, *recipes: Path) -> Params:
+    """Reads params.yaml, lays the overrides of the recipes over it, one after the other, validates the whole.
 
     path: a file, or the content itself as a JSON object, which is how a pod without files gets its parameters.
     Raises ParamsError naming the file, the parameter, what was found and what was expected.
     """
-    merged, source = _read(path, recipe)
+    merged, source = _read(path, recipes)
     return validate(merged, source)
 
 
@@ -227,22 +229,30 @@ def recipe_of(params: Params) -> str:
     return "none"
 
 
+def add_recipes(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """The option --recipe, as `recipes`: a list of paths."""
+    text = "overrides of params.yaml, such as recipes/cpu.yaml; given again, the later one wins"
+    parser.add_argument(
+        "--recipe", dest="recipes", type=Path, action="append", default=[], required=required, metavar="FILE", help=text
+    )
+
+
 def _is_inline(path: str | Path) -> bool:
     return str(path).lstrip().startswith("{")
 
 
-def _read(path: str | Path, recipe: Path | None) -> tuple[dict[str, Any], str]:
-    """The parameters with the recipe laid over them, not validated yet, and what errors call them."""
+def _read(path: str | Path, recipes: Sequence[Path]) -> tuple[dict[str, Any], str]:
+    """The parameters with the recipes laid over them, not validated yet, and what errors call them."""
     if not str(path).strip():
         raise ParamsError(
             f"{INLINE}: is empty, expected the path of a parameter file, or its content as JSON. Give one."
         )
-    merged, source = _read_yaml(path), INLINE if _is_inline(path) else f"{path}"
-    if recipe is None:
-        return merged, source
+    merged = _read_yaml(path)
     known = ", ".join(path.stem for path in sorted(RECIPES.glob("*.yaml")))
-    over = _read_yaml(recipe, f"Give the path of a recipe; of {RECIPES.name}/NAME.yaml there are {known}.")
-    return _merge(merged, over), f"{source} with {recipe}"
+    for recipe in recipes:
+        over = _read_yaml(recipe, f"Give the path of a recipe; of {RECIPES.name}/NAME.yaml there are {known}.")
+        merged = _merge(merged, over)
+    return merged, " with ".join([INLINE if _is_inline(path) else f"{path}", *map(str, recipes)])
 
 
 def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter file.") -> dict[str, Any]:
@@ -280,19 +290,19 @@ def _describe(problem: Any) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Writes the values of a recipe into params.yaml and starts `dvc exp run`, after validating them.
+    """Writes the values of recipes into params.yaml and starts `dvc exp run`, after validating them.
 
     Whatever else is given goes to `dvc exp run`. Ends with its exit status. With --queue or --temp, where DVC runs the
     experiment elsewhere, params.yaml is as before in the end.
     """
     parser = argparse.ArgumentParser(prog="python -m components.params", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("--recipe", type=Path, required=True, metavar="FILE", help="such as recipes/cpu.yaml")
+    add_recipes(parser, required=True)
     arguments, more = parser.parse_known_args(argv)
     # DVC understands abbreviations of its options.
     elsewhere = any(len(word) > 2 and option.startswith(word) for word in more for option in ELSEWHERE)
     path = Path("params.yaml")
     with errors_in_one_line():
-        merged, source = _read(path, arguments.recipe)
+        merged, source = _read(path, arguments.recipes)
         validate(merged, source)
         before = path.read_bytes()
         rewrite_yaml(path, merged)

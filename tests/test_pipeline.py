@@ -163,14 +163,28 @@ def test_each_task_has_disk_credentials_and_placement(graph: Any) -> None:
         assert "imagePullSecret" not in settings
 
 
-def test_no_gpu_is_asked_for_where_there_is_none(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        "cluster: {device_resource: null, devices_per_node: 2}\ntrain: {device_batch_size: 4}", encoding="utf-8"
-    )
-    pipeline.main(["compile", "--recipe", str(recipe), "--out", str(tmp_path / "graph.yaml")])
+def test_of_two_recipes_the_later_one_wins_no_gpu_is_asked_for_and_certificates_are_in_each_pod(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("cluster: {device_resource: gpu, certificates: ca}\ntrain: {device_batch_size: 4}")
+    second.write_text("cluster: {device_resource: null, devices_per_node: 2}")
+    recipes = ["--recipe", str(first), "--recipe", str(second)]
+    pipeline.main(["compile", *recipes, "--out", str(tmp_path / "graph.yaml")])
+    assert "name of the version: first-second" in capsys.readouterr().out
     text = (tmp_path / "graph.yaml").read_text(encoding="utf-8")
     assert "accelerator" not in text and NEEDS_GPU not in text
+    whole, platform = yaml.safe_load_all(text)
+    assert all_tasks(whole)["train"]["inputs"]["parameters"]["certificates"]["runtimeValue"] == {"constant": "ca"}
+    for step in STEPS:
+        settings = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
+        (volume,) = settings["configMapAsVolume"]
+        assert (volume["configMapName"], volume["mountPath"]) == ("ca", "/etc/dual-hrnet")
+        given = whole["deploymentSpec"]["executors"][f"exec-{step}"]["container"]["env"]
+        assert {entry["name"]: entry["value"] for entry in given} == {
+            "AWS_CA_BUNDLE": "/etc/dual-hrnet/ca.crt",
+            "MLFLOW_TRACKING_SERVER_CERT_PATH": "/etc/dual-hrnet/ca.crt",
+        }
 
 
 def test_no_credential_stands_in_the_graph(graph: Any) -> None:

@@ -3,9 +3,11 @@
 import re
 
 from base.errors import InputError
-from components.cluster.choose import of_kind
+from components.cluster.api import Api
+from components.cluster.certificates import check_variables
+from components.cluster.choose import choose, of_kind
 from components.cluster.job import JobError, TrainingJob
-from components.params import Params
+from components.params import ClusterParams, Params
 from model.train.batch import share_of_batch
 
 # What such a variable holds would be plain text in manifests, which many may read.
@@ -26,13 +28,14 @@ def check(params: Params) -> None:
                 "cluster.devices_per_node)"
             ) from None
     if cluster.kind != "auto":  # which only the cluster decides
-        of_kind(cluster.kind).check(TrainingJob("train", "", "", (), "", cluster))
+        of_kind(cluster.kind).check(any_job(cluster))
     for name in ("priority", "topology"):
         if cluster.queue is None and getattr(cluster, name) is not None:
             raise JobError(
                 f"cluster.{name}: found {getattr(cluster, name)!r} without a queue. It is Kueue's: name the queue in "
                 "cluster.queue, too, or set it to null."
             )
+    check_variables(cluster)
     for name, value in cluster.environment.items():
         if is_secret(name, value):
             raise JobError(
@@ -41,6 +44,16 @@ def check(params: Params) -> None:
             )
 
 
+def check_there(api: Api, cluster: ClusterParams) -> None:
+    """Raises JobError where the cluster has no such kind of job, or its kind cannot do what the section asks for."""
+    choose(api, cluster).check(any_job(cluster))
+
+
 def is_secret(name: str, value: str) -> bool:
     """Whether a variable holds a password or key, by its name or by its value."""
     return bool(SECRET.search(name.upper()) or PASSWORD_IN_URL.search(value))
+
+
+def any_job(cluster: ClusterParams) -> TrainingJob:
+    """A job of which only the section is known yet."""
+    return TrainingJob("train", "", "", (), "", cluster)

@@ -11,8 +11,9 @@ from base.errors import InputError
 from components.params import ClusterParams
 
 CONTENT_ANNOTATION = "dual-hrnet/content"  # a hash, by which a launcher knows a job that does the same
-# The pipeline run that created the job; its pods, and so its run in MLflow, carry that id even when others wait, too.
-FIRST_RUN_ANNOTATION = "dual-hrnet/first-run"
+# The ids of the pipeline runs that wanted the job, in that order. Its pods, and so the training's run in MLflow, carry
+# that of the first one, even where only others still wait for it.
+RUNS_ANNOTATION = "dual-hrnet/runs"
 OUTPUT_LABEL = "dual-hrnet/output"  # a hash of the location that the job writes to
 RUN_LABEL = "dual-hrnet/pipeline-run"  # the id of the pipeline run that asked for the job last
 OWN_LABELS = {"app.kubernetes.io/name": "dual-hrnet"}  # of all jobs and pods of ours
@@ -96,10 +97,16 @@ class TrainingJob:
             "annotations": {CONTENT_ANNOTATION: self.content()},
         }
         if RUN_LABEL in self.labels:
-            metadata["annotations"][FIRST_RUN_ANNOTATION] = self.labels[RUN_LABEL]
+            metadata["annotations"][RUNS_ANNOTATION] = self.labels[RUN_LABEL]
         if self.owner is not None:
             metadata["ownerReferences"] = [self.owner.reference()]
         return metadata
+
+
+def runs_of(job: Mapping[str, Any]) -> list[str]:
+    """The ids of the pipeline runs that wanted a job of the API, the first of which created it."""
+    annotations: Mapping[str, str] = job["metadata"].get("annotations", {})
+    return annotations.get(RUNS_ANNOTATION, "").split()
 
 
 @dataclass(frozen=True)

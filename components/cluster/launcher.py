@@ -8,7 +8,7 @@ another run waits for it, too, or the launcher itself is to be started again.
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -19,48 +19,64 @@ from components.cluster import owners
 from components.cluster.api import PODS, Api, JobPatience, Resource
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import choose, there, warn_of_gang
-from components.cluster.job import CONTENT_ANNOTATION, OUTPUT_LABEL, RUN_LABEL, Finished, JobError, Owner, TrainingJob
+from components.cluster.job import (
+    CONTENT_ANNOTATION,
+    OUTPUT_LABEL,
+    RUN_LABEL,
+    Finished,
+    JobError,
+    Owner,
+    TrainingJob,
+    runs_of,
+)
 from components.cluster.watching.logs import LogStream
 from components.cluster.watching.wait import Wait
 from components.params import Params
 from components.storage.locations import Location
 
+OnRuns = Callable[[Sequence[str]], object]
 
-def launch(job: TrainingJob) -> Finished:
+
+def launch(job: TrainingJob, on_runs: OnRuns = lambda runs: None) -> Finished:
     """Runs the job in the cluster of the kubeconfig or of this pod, waits for its end, and prints the logs of rank 0.
 
     A job that trains the same into the same output is not created again. While it runs it is waited for, and gets this
     job's owner and labels; one that succeeded under the same labels is the result; other ended ones are replaced. One
     that runs and trains something else into the same output is refused. Call it in the main thread.
+
+    on_runs: told the ids of the pipeline runs that wanted the job so far, the first of which its pods carry.
     Raises JobError where the job fails, is deleted by others, is restarted too often, does not end in time, or where
     the API refuses; Preempted on SIGTERM and SIGINT, after this job's owner was taken from it (see `owners`).
     """
     api = Api(job.namespace, JobPatience())
-    return run(job, api, choose(api, job.cluster))
+    return run(job, api, choose(api, job.cluster), on_runs)
 
 
-def run(job: TrainingJob, api: Api, backend: Backend) -> Finished:
+def run(job: TrainingJob, api: Api, backend: Backend, on_runs: OnRuns = lambda runs: None) -> Finished:
     """`launch` as a job of this kind, through an API that is open already."""
     backend.check(job)
     try:
         with _signals_raise():
             warn_of_gang(api, job.cluster)
-            return _run(job, api, backend)
+            return _run(job, api, backend, on_runs)
     except Preempted as error:
         with _signals_ignored():
             raise Preempted(f"{error}: {_leave(job, api)}") from None
 
 
-def release(namespace: str, workflow: str) -> None:
+def release(namespace: str, workflow: str) -> list[str]:
     """At the end of a Workflow of that name: the jobs that it waits for no longer do, and are deleted where nobody else
-    does. Its launcher does so, too, unless it is killed at once. Raises JobError.
+    does. Its launcher does so, too, unless it is killed at once.
+
+    Returns the ids of the pipeline runs that wanted one of these jobs. Raises JobError.
     """
-    owners.release(Api(namespace, JobPatience()), workflow)
+    return owners.release(Api(namespace, JobPatience()), workflow)
 
 
 def goes_on(namespace: str, run: str) -> bool:
-    """Whether a job that this pipeline run began goes on, because another run waits for it, too; False, with a warning,
-    where that cannot be asked.
+    """Whether a job that this pipeline run wanted goes on, because another run waits for it, too.
+
+    False, with a warning, where that cannot be asked.
     """
     try:
         return owners.goes_on(Api(namespace, JobPatience()), run)
@@ -74,8 +90,9 @@ def train_arguments(params: Params, data: Sequence[Location], out: Location) -> 
     return ["--params", params.model_dump_json(by_alias=True), "--data", *map(str, data), "--out", str(out)]
 
 
-def _run(job: TrainingJob, api: Api, backend: Backend) -> Finished:
+def _run(job: TrainingJob, api: Api, backend: Backend, on_runs: OnRuns) -> Finished:
     backend, current = _create_or_adopt(job, api, backend)
+    on_runs(runs_of(current))
     name, uid = current["metadata"]["name"], current["metadata"]["uid"]
     wait = Wait(api, backend, current, job.cluster)
     with LogStream(api, backend, name):

@@ -9,7 +9,7 @@ from typing import Any
 from components.cluster.api import PODS, Api
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import there
-from components.cluster.job import FIRST_RUN_ANNOTATION, OWN_LABELS, Owner
+from components.cluster.job import OWN_LABELS, RUN_LABEL, RUNS_ANNOTATION, Owner, runs_of
 from components.cluster.workflow import WORKFLOWS, workflow_of
 
 ENDED = ("Succeeded", "Failed", "Error")
@@ -39,7 +39,10 @@ def has_given_up(api: Api, owner: Owner) -> bool:
 
 
 def add(api: Api, backend: Backend, job: Object, owner: Owner | None, labels: dict[str, str]) -> bool:
-    """Makes an owner one of the job's, and gives it labels; False where the job has changed or is gone: look again."""
+    """Makes an owner one of the job's, and gives it labels; the run that these name is one that wanted the job.
+
+    False where the job has changed or is gone: look again.
+    """
     owners = _references(job)
     if owner is not None and owner.uid not in [each["uid"] for each in owners]:
         owners.append(owner.reference())
@@ -47,6 +50,9 @@ def add(api: Api, backend: Backend, job: Object, owner: Owner | None, labels: di
     if owners == _references(job) and labels.items() <= metadata.get("labels", {}).items():
         return True
     change = {"labels": labels, "ownerReferences": owners, "resourceVersion": metadata["resourceVersion"]}
+    if RUN_LABEL in labels:
+        runs = dict.fromkeys([*runs_of(job), labels[RUN_LABEL]])
+        change["annotations"] = {RUNS_ANNOTATION: " ".join(runs)}
     return api.patch(backend.resource, metadata["name"], {"metadata": change})
 
 
@@ -73,28 +79,29 @@ def remove(api: Api, backend: Backend, job: Object, uid: str | None) -> bool:
     return True
 
 
-def release(api: Api, workflow: str) -> None:
+def release(api: Api, workflow: str) -> list[str]:
     """Takes a Workflow from the owners of all jobs that have not ended; those that have keep their logs for a while.
 
-    Raises JobError.
+    Returns the ids of the pipeline runs that wanted one of the Workflow's jobs. Raises JobError.
     """
+    runs: dict[str, None] = {}
     for backend in there(api):
         jobs, _ = api.find(backend.resource, OWN_LABELS)
         for job in jobs:
-            if backend.state(Seen(job)).is_over or "deletionTimestamp" in job["metadata"]:
-                continue
             for owner in _references(job):
-                if (owner["kind"], owner["name"]) == (WORKFLOWS.kind, workflow):
+                if (owner["kind"], owner["name"]) != (WORKFLOWS.kind, workflow):
+                    continue
+                runs.update(dict.fromkeys(runs_of(job)))
+                if not (backend.state(Seen(job)).is_over or "deletionTimestamp" in job["metadata"]):
                     remove(api, backend, job, owner["uid"])
+    return list(runs)
 
 
 def goes_on(api: Api, run: str) -> bool:
-    """Whether a job that this pipeline run began has not ended, and is not being deleted. Raises JobError."""
+    """Whether a job that this pipeline run wanted has not ended, and is not being deleted. Raises JobError."""
     jobs = [(backend, job) for backend in there(api) for job in api.find(backend.resource, OWN_LABELS)[0]]
     return any(
-        job["metadata"].get("annotations", {}).get(FIRST_RUN_ANNOTATION) == run
-        and "deletionTimestamp" not in job["metadata"]
-        and not backend.state(Seen(job)).is_over
+        run in runs_of(job) and "deletionTimestamp" not in job["metadata"] and not backend.state(Seen(job)).is_over
         for backend, job in jobs
     )
 

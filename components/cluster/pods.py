@@ -6,11 +6,14 @@ them as torchrun does and starts the processes of its node.
 
 from typing import Any
 
+from components.cluster import certificates
 from components.cluster.job import TrainingJob
 from components.params import ClusterParams
 from model.device import NEEDS_GPU
 
-COMMAND = ["python", "-m", "components.launch", "-m", "components.train"]
+# tini, as in the image's own entry point: Python as the first process ignores SIGTERM until torchrun listens to it, and
+# leaves readers of crops whose process was killed as zombies.
+COMMAND = ["tini", "--", "python", "-m", "components.launch", "-m", "components.train"]
 SCRATCH = "/scratch"
 # Secrets with the credentials, as deploy/ names them, and the keys that every step has as variables. Roles need none.
 SECRETS = {
@@ -48,6 +51,10 @@ def template(job: TrainingJob, container: str) -> dict[str, Any]:
         pod["tolerations"] = [toleration.model_dump(exclude_none=True) for toleration in cluster.tolerations]
     if cluster.service_account is not None:
         pod["serviceAccountName"] = cluster.service_account
+    if cluster.certificates is not None:
+        volume, mount = certificates.mount(cluster.certificates)
+        pod["volumes"].append(volume)
+        pod["containers"][0]["volumeMounts"].append(mount)
     if cluster.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret} for secret in cluster.image_pull_secrets]
     # The proxy of a service mesh would go on running beside a training that has ended.
@@ -62,6 +69,8 @@ def environment(job: TrainingJob) -> list[dict[str, Any]]:
     """The container's `env`: what is written here before what refers to secrets."""
     # HOME: libraries keep files there, and nothing else can be written to.
     own = {"HOME": SCRATCH, "TMPDIR": SCRATCH, "DUAL_HRNET_CACHE": f"{SCRATCH}/cache"}
+    if job.cluster.certificates is not None:
+        own.update(certificates.VARIABLES)
     if has_gpus(job.cluster):
         own[NEEDS_GPU] = "1"
     values = {**own, **job.cluster.environment, **job.environment}

@@ -7,7 +7,7 @@ run that came from the cache and for one that a person ended, and no error ever 
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, NamedTuple
 
 from components.cluster.api import Api, JobPatience, LogError
@@ -71,8 +71,9 @@ def finish(state: str, workflow: str, kubeflow_uri: str) -> None:
     from components.cluster.launcher import goes_on, release
 
     namespace = os.environ["POD_NAMESPACE"]
+    wanted = [run]
     try:
-        release(namespace, workflow)
+        wanted += release(namespace, workflow)
     finally:
         ending = _read_ending(namespace, workflow, state)
         print(f"run {run} {ending}.", flush=True)
@@ -80,7 +81,7 @@ def finish(state: str, workflow: str, kubeflow_uri: str) -> None:
         if goes_on(namespace, run):
             print("MLflow: the training goes on for another run of the pipeline, which will say how it ended.")
         else:
-            _tell_mlflow(run, link, ending)
+            _tell_mlflow(dict.fromkeys(wanted), link, ending)
 
 
 def ending_of(workflow: Workflow, log: Callable[[str], str]) -> Ending:
@@ -136,7 +137,7 @@ def _read_ending(namespace: str, workflow: str, state: str) -> Ending:
         return Ending(KUBEFLOWS.get(state, "UNKNOWN"))
 
 
-def _tell_mlflow(run: str, link: str, ending: Ending) -> None:
+def _tell_mlflow(wanted: Collection[str], link: str, ending: Ending) -> None:
     """Tags the MLflow run of the training, and ends it where it has not ended itself; a warning where that fails."""
     from components.tracking import runs
     from components.tracking.connection import TrackingError
@@ -147,7 +148,7 @@ def _tell_mlflow(run: str, link: str, ending: Ending) -> None:
         "pipeline_error": "; ".join(map(str, ending.failures)),
     }
     try:
-        found = runs.end_runs(run, ending.mlflow, tags)
+        found = runs.end_runs(wanted, ending.mlflow, tags)
     except TrackingError as error:
         # The run is as good as it was.
         print(f"warning: {error} The training's run there does not say how this one ended.", file=sys.stderr)

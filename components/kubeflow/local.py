@@ -59,5 +59,5 @@ def _for_this_machine(graph: Path) -> str:
             del inputs[name]
     for executor in whole["deploymentSpec"]["executors"].values():
         executor["container"].pop("resources", None)
-        executor["container"].pop("env", None)  # NEEDS_GPU, and nothing else
+        executor["container"].pop("env", None)  # NEEDS_GPU, and the certificates of a cluster
     return yaml.safe_dump_all(parts, sort_keys=False)

@@ -12,7 +12,7 @@ SECTIONS = ("prepare", "train", "evaluate", "register", "promote", "tracking", "
 # Of the section cluster, what the pods of the graph itself need, too: parameters of their own.
 OF_PODS = ("steps", "node_selector", "tolerations")
 # And what Kubeflow takes no parameters for: a graph has what it was compiled with.
-COMPILED = ("image_pull_secrets",)  # and `scratch` of each step
+COMPILED = ("image_pull_secrets", "certificates")  # and `scratch` of each step
 Sections = Mapping[str, Mapping[str, Any]]
 
 

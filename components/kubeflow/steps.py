@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from kfp import dsl, kubernetes
 from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output, PipelineTask
 
+from components.cluster import certificates
 from components.cluster.pods import SECRETS
 from components.kubeflow.sections import sizes_of
 from components.params import Params
@@ -110,6 +111,7 @@ def train(
     node_selector: dict[str, Any],
     tolerations: list[Any],
     image_pull_secrets: list[str],
+    certificates: str,
     image: str,
     mlflow_uri: str,
     s3_endpoint: str,
@@ -118,7 +120,8 @@ def train(
     from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
-        pods = {"node_selector": node_selector, "tolerations": tolerations, "image_pull_secrets": image_pull_secrets}
+        compiled = {"image_pull_secrets": image_pull_secrets, "certificates": certificates or None}
+        pods = {"node_selector": node_selector, "tolerations": tolerations, **compiled}
         sections = {"prepare": prepare, "train": train, "tracking": tracking, "cluster": cluster | pods}
         tasks.train(parts, root, sections, image, model)
 
@@ -203,6 +206,10 @@ def configure(task: PipelineTask, step: str, params: Params, image: Any, sizes: 
     kubernetes.set_image_pull_secrets(task, params.cluster.image_pull_secrets)
     for secret, keys in SECRETS.items():
         kubernetes.use_secret_as_env(task, secret, {key: key for key in keys}, optional=True)
+    if params.cluster.certificates is not None:
+        kubernetes.use_config_map_as_volume(task, params.cluster.certificates, certificates.FOLDER)
+        for variable, path in certificates.VARIABLES.items():
+            task.set_env_variable(variable, path)
     for variable, path in FIELDS.items():
         kubernetes.use_field_path_as_env(task, variable, path)
     kubernetes.add_node_selector_json(task, pods["node_selector"])

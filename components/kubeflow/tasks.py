@@ -22,7 +22,7 @@ from base.patience import VARIABLE as PATIENCE
 from components.kubeflow.code_version import code_version
 from components.kubeflow.links import show_version
 from components.kubeflow.sections import Sections, params_of
-from components.kubeflow.training import SERVERS, train_here, train_in_cluster, use_servers
+from components.kubeflow.training import SERVERS, check_cluster, train_here, train_in_cluster, use_servers
 from components.storage.locations import Location, folders_in, join, local_input
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,7 @@ def check(version: str, remote: str, root: str, sections: Sections) -> tuple[str
         check(params)
         if not os.environ.get(SERVERS[0]):
             raise TaskError("mlflow_uri: is empty, and neither image nor platform names an MLflow. Give its address.")
+        check_cluster(params)
     found = read_latest(remote) if version == LATEST else version
     origin = f", the latest of {remote}" if version == LATEST else ""
     is_known = _is_there(raw_location(root, found))

@@ -9,8 +9,7 @@ from base.errors import InputError
 from base.patience import VARIABLE as PATIENCE
 from components.cluster.job import RUN_LABEL
 from components.params import Params
-from components.storage.locations import Location, join, local_input
-from components.storage.s3 import StorageError
+from components.storage.locations import Location
 
 SERVERS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")  # of the task, which its job uses, too
 # The training's run in MLflow says which pipeline run it is of. By the label: the same training of another run is the
@@ -35,6 +34,18 @@ def use_servers(mlflow_uri: str, s3_endpoint: str) -> None:
             "Leave mlflow_uri out, or unset MLFLOW_RUN_ID."
         )
     os.environ.update({name: value for name, value in given.items() if value})
+
+
+def check_cluster(params: Params) -> None:
+    """Refuses, before data are prepared, what the kind of job that this cluster runs cannot do, and variables that name
+    files which pods do not have. Call it in a pod of the pipeline. Raises JobError.
+    """
+    from components.cluster.api import Api, JobPatience
+    from components.cluster.certificates import check_files
+    from components.cluster.check import check_there
+
+    check_files(params.cluster.environment)
+    check_there(Api(os.environ["POD_NAMESPACE"], JobPatience()), params.cluster)
 
 
 def train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
@@ -62,7 +73,9 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
     check(params)
     namespace = os.environ["POD_NAMESPACE"]
     here = read_surroundings(Api(namespace, JobPatience()), os.environ["POD_NAME"])
-    servers = {key: os.environ[key] for key in (*SERVERS, PATIENCE) if key in os.environ}
+    # The section may name a patience of its own; the servers are the run's.
+    names = [*SERVERS, *({PATIENCE} - params.cluster.environment.keys())]
+    servers = {key: os.environ[key] for key in names if key in os.environ}
     for key, value in servers.items():
         if is_secret(key, value):
             raise ServersError(
@@ -82,17 +95,21 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
         labels={RUN_LABEL: os.environ["RUN_ID"]},
         owner=here.owner,
     )
-    launch(job)
-    _claim(out)
+    began: list[str] = []
+    try:
+        launch(job, began.extend)
+    finally:  # also of a job that failed, or that this run gives up
+        _claim(began)
 
 
-def _claim(out: Location) -> None:
-    """Makes the training's run in MLflow one of this pipeline run, also where another one had begun the job."""
+def _claim(began: Sequence[str]) -> None:
+    """Makes the training's run in MLflow one of this pipeline run, too, where others began the job."""
     from components.tracking import runs
     from components.tracking.connection import TrackingError
 
+    others = [run for run in began if run != os.environ["RUN_ID"]]
     try:
-        with local_input(join(out, "run.json")) as path:
-            runs.tag_run(runs.read_run(path), {"pipeline_run": os.environ["RUN_ID"]})
-    except (TrackingError, StorageError) as error:
+        if others:
+            runs.join_runs(others, os.environ["RUN_ID"])
+    except TrackingError as error:
         print(f"warning: {error} The training's run in MLflow does not name this pipeline run.", file=sys.stderr)

@@ -14,6 +14,10 @@ OLD_NAMES = {
 }
 
 
+# Tag of a run: the ids of the pipeline runs that wanted its training; a process of the training knows the first.
+PIPELINE_RUN = "pipeline_run"
+
+
 def in_todays_names(known: Mapping[str, str]) -> dict[str, str]:
     """Tags or fields of a run or a version, whichever version of this project wrote them."""
     return {OLD_NAMES.get(name, name): value for name, value in known.items()}
@@ -29,7 +33,7 @@ def who() -> str:
     name, email = _git("config", "user.name"), _git("config", "user.email")
     if name or email:
         known.append(f"git {' '.join(part for part in (name, email and f'<{email}>') if part)}")
-    if run := circumstances().get("pipeline_run"):
+    if run := circumstances().get(PIPELINE_RUN):
         known.append(f"pipeline run {run}")
     return ", ".join(known)
 
@@ -57,7 +61,7 @@ def built_from() -> dict[str, str]:
 
 def circumstances() -> dict[str, str]:
     """What the cluster tells a process of itself: its image, with the digest, and its pipeline run; else empty."""
-    known = {"image": os.environ.get("DUAL_HRNET_IMAGE"), "pipeline_run": os.environ.get("RUN_ID")}
+    known = {"image": os.environ.get("DUAL_HRNET_IMAGE"), PIPELINE_RUN: os.environ.get("RUN_ID")}
     return {name: value for name, value in known.items() if value}
 
 

@@ -7,20 +7,21 @@ logged by a later step is sent at once.
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
 from base.files import write_file
 from base.patience import News, Patience, here
 from components.tracking.connection import AwayError, TrackingError, asking, client, is_final, patiently, reason, store
-from components.tracking.lineage import circumstances, in_todays_names, source_tags
+from components.tracking.lineage import PIPELINE_RUN, circumstances, in_todays_names, source_tags
 from components.tracking.outbox import PAUSE, Outbox
 from components.tracking.records import End, File, Record, send
 from components.tracking.system_metrics import SystemMetrics
@@ -123,16 +124,22 @@ def finish_run(
 
 
 @patiently(REMEDY)
-def end_runs(pipeline_run: str, status: str | None, tags: Mapping[str, str]) -> list[str]:
-    """Tags the runs of trainings that this pipeline run began, or went on with; ends those that have not finished.
+def join_runs(began: Collection[str], pipeline_run: str) -> None:
+    """Names a pipeline run in the runs of trainings that others began and it waits for, too. Raises TrackingError."""
+    for run in _runs_of(began):
+        named = dict.fromkeys([*run.data.tags[PIPELINE_RUN].split(), pipeline_run])
+        client().set_tag(run.info.run_id, PIPELINE_RUN, " ".join(named))
+
+
+@patiently(REMEDY)
+def end_runs(pipeline_runs: Collection[str], status: str | None, tags: Mapping[str, str]) -> list[str]:
+    """Tags the runs of trainings that these pipeline runs began, or went on with; ends those that have not finished.
 
     status: FINISHED, FAILED or KILLED; None ends none. tags: an empty one is taken away. Returns the IDs of these runs;
     none where nothing was trained.
     Raises TrackingError.
     """
-    # Also of a run that a platform began, in an experiment of its own.
-    experiments = [experiment.experiment_id for experiment in client().search_experiments()]
-    runs = client().search_runs(experiments, f"tags.pipeline_run = '{pipeline_run}'") if experiments else []
+    runs = _runs_of(pipeline_runs)
     for run in runs:
         for key, value in tags.items():
             if value:
@@ -142,6 +149,17 @@ def end_runs(pipeline_run: str, status: str | None, tags: Mapping[str, str]) -> 
         if status is not None and run.info.status != "FINISHED":
             client().set_terminated(run.info.run_id, status)
     return [run.info.run_id for run in runs]
+
+
+def _runs_of(pipeline_runs: Collection[str]) -> list[MlflowRun]:
+    """Runs of trainings that name one of these pipeline runs."""
+    # Also of a run that a platform began, in an experiment of its own.
+    experiments = [experiment.experiment_id for experiment in client().search_experiments()]
+    found: dict[str, MlflowRun] = {}
+    for each in pipeline_runs if experiments else ():
+        runs = client().search_runs(experiments, f"tags.{PIPELINE_RUN} LIKE '%{each}%'")
+        found.update({run.info.run_id: run for run in runs})
+    return list(found.values())
 
 
 @patiently(REMEDY)

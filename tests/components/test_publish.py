@@ -11,6 +11,7 @@ import yaml
 from base.errors import InputError
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
+from components.kubeflow.tasks import PROCESSES
 from components.params import load_params
 from components.publish import main, publish
 from components.storage.dvc import DvcFile, FetchError, Hash
@@ -46,8 +47,9 @@ def reachable(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_takes_what_was_published_last(
-    repository: Path, reachable: None, s3: S3Server, capsys: pytest.CaptureFixture[str]
+    repository: Path, reachable: None, s3: S3Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(PROCESSES, "1")  # no cluster is asked
     main(["--dvc-file", str(repository / "data" / "xbd.dvc"), "--remote", "s3://dvc/latest"])
     assert capsys.readouterr().out == f"latest of s3://dvc/latest: {version(repository)}\n"
     sections = form()

@@ -69,7 +69,7 @@ def containers(pod: Object) -> list[Object]:
 
 def job(recipe: str | None, **cluster: Any) -> Object:
     """The training job of a recipe."""
-    params = load_params(ROOT / "params.yaml", None if recipe is None else ROOT / "recipes" / recipe)
+    params = load_params(ROOT / "params.yaml", *(ROOT / "recipes" / name for name in [recipe] if name))
     settings = ClusterParams(**{**params.cluster.model_dump(), **cluster})
     return manifest(TrainingJob("train", NAMESPACE, "i:1", [], "s3://b/o", settings))
 

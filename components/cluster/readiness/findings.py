@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from components.cluster import certificates
 from components.cluster.api import Api, Resource
+from components.cluster.check import any_job
+from components.cluster.choose import of_kind
 from components.cluster.job import JobError
 from components.cluster.pods import SECRETS
 from components.cluster.pytorchjob.manifest import RESOURCE as PYTORCHJOBS
@@ -82,6 +85,8 @@ def look(api: Api, cluster: ClusterParams, account: str | None) -> Iterator[Find
     without_keys: dict[str, tuple[str, ...]] = dict.fromkeys([*cluster.secrets, *cluster.image_pull_secrets], ())
     for name, keys in {**without_keys, **SECRETS}.items():
         yield from _asked(f"secret {name}", _secret, api, name, keys)
+    if cluster.certificates is not None:
+        yield from _asked(f"config map {cluster.certificates}", _certificates, api, cluster.certificates)
     if cluster.queue is not None:
         yield from _asked(f"queue {cluster.queue}", _queue, api, cluster.queue)
 
@@ -119,6 +124,11 @@ def _operators(api: Api, cluster: ClusterParams) -> Iterator[Finding]:
     for kind in there or wanted[:1]:
         name, resources = OPERATOR_KINDS[kind]
         yield from (_kind(api, resource, f"Install {name}, or name another cluster.kind.") for resource in resources)
+    try:
+        if there:
+            of_kind(there[0]).check(any_job(cluster))
+    except JobError as error:
+        yield Finding(f"section cluster as a {there[0]}", False, str(error), "No run of these parameters could train.")
 
 
 def _level(api: Api) -> Iterator[Finding]:
@@ -199,6 +209,16 @@ def _secret(api: Api, name: str, keys: Iterable[str]) -> Finding:
     if bad:
         return Finding(what, False, f"wrong or missing: {', '.join(bad)}", f"Correct it: kubectl edit secret {name}.")
     return Finding(what, True, ", ".join(there) or "there")
+
+
+def _certificates(api: Api, name: str) -> Finding:
+    found = api.get(Resource("v1", "ConfigMap"), name)
+    file = ((found or {}).get("data") or {}).get(certificates.KEY, "")
+    if "BEGIN CERTIFICATE" in file:
+        return Finding(f"config map {name}", True, certificates.KEY)
+    remedy = f"kubectl -n {api.namespace} create configmap {name} --from-file={certificates.KEY} (docs/cluster.md)."
+    text = "not there" if found is None else f"has no {certificates.KEY} with certificates"
+    return Finding(f"config map {name}", False, text, remedy)
 
 
 def _queue(api: Api, name: str) -> Finding:

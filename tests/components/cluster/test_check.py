@@ -14,9 +14,9 @@ from tests.paths import ROOT
 from tests.tiny import write_params
 
 
-@pytest.mark.parametrize("recipe", [None, *sorted((ROOT / "recipes").glob("*.yaml"))], ids=str)
-def test_the_defaults_and_every_recipe_can_train(recipe: Path | None) -> None:
-    check(load_params(ROOT / "params.yaml", recipe))
+@pytest.mark.parametrize("recipes", [[], *([path] for path in sorted((ROOT / "recipes").glob("*.yaml")))], ids=str)
+def test_the_defaults_and_every_recipe_can_train(recipes: list[Path]) -> None:
+    check(load_params(ROOT / "params.yaml", *recipes))
 
 
 TRAIN = {"global_batch_size": 8, "device_batch_size": 8}
@@ -33,6 +33,10 @@ TRAIN = {"global_batch_size": 8, "device_batch_size": 8}
         ({"topology": "rack"}, "cluster.topology: found 'rack' without a queue"),
         ({"kind": "trainjob", "gang_scheduling": True}, "cluster.gang_scheduling: found true, without cluster.queue"),
         ({"kind": "trainjob", "environment": {"PET_NNODES": "2"}}, "cluster.environment.PET_NNODES: Kubeflow Trainer"),
+        (
+            {"environment": {"AWS_CA_BUNDLE": "/etc/dual-hrnet/ca.crt"}},
+            "cluster.environment.AWS_CA_BUNDLE: found /etc",
+        ),
         ({"environment": {"AWS_SECRET_ACCESS_KEY": "hush"}}, "cluster.environment.AWS_SECRET_ACCESS_KEY: holds"),
         ({"environment": {"mlflow_tracking_token": "hush"}}, "cluster.environment.mlflow_tracking_token: holds"),
         ({"environment": {"MLFLOW_TRACKING_URI": "https://me:hush@mlflow"}}, "MLFLOW_TRACKING_URI: holds a password"),

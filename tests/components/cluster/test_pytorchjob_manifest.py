@@ -150,7 +150,7 @@ def test_the_paper_trains_on_two_nodes_with_eight_devices() -> None:
         container = container_of(content, role)
         assert container["name"] == "pytorch"
         assert container["image"] == "registry.example.org/damage@sha256:1"
-        assert container["command"] == ["python", "-m", "components.launch", "-m", "components.train"]
+        assert container["command"] == ["tini", "--", "python", "-m", "components.launch", "-m", "components.train"]
         assert container["args"] == ["--out", "s3://b/o"]
         assert container["resources"] == {"limits": limits, "requests": {**limits, "ephemeral-storage": "200Gi"}}
         assert {"name": "NCCL_DEBUG", "value": "WARN"} in container["env"]

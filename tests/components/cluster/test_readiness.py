@@ -209,6 +209,7 @@ def without(resource: str, verb: str) -> list[dict[str, Any]]:
         (lambda it: it.grant(without("pods/log", "get")), {}, "pipeline-runner on pods/log", "kubectl apply -k"),
         (lambda it: it.core.delete_namespaced_service_account("pipeline-runner", it.namespace), {},
          "service account pipeline-runner", "--service-account"),
+        (lambda it: None, {"certificates": "ca"}, "config map ca", "create configmap ca --from-file=ca.crt"),
         (lambda it: None, {"queue": "other"}, "queue other", "Correct cluster.queue"),
         (lambda it: it.queue({"conditions": [{"type": "Active", "status": "False", "message": "it is stopped"}]}), {},
          "queue team", "Its ClusterQueue has to be there"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from components.cluster import certificates
 from components.cluster.api import Api
 from components.cluster.job import JobError, Owner
 from components.cluster.pytorchjob.manifest import manifest
@@ -20,11 +21,13 @@ Read = Callable[..., Surroundings]
 def read(operator: Operator) -> Read:
     """What is read of a pod with these fields of its main container."""
 
-    def read(owners: list[dict[str, Any]] | None = None, **container: Any) -> Surroundings:
+    def read(
+        owners: list[dict[str, Any]] | None = None, volumes: list[dict[str, Any]] | None = None, **container: Any
+    ) -> Surroundings:
         wait = {"name": "wait", "image": "i", "env": [{"name": "AWS_REGION", "value": "of-argo"}]}
         content = {
             "metadata": {"name": "step", "ownerReferences": owners or []},
-            "spec": {"containers": [wait, {"name": "main", "image": "i", **container}]},
+            "spec": {"containers": [wait, {"name": "main", "image": "i", **container}], "volumes": volumes or []},
         }
         operator.core.create_namespaced_pod(operator.namespace, content)
         return read_surroundings(Api(operator.namespace, QUICK, operator.kube.kubeconfig()), "step")
@@ -73,6 +76,28 @@ def test_what_a_platform_injected_is_given_on_and_nothing_else(read: Read) -> No
     }
     assert found.references == [{"name": "MLFLOW_TRACKING_TOKEN", "valueFrom": secret("platform", "token")}]
     assert found.env_from == [{"configMapRef": {"name": "servers"}}]
+
+
+def test_a_file_of_the_image_is_named_to_the_training_and_one_of_a_volume_is_warned_of(
+    read: Read, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a Kubeflow Pipelines with certificates of its own has it, and as ours has."""
+    found = read(
+        env=[
+            {"name": "AWS_CA_BUNDLE", "value": "/kfp/certs/ca.crt"},
+            {"name": "MLFLOW_TRACKING_SERVER_CERT_PATH", "value": certificates.FILE},
+            {"name": "SSL_CERT_FILE", "value": "/etc/ssl/certs/ca-certificates.crt"},
+        ],
+        volumeMounts=[
+            {"name": "kfp", "mountPath": "/kfp/certs"}, {"name": "ours", "mountPath": certificates.FOLDER}
+        ],
+        volumes=[{"name": "kfp", "configMap": {"name": "kfp-ca"}}, {"name": "ours", "configMap": {"name": "ca"}}],
+    )  # fmt: skip
+    assert found.environment == {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"}
+    assert capfd.readouterr().err == (
+        "warning: AWS_CA_BUNDLE: /kfp/certs/ca.crt lies in the config map kfp-ca of this pod, which the training's "
+        "pods do not have. Put the certificates as ca.crt into a config map, and name that in cluster.certificates.\n"
+    )
 
 
 def test_a_secret_in_plain_text_reaches_no_manifest_and_no_log(

@@ -24,7 +24,7 @@ from tests.servers.training_operator import QUICK
 BACKEND = TrainJobs()
 TOGETHER = PAPER.cluster.model_copy(update={"gang_scheduling": False})  # which the recipe asks for
 TOLERATION = DEFAULTS.cluster.model_validate(
-    DEFAULTS.cluster.model_dump() | {"tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    DEFAULTS.cluster.model_dump() | {"certificates": "ca", "tolerations": [{"key": "gpu", "operator": "Exists"}]}
 )
 JOBS = {
     "paper": job(TOGETHER),
@@ -119,7 +119,7 @@ def test_the_paper_trains_on_two_nodes_with_eight_devices() -> None:
     assert {"name": "NCCL_DEBUG", "value": "WARN"} in trainer.pop("env")
     assert trainer == {
         "image": "registry.example.org/damage@sha256:1",
-        "command": ["python", "-m", "components.launch", "-m", "components.train"],
+        "command": ["tini", "--", "python", "-m", "components.launch", "-m", "components.train"],
         "args": ["--out", "s3://b/o"],
         "numNodes": 2,
         "numProcPerNode": 8,
@@ -177,6 +177,20 @@ def test_a_pod_is_the_one_of_a_pytorchjob(built: TrainingJob) -> None:
     other.pop("name")
     assert container == other
     assert ours == theirs
+
+
+def test_a_config_map_with_certificates_is_where_the_variables_of_s3_and_mlflow_say() -> None:
+    spec = pod_of(JOBS["everything"])["spec"]
+    (container,) = spec["containers"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    paths = [
+        mount["mountPath"] for mount in container["volumeMounts"] if "configMap" in volumes[mount["name"]]
+    ]  # fmt: skip
+    assert [volumes[name]["configMap"] for name in volumes if "configMap" in volumes[name]] == [{"name": "ca"}]
+    named = {entry["name"]: entry.get("value") for entry in container["env"]}
+    for variable in ("AWS_CA_BUNDLE", "MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        assert [named[variable]] == [f"{path}/ca.crt" for path in paths]
+    assert not {"AWS_CA_BUNDLE"} & {entry["name"] for entry in pod_of(JOBS["cpu"])["spec"]["containers"][0]["env"]}
 
 
 def test_secrets_stay_references() -> None:

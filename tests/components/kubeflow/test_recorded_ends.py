@@ -17,6 +17,7 @@ from components.cluster.workflow import workflow_of
 from components.kubeflow import ending
 from components.kubeflow.client import Kubeflow, KubeflowError
 from components.kubeflow.steps import NEEDS
+from components.kubeflow.training import _claim
 from components.kubeflow.watch import wait
 from components.tracking import runs
 from tests.servers.argo_server import NAMESPACE, ArgoServer
@@ -215,6 +216,26 @@ def test_what_fails_after_the_training_does_not_fail_the_training(mlflow: Mlflow
     found = mlflow.get_run(trained)
     assert (found.info.status, found.data.tags["pipeline_status"]) == ("FINISHED", "FAILED")
     assert found.data.tags["pipeline_error"].startswith("register failed with exit code 1: RegisterError: metrics.json")
+
+
+def test_a_training_that_another_run_began_is_told_of_the_end_of_the_run_that_went_on(
+    mlflow: MlflowClient, tmp_path: Path
+) -> None:
+    """The first run was cancelled while a second one waited for its job, and that one failed: the pods only know the
+    first.
+    """
+    server = ArgoServer(RECORDED / "bad-parameter")
+    run = seen_by_the_hook(server)
+    trained, other = begun("first", "adopted", tmp_path), begun(ANOTHER, "adopted", tmp_path)
+    with pods_of(run):
+        _claim(["first", run])
+    finished(server, run, "FAILED", tmp_path)
+    found = mlflow.get_run(trained)
+    assert (found.info.status, found.data.tags["pipeline_status"]) == ("FAILED", "FAILED")
+    assert found.data.tags["pipeline_run"] == f"first {run}"
+    assert found.data.tags["pipeline_link"] == f"{UI}/#/runs/details/{run}"
+    assert re.search(WORLD, found.data.tags["pipeline_error"])
+    assert mlflow.get_run(other).info.status == "RUNNING"
 
 
 def fail(server: ArgoServer, step: str, line: str) -> None:

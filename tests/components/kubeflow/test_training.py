@@ -1,8 +1,11 @@
 """What a training job gets from the task that launches it."""
 
+from typing import Any
+
 import pytest
 
 from components.cluster.job import RUN_LABEL, Owner, TrainingJob
+from components.cluster.pods import environment
 from components.cluster.surroundings import Surroundings
 from components.kubeflow.tasks import task
 from components.kubeflow.training import train_in_cluster
@@ -10,11 +13,10 @@ from components.params import load_params
 from tests.paths import ROOT
 
 
-def launched(run: str, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
+def launched(run: str, monkeypatch: pytest.MonkeyPatch, **cluster: Any) -> TrainingJob:
     """The job that a train task of that pipeline run asks for."""
     jobs: list[TrainingJob] = []
-    monkeypatch.setattr("components.cluster.launcher.launch", jobs.append)
-    monkeypatch.setattr("components.kubeflow.training._claim", lambda out: None)  # the run of a job that really trained
+    monkeypatch.setattr("components.cluster.launcher.launch", lambda job, on_runs: jobs.append(job))
     # Those of a step's pod, which are asked for by the Kubernetes API.
     here = Surroundings(Owner("argoproj.io/v1alpha1", "Workflow", f"dual-hrnet-{run}", "0a"))
     monkeypatch.setattr("components.cluster.surroundings.read_surroundings", lambda api, pod: here)
@@ -25,7 +27,9 @@ def launched(run: str, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
         monkeypatch.setenv(name, "")  # the task sets it for good
         monkeypatch.delenv(name)
     with task("http://mlflow:5000", "http://s3:9000"):
-        train_in_cluster("train-1", "image", load_params(ROOT / "params.yaml"), ["s3://b/data"], "s3://b/out")
+        params = load_params(ROOT / "params.yaml")
+        params = params.model_copy(update={"cluster": params.cluster.model_copy(update=cluster)})
+        train_in_cluster("train-1", "image", params, ["s3://b/data"], "s3://b/out")
     [job] = jobs
     return job
 
@@ -50,3 +54,9 @@ def test_a_job_uses_the_servers_of_its_task_and_has_its_patience(monkeypatch: py
         "AWS_ENDPOINT_URL": "http://s3:9000",
         "DUAL_HRNET_PATIENCE": "600",
     }
+
+
+def test_a_patience_of_the_section_is_that_of_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = launched("run-1", monkeypatch, environment={"DUAL_HRNET_PATIENCE": "3600"})
+    values = [entry["value"] for entry in environment(job) if entry["name"] == "DUAL_HRNET_PATIENCE"]
+    assert values == ["3600"]

@@ -1,0 +1,85 @@
+"""`cluster.kind: auto` where a cluster has Kubeflow Trainer alone, or nothing: refused before data are prepared."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+
+from components.cluster.api import Api, JobPatience
+from components.cluster.choose import BACKENDS
+from components.cluster.readiness.findings import look
+from components.kubeflow import tasks
+from components.kubeflow.sections import defaults_of
+from components.params import load_params
+from tests.commands import exit_line
+from tests.paths import ROOT
+from tests.servers.kube_api import KubeApi, eventually, running
+from tests.servers.trainer_operator import DEFINITIONS
+
+ELASTIC = {"nodes": 4, "elastic_min_nodes": 2}
+ELASTIC_LINE = "JobError: cluster.elastic_min_nodes: found 2: a TrainJob goes on with all of its nodes or none."
+Check = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
+    with running(tmp_path_factory.mktemp("kube")) as server:
+        client.ApiextensionsV1Api(server.client()).delete_custom_resource_definition("pytorchjobs.kubeflow.org")
+        api = Api("default", JobPatience(), server.kubeconfig())
+        eventually(lambda: not api.serves(BACKENDS[0].resource), "PyTorchJobs are still served")
+        yield server
+
+
+@pytest.fixture
+def check(kube: KubeApi, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """The line with which the task `check` refuses a run whose section cluster has these values, in a pod without any
+    right beyond those that everybody has.
+    """
+    for module in (config, config.kube_config):  # what the library made of $KUBECONFIG when it was imported
+        monkeypatch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", str(kube.kubeconfig("stranger")))
+    monkeypatch.setenv("POD_NAMESPACE", kube.new_namespace())
+    monkeypatch.setenv("DUAL_HRNET_PATIENCE", "0")
+
+    def check(**cluster: Any) -> str:
+        shown = defaults_of(load_params(ROOT / "params.yaml"))
+        shown["train"].update(global_batch_size=24.0, device_batch_size=1.0)
+        shown["cluster"].update(cluster)
+        sections = {name: shown[name] for name in ("prepare", "train", "evaluate", "register", "promote", "tracking")}
+        pods = {"steps": shown["step_sizes"], "node_selector": {}, "tolerations": []}
+
+        def run(argv: Sequence[str]) -> None:
+            with tasks.task("http://mlflow"):
+                tasks.check(f"{5:032}", "nobody/asks", "nobody/asks", {**sections, "cluster": shown["cluster"] | pods})
+
+        return exit_line(run)
+
+    return check
+
+
+def test_without_an_operator_the_first_task_says_so(check: Check) -> None:
+    line = check()
+    assert line.startswith("JobError: cluster.kind: auto: the cluster has no PyTorchJob (kubeflow.org/v1) or TrainJob")
+
+
+def test_what_the_only_operator_cannot_do_is_refused_by_the_first_task_and_before(
+    kube: KubeApi, check: Check, tmp_path: Path
+) -> None:
+    kube.install(*DEFINITIONS)
+    assert check(**ELASTIC).startswith(ELASTIC_LINE)
+    assert check(gang_scheduling=True).startswith(
+        "JobError: cluster.gang_scheduling: found true, without cluster.queue"
+    )
+    missing = check(environment={"AWS_CA_BUNDLE": str(tmp_path / "ca.crt")})
+    assert missing.startswith(
+        f"JobError: cluster.environment.AWS_CA_BUNDLE: names {tmp_path}/ca.crt, which pods of this"
+    )
+    # kube-check asks the same, from a person's machine.
+    api = Api("default", replace(JobPatience(), away=0), kube.kubeconfig())
+    cluster = load_params(ROOT / "params.yaml").cluster
+    refused = [each for each in look(api, cluster.model_copy(update=ELASTIC), None) if each.what.startswith("section")]
+    assert [(each.what, each.holds) for each in refused] == [("section cluster as a trainjob", False)]
+    assert f"JobError: {refused[0].found}".startswith(ELASTIC_LINE)
+    assert not [each for each in look(api, cluster, None) if each.what.startswith("section")]
