@@ -59,6 +59,10 @@ def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
         yield server
 
 
+def api_of(kube: KubeApi, namespace: str) -> Api:
+    return Api(namespace, JobPatience(away=0), kube.kubeconfig())
+
+
 def walk(kube: KubeApi, folder: Path, commands: str) -> None:
     """Runs commands in a copy of deploy/; there is nothing here that could be rolled out, or forwarded to."""
     (folder / "bin").mkdir(exist_ok=True)
@@ -86,10 +90,15 @@ def test_after_the_commands_of_the_page_nothing_is_missing_but_what_kubeflow_bri
         walk(kube, tmp_path, block)
     cluster = load_params(ROOT / "params.yaml").cluster
     for namespace in ("kubeflow", NAMESPACE):
-        api = Api(namespace, JobPatience(away=0), kube.kubeconfig())
+        api = api_of(kube, namespace)
         account = "pipeline-runner" if namespace == "kubeflow" else "launcher"
         missing = [finding.what for finding in look(api, cluster, account) if not finding.holds]
         assert missing == ["Workflow (argoproj.io/v1alpha1)"]  # of Kubeflow Pipelines
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    (block,) = blocks("Certificates of your own")
+    walk(kube, tmp_path, block)
+    findings = look(api_of(kube, "kubeflow"), cluster.model_copy(update={"certificates": "ca"}), "pipeline-runner")
+    assert ("config map ca", True) in [(finding.what, finding.holds) for finding in findings]
     pod = client.AppsV1Api(kube.client()).read_namespaced_deployment("training-operator", "kubeflow").spec.template
     assert [mount.mount_path for mount in pod.spec.containers[0].volume_mounts] == ["/etc/config"]
     (container,) = (
