@@ -1,46 +1,33 @@
-"""Launchers in pods of pipeline runs that are killed, cancelled and evicted, and jobs that are taken from them: how it
-ends, and which jobs are left behind. Each launcher is a process with the rights of deploy/launcher and no more.
+"""The kill matrix: what happens to launchers and jobs, and how the launcher, the training's run in MLflow and the jobs
+are then. Each launcher is a process with the rights of deploy/launcher and no more; each run ends with its exit hook.
 """
 
-import signal
+import multiprocessing.forkserver
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from components.cluster.api import Api
-from components.cluster.owners import goes_on, release
+from tests.components.cluster.kinds import Kind, PyTorchKind, TrainKind
 from tests.components.cluster.test_pytorchjob_launch import RULES
-from tests.components.cluster.workflows import Run, end_of, serve, until
-from tests.servers.kube_api import KubeApi, eventually
+from tests.components.cluster.workflows import CREATED, WAITS, Stage, serve
+from tests.paths import ROOT
+from tests.servers.kube_api import KubeApi
 from tests.servers.kube_proxy import Act, KubeProxy, Request, lose_answer, refuse
-from tests.servers.training_operator import QUICK, Operator, is_deleted
+from tests.servers.trainer_operator import RULES as TRAINER_RULES
+from tests.stores import ready_store
 
 pytestmark = pytest.mark.slow
 
-WAITS, CREATED = "is there already, and is waited for", ": created"
+OBJECTS = {"pytorchjob": "/pytorchjobs", "trainjob": "/trainjobs"}
+STAYS = ["train-1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def workflows(kube: KubeApi) -> None:
-    serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
-
-
-@pytest.fixture
-def operator(kube: KubeApi) -> Operator:
-    operator = Operator(kube)
-    kube.bind("launcher", operator.namespace, RULES)
-    return operator
-
-
-def owners(operator: Operator) -> list[str]:
-    return [owner["name"] for owner in operator.get("train-1")["metadata"]["ownerReferences"]]
-
-
-def left(operator: Operator) -> list[str]:
-    """Jobs that nobody deletes."""
-    return [name for name in operator.names() if not is_deleted(operator.get(name))]
+Happens = Callable[[Stage], tuple[int | None, str]]
 
 
 def kept_waiting(asked: threading.Event) -> Act:
@@ -48,209 +35,276 @@ def kept_waiting(asked: threading.Event) -> Act:
 
     def act(request: Request) -> None:
         asked.set()
-        time.sleep(2)  # until it is dead
+        time.sleep(1)  # until it is dead
         request.close_connection = True
 
     return act
 
 
-def test_a_launcher_that_is_killed_before_it_creates_the_job(operator: Operator, proxy: KubeProxy) -> None:
+def killed_before_it_creates_the_job(stage: Stage) -> tuple[int | None, str]:
     asked = threading.Event()
-    proxy.fault("POST", "/pytorchjobs", kept_waiting(asked))
-    run = Run(operator, "run-a", proxy.url)
+    stage.proxy.fault("POST", OBJECTS[stage.kind.name], kept_waiting(asked))
+    run = stage.run(through_proxy=True)
     first = run.start()
     assert asked.wait(60)
     first.kill()
-    first.communicate()
-    assert operator.names() == []
+    assert stage.kind.left() == []
     second = run.start()
-    until(second, CREATED)
-    operator.report("train-1", "Running", "Succeeded")
-    assert end_of(second)[0] == 0
-    assert left(operator) == ["train-1"]
+    second.until(CREATED)
+    stage.training.begin()
+    stage.training.end("FINISHED")
+    return second.end()
 
 
-def test_a_launcher_that_is_killed_after_it_created_the_job(operator: Operator, proxy: KubeProxy) -> None:
+def killed_after_it_created_the_job(stage: Stage) -> tuple[int | None, str]:
     """The answer never reached it."""
-    proxy.fault("POST", "/pytorchjobs", lose_answer)
-    run = Run(operator, "run-a", proxy.url)
+    stage.proxy.fault("POST", OBJECTS[stage.kind.name], lose_answer)
+    run = stage.run(through_proxy=True)
     first = run.start()
-    uid = operator.wait("train-1")["metadata"]["uid"]
+    uid = stage.kind.wait()["metadata"]["uid"]
     first.kill()
-    first.communicate()
     second = run.start()
-    until(second, WAITS)
-    operator.report("train-1", "Running", "Succeeded")
-    assert end_of(second)[0] == 0
-    assert operator.get("train-1")["metadata"]["uid"] == uid
-    assert owners(operator) == ["run-a"]
+    second.until(WAITS)
+    stage.training.begin()
+    stage.training.end("FINISHED")
+    assert stage.kind.wait()["metadata"]["uid"] == uid
+    return second.end()
 
 
-def test_a_launcher_that_is_killed_while_it_waits(operator: Operator) -> None:
+def killed_while_it_waits(stage: Stage) -> tuple[int | None, str]:
     """Restarts that the first one counted, the second one still knows."""
-    run = Run(operator, "run-a", restarts=1)
-    first = run.start()
-    until(first, CREATED)
-    operator.report("train-1", "Created", "Running")
-    operator.lose_pod("train-1")
-    operator.wait("train-1", lambda job: "restarts" in str(job["metadata"]["annotations"].get("dual-hrnet/record")))
-    eventually(lambda: '-master-0": 1' in operator.record("train-1"), "the restart is not counted")
+    run, first = stage.begun(restarts=1)
+    stage.kind.restart()
+    first.until(stage.kind.told)
     first.kill()
-    first.communicate()
     second = run.start()
-    until(second, WAITS)
-    operator.lose_pod("train-1")
-    code, said = end_of(second)
-    assert code == 1
-    assert "was deleted: it was started again 1 times (cluster.restarts), and would be once more" in said
-    assert left(operator) == []
+    second.until(WAITS)
+    stage.kind.restart()
+    stage.kind.exhaust()
+    return second.end()
 
 
-def test_a_launcher_that_is_killed_at_the_end(operator: Operator) -> None:
-    run = Run(operator, "run-a")
-    first = run.start()
-    until(first, CREATED)
+def killed_at_the_end(stage: Stage) -> tuple[int | None, str]:
+    run, first = stage.begun()
     first.kill()
-    first.communicate()
-    operator.report("train-1", "Running", "Succeeded")
-    uid = operator.get("train-1")["metadata"]["uid"]
-    assert end_of(run.start())[0] == 0
-    assert operator.get("train-1")["metadata"]["uid"] == uid
+    stage.training.end("FINISHED")
+    return run.start().end()
 
 
-def test_an_operator_that_is_not_there(operator: Operator) -> None:
-    code, said = end_of(Run(operator, "run-a", deadline_seconds=1).start())
-    assert code == 1
-    assert "it has not ended 1 s after it was launched (cluster.deadline_seconds): no operator has taken it." in said
-    assert left(operator) == []
+def operator_is_not_there(stage: Stage) -> tuple[int | None, str]:
+    return stage.run(deadline_seconds=1).start().end()
 
 
-def test_an_api_server_that_is_away_for_a_while(operator: Operator, proxy: KubeProxy) -> None:
-    process = Run(operator, "run-a", proxy.url).start()
-    until(process, CREATED)
+def api_server_is_away_for_a_minute(stage: Stage) -> tuple[int | None, str]:
+    """Of the launcher's own time: it asks again in parts of a second here."""
+    run = stage.run(through_proxy=True)
+    launcher = run.start()
+    launcher.until(CREATED)
+    stage.training.begin()
     for method in ("GET", "PATCH", "POST", "DELETE"):
-        proxy.fault(method, "", refuse(503, "the server is down"), always=True)
-    operator.report("train-1", "Running", "Succeeded")
-    # The watch that is open ends, and what ended meanwhile is seen when the server is back.
-    time.sleep(40)
-    assert process.poll() is None
-    proxy.faults.clear()
-    code, said = end_of(process)
-    assert code == 0, said
+        stage.proxy.fault(method, "", refuse(503, "the server is down"), always=True)
+    stage.training.end("FINISHED")
+    launcher.until("the server is down (HTTP 503). Asking again in 0.2 s.")
+    stage.proxy.faults.clear()
+    return launcher.end()
 
 
-def test_a_job_that_is_deleted_by_hand(operator: Operator) -> None:
-    process = Run(operator, "run-a").start()
-    until(process, CREATED)
-    operator.delete("train-1", "Background")
-    code, said = end_of(process)
-    assert (code, left(operator)) == (1, [])
-    assert "train-1 was deleted while it ran. Run the same command to go on with the training." in said
+def job_is_deleted_by_hand(stage: Stage) -> tuple[int | None, str]:
+    _, launcher = stage.begun()
+    stage.kind.delete()
+    return launcher.end()
 
 
-def test_a_node_that_is_gone(operator: Operator) -> None:
-    """Its pod goes without having ended, and another one takes its place."""
-    process = Run(operator, "run-a").start()
-    until(process, CREATED)
-    operator.report("train-1", "Created", "Running")
-    operator.lose_pod("train-1")
-    until(process, "pod train-1-master-0 was started again, 1 of 3 times")
-    operator.report("train-1", "Created", "Running", "Succeeded")
-    assert end_of(process)[0] == 0
-    assert left(operator) == ["train-1"]
+def node_is_gone(stage: Stage) -> tuple[int | None, str]:
+    _, launcher = stage.begun()
+    stage.kind.restart()
+    launcher.until(stage.kind.told)
+    stage.training.end("FINISHED")
+    return launcher.end()
 
 
-def cancelled(run: Run) -> None:
+def job_fails(stage: Stage) -> tuple[int | None, str]:
+    _, launcher = stage.begun()
+    stage.training.end("FAILED")
+    return launcher.end()
+
+
+def run_is_cancelled(stage: Stage) -> tuple[int | None, str]:
+    run, launcher = stage.begun()
     run.cancel()
-
-
-def evicted(run: Run) -> None:
-    """Kubernetes takes the pod, and nobody has touched the run."""
-
-
-@pytest.mark.parametrize(
-    ("happens", "stays", "words"),
-    [
-        (cancelled, [], "SIGTERM: the training job was deleted. Run the same command to go on."),
-        (evicted, ["train-1"], "SIGTERM: the launcher ends, and the training job goes on."),
-    ],
-    ids=["the run is cancelled", "the pod is evicted"],
-)
-def test_a_launcher_that_is_asked_to_stop(
-    operator: Operator, happens: Callable[[Run], None], stays: list[str], words: str
-) -> None:
-    run = Run(operator, "run-a")
-    process = run.start()
-    until(process, CREATED)
-    operator.report("train-1", "Created", "Running")
-    happens(run)
     asked = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    code, said = end_of(process)
+    launcher.ask_to_stop()
+    ended = launcher.end()
     assert time.monotonic() - asked < 30
-    assert (code, left(operator)) == (143, stays), said
-    assert words in said
-    if stays:
-        uid = operator.get("train-1")["metadata"]["uid"]
-        second = run.start()
-        until(second, WAITS)
-        operator.report("train-1", "Created", "Running", "Succeeded")
-        assert end_of(second)[0] == 0
-        assert operator.get("train-1")["metadata"]["uid"] == uid
+    return ended
 
 
-def test_a_cancelled_run_whose_launcher_is_killed_at_once(operator: Operator) -> None:
+def run_is_cancelled_and_its_launcher_killed_at_once(stage: Stage) -> tuple[int | None, str]:
     """The exit hook does what the launcher could not."""
-    run = Run(operator, "run-a")
-    process = run.start()
-    until(process, CREATED)
+    run, launcher = stage.begun()
     run.cancel()
-    process.kill()
-    process.communicate()
-    assert left(operator) == ["train-1"]
-    release(Api(operator.namespace, QUICK, operator.kube.kubeconfig("launcher")), "run-a")
-    assert left(operator) == []
+    launcher.kill()
+    assert stage.kind.left() == STAYS
+    return launcher.end()
 
 
-@pytest.mark.parametrize("how", ["its launcher is asked to stop", "its launcher is killed at once"])
-def test_two_runs_with_one_job_of_which_the_first_is_cancelled(operator: Operator, how: str) -> None:
-    first, second = Run(operator, "run-a"), Run(operator, "run-b")
-    one = first.start()
-    until(one, CREATED)
-    operator.report("train-1", "Created", "Running")
-    other = second.start()
-    until(other, WAITS)
-    assert owners(operator) == ["run-a", "run-b"]
+def pod_of_the_launcher_is_evicted(stage: Stage) -> tuple[int | None, str]:
+    """Kubernetes takes the pod, and nobody has touched the run: the step is started again."""
+    run, first = stage.begun()
+    first.ask_to_stop()
+    code, said = first.end()
+    assert code == 143
+    assert "SIGTERM: the launcher ends, and the training job goes on." in said
+    second = run.start()
+    second.until(WAITS)
+    stage.training.end("FINISHED")
+    return second.end()
+
+
+def first_of_two_runs_is_cancelled(stage: Stage) -> tuple[int | None, str]:
+    first, one = stage.begun()
+    _, other = stage.joined()
     first.cancel()
-    if "killed" in how:
-        one.kill()
-        one.communicate()
-        release(Api(operator.namespace, QUICK, operator.kube.kubeconfig("launcher")), "run-a")
-    else:
-        one.send_signal(signal.SIGTERM)
-        code, said = end_of(one)
-        assert code == 143
-        assert "SIGTERM: the training job goes on, as another run waits for it." in said
-    assert (left(operator), owners(operator)) == (["train-1"], ["run-b"])
-    # Its pods carry the id of the first run, whose exit hook leaves their training in MLflow alone.
-    api = Api(operator.namespace, QUICK, operator.kube.kubeconfig("launcher"))
-    assert (goes_on(api, "id-of-run-a"), goes_on(api, "id-of-run-b")) == (True, False)
-    operator.report("train-1", "Created", "Running", "Succeeded")
-    assert end_of(other)[0] == 0
-    assert not goes_on(api, "id-of-run-a")
-    # What ended keeps its logs: a run that ends later does not delete it.
-    release(Api(operator.namespace, QUICK, operator.kube.kubeconfig("launcher")), "run-b")
-    assert left(operator) == ["train-1"]
+    one.ask_to_stop()
+    code, said = one.end()
+    assert code == 143
+    assert "SIGTERM: the training job goes on, as another run waits for it." in said
+    stage.finish(first, is_good=False)
+    assert stage.training.stands() == ("RUNNING", "")
+    stage.training.end("FINISHED")
+    return other.end()
 
 
-def test_two_runs_with_one_job_that_are_both_cancelled(operator: Operator) -> None:
-    runs = [Run(operator, name) for name in ("run-a", "run-b")]
-    processes = [runs[0].start()]
-    until(processes[0], CREATED)
-    processes.append(runs[1].start())
-    until(processes[1], WAITS)
-    for run, process, stays in zip(runs, processes, (["train-1"], []), strict=True):
-        run.cancel()
-        process.send_signal(signal.SIGTERM)
-        assert end_of(process)[0] == 143
-        assert left(operator) == stays
+def first_of_two_runs_is_cancelled_and_its_launcher_killed(stage: Stage) -> tuple[int | None, str]:
+    first, one = stage.begun()
+    _, other = stage.joined()
+    first.cancel()
+    one.kill()
+    stage.finish(first, is_good=False)
+    assert stage.training.stands() == ("RUNNING", "")
+    stage.training.end("FINISHED")
+    return other.end()
+
+
+def first_of_two_runs_is_cancelled_and_the_second_fails(stage: Stage) -> tuple[int | None, str]:
+    """The pods were killed, and could not say how they ended: the second run says it, whose id they do not know."""
+    first, one = stage.begun()
+    _, other = stage.joined()
+    first.cancel()
+    one.ask_to_stop()
+    one.end()
+    stage.finish(first, is_good=False)
+    stage.kind.fail()
+    return other.end()
+
+
+def second_of_two_runs_is_cancelled(stage: Stage) -> tuple[int | None, str]:
+    _, one = stage.begun()
+    second, other = stage.joined()
+    second.cancel()
+    other.ask_to_stop()
+    assert other.end()[0] == 143
+    stage.finish(second, is_good=False)
+    assert stage.training.stands() == ("RUNNING", "")
+    stage.training.end("FINISHED")
+    ended = one.end()
+    stage.runs.reverse()  # the first one ends last
+    return ended
+
+
+def both_of_two_runs_are_cancelled(stage: Stage) -> tuple[int | None, str]:
+    first, one = stage.begun()
+    second, other = stage.joined()
+    first.cancel()
+    one.ask_to_stop()
+    assert one.end()[0] == 143
+    stage.finish(first, is_good=False)
+    assert stage.kind.left() == STAYS
+    second.cancel()
+    other.ask_to_stop()
+    return other.end()
+
+
+PYTORCHJOB, TRAINJOB = ("pytorchjob",), ("trainjob",)
+BOTH = (*PYTORCHJOB, *TRAINJOB)
+
+
+class Row(NamedTuple):
+    """code: with which the last launcher ends. said: by it, a pattern. mlflow: status of the training's run there and
+    its tag pipeline_status; None where there is no run. left: jobs. kinds: of jobs, both where they differ.
+    """
+
+    happens: Happens
+    code: int
+    said: str
+    mlflow: tuple[str, str] | None
+    left: list[str]
+    kinds: tuple[str, ...] = PYTORCHJOB
+
+
+GOOD, BAD, ENDED = ("FINISHED", "SUCCEEDED"), ("FAILED", "FAILED"), ("KILLED", "CANCELED")
+TOO_OFTEN = r"was deleted: it was started again 1 times \(cluster.restarts\), and would be once more"
+NOT_TAKEN = r"has not ended 1 s after it was launched \(cluster.deadline_seconds\): no operator has taken it\."
+BY_HAND = r"train-1 was deleted while it ran\. Run the same command to go on with the training\."
+GONE = r"SIGTERM: the training job was deleted\. Run the same command to go on\."
+MATRIX = (
+    #   what happens                                            exit, words         MLflow  jobs left
+    Row(killed_before_it_creates_the_job,                       0, CREATED,         GOOD,   STAYS, BOTH),
+    Row(killed_after_it_created_the_job,                        0, WAITS,           GOOD,   STAYS, BOTH),
+    Row(killed_while_it_waits,                                  1, TOO_OFTEN,       BAD,    [],    PYTORCHJOB),
+    Row(killed_while_it_waits,                                  1, "ReachedMaxRes", BAD,    STAYS, TRAINJOB),
+    Row(killed_at_the_end,                                      0, "",              GOOD,   STAYS),
+    Row(operator_is_not_there,                                  1, NOT_TAKEN,       None,   []),
+    Row(api_server_is_away_for_a_minute,                        0, "answers again", GOOD,   STAYS),
+    Row(job_is_deleted_by_hand,                                 1, BY_HAND,         BAD,    [],    BOTH),
+    Row(node_is_gone,                                           0, "1 of 3 times",  GOOD,   STAYS, PYTORCHJOB),
+    Row(node_is_gone,                                           0, "restart 1",     GOOD,   STAYS, TRAINJOB),
+    Row(job_fails,                                              1, "train-1 failed", BAD,   STAYS, BOTH),
+    Row(run_is_cancelled,                                       143, GONE,          ENDED,  [],    BOTH),
+    Row(run_is_cancelled_and_its_launcher_killed_at_once,       -9, "",             ENDED,  []),
+    Row(pod_of_the_launcher_is_evicted,                         0, WAITS,           GOOD,   STAYS),
+    Row(first_of_two_runs_is_cancelled,                         0, WAITS,           GOOD,   STAYS),
+    Row(first_of_two_runs_is_cancelled_and_its_launcher_killed, 0, WAITS,           GOOD,   STAYS),
+    Row(first_of_two_runs_is_cancelled_and_the_second_fails,    1, "train-1 failed", BAD,   STAYS),
+    Row(second_of_two_runs_is_cancelled,                        0, CREATED,         GOOD,   STAYS),
+    Row(both_of_two_runs_are_cancelled,                         143, GONE,          ENDED,  []),
+)  # fmt: skip
+CASES = [pytest.param(row, kind, id=f"{kind}: {row.happens.__name__}") for row in MATRIX for kind in row.kinds]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def launchers() -> Iterator[None]:
+    """The process that launchers are forked from finds our modules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        multiprocessing.forkserver.ensure_running()
+        yield
+
+
+@pytest.fixture(scope="module")
+def argo(kube: KubeApi) -> KubeApi:
+    serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
+    return kube
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return ready_store(tmp_path_factory.mktemp("mlflow"))
+
+
+@pytest.mark.parametrize(("row", "kind"), CASES)
+def test_the_kill_matrix(
+    row: Row, kind: str, argo: KubeApi, proxy: KubeProxy, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: Kind = PyTorchKind(argo) if kind == "pytorchjob" else TrainKind(argo)
+    argo.bind("launcher", played.namespace, [*RULES, *TRAINER_RULES])
+    stage = Stage(played, proxy, store, tmp_path, monkeypatch)
+    code, said = row.happens(stage)
+    assert code == row.code, said
+    assert re.search(row.said, said), said
+    last = stage.runs[-1]
+    stage.finish(last, is_good=code == 0)
+    assert stage.training.stands() == row.mlflow
+    assert stage.kind.left() == row.left
+    if row.mlflow is not None:
+        assert last.id in stage.training.mlflow.get_run(stage.training.id).data.tags["pipeline_run"].split()
