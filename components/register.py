@@ -93,10 +93,12 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise RegisterError(f"{path}: cannot be read ({error.strerror}), expected metrics.json of evaluate.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
-    if "prepared_version" not in metrics or "splits" not in metrics.get("evaluate_settings", {}):
+    settings = metrics.get("evaluate_settings")
+    is_known = isinstance(settings, dict) and isinstance(settings.get("splits"), list)
+    if not is_known or not {"prepared_version", ABSENT} <= metrics.keys():
         raise RegisterError(
             f"{path}: does not say on which splits, data and settings its scores were measured, expected the keys "
-            "prepared_version and evaluate_settings. It is of an earlier version of evaluate: evaluate again."
+            f"prepared_version, evaluate_settings and {ABSENT}. It is of an earlier evaluate: evaluate again."
         )
     return dict(metrics)
 

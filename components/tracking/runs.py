@@ -86,8 +86,12 @@ def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
 
 
 def prefix_of(splits: Collection[str]) -> str:
-    """How names of what was measured on these splits begin: "test", or "test_and_hold"."""
-    return "_and_".join(split for split in SPLITS if split in splits)
+    """How names of what an evaluation measured on these splits begin: "test", or "test_and_hold".
+
+    On validation alone "evaluated_validation", because validation_score is the curve that a training logs.
+    """
+    prefix = "_and_".join(split for split in SPLITS if split in splits)
+    return "evaluated_validation" if prefix == "validation" else prefix
 
 
 def of_splits(splits: Collection[str], metrics: Mapping[str, Any]) -> dict[str, float]:

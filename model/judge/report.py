@@ -124,22 +124,23 @@ def _rows(metrics: Mapping[str, Any], per_building: bool) -> list[tuple[str, Map
     ]
 
 
-def _curves(history: Path) -> list[str]:
+def _curves(history: Path) -> list[tuple[str, str]]:
+    """What each chart shows, and the chart, as far as the history has its columns."""
     with history.open(newline="", encoding="utf-8") as file:
         epochs = list(csv.DictReader(file))
-    columns = (
-        {"localization loss": "loss_localization", "damage loss": "loss_damage"},
-        {name: f"validation_{key}" for key, name in _OVERALL.items()},
-    )
+    columns = {
+        ("loss", "Lovász-softmax"): {"localization loss": "loss_localization", "damage loss": "loss_damage"},
+        ("score", "on validation scenes"): {name: f"validation_{key}" for key, name in _OVERALL.items()},
+    }
     charts = []
-    for lines, label in zip(columns, ("Lovász-softmax", "on validation scenes"), strict=True):
+    for (what, label), lines in columns.items():
         filled = {name: [row for row in epochs if row.get(column)] for name, column in lines.items()}
         if all(filled.values()):
             points = {
                 name: ([float(row["epoch"]) for row in rows], [float(row[lines[name]]) for row in rows])
                 for name, rows in filled.items()
             }
-            charts.append(line_chart(points, "epoch", label))
+            charts.append((what, line_chart(points, "epoch", label)))
     return charts
 
 

@@ -98,7 +98,7 @@ def test_scores_that_do_not_say_of_what_they_are_become_no_version(work: Work) -
     """Of an earlier evaluate. The tags of the run are about its latest evaluation, which may be another."""
     run = runs.read_run(work.folder / "run.json")
     runs.tag_run(run, {"evaluated_prepared_version": "d2", "evaluate_settings": '{"splits": ["hold"]}'})
-    for lacking in ("prepared_version", "evaluate_settings"):
+    for lacking in ("prepared_version", "evaluate_settings", "absent_grades"):
         older = {key: value for key, value in METRICS.items() if key != lacking}
         (work.folder / "metrics.json").write_text(json.dumps(older), encoding="utf-8")
         line = exit_line(main, *work.arguments)

@@ -152,12 +152,14 @@ def test_an_evaluation_leaves_what_the_run_says_of_other_splits(prepared: Path, 
     before = client.get_run(run_id).data
     found: dict[str, Any] = {}
     with using(f"sqlite:///{work / 'mlflow.db'}"):
-        for name, splits in (("validation", ["validation"]), ("validation_and_test", ["test", "validation"])):
+        both = ("validation_and_test", ["test", "validation"])
+        for name, splits in (("evaluated_validation", ["validation"]), both):
             params = write_params(tmp_path / f"{name}.yaml", {"evaluate": {"splits": splits}})
             succeed_here("evaluate", "--params", params, *given, "--out", tmp_path / name)
             found[name] = read_json(tmp_path / name / "metrics.json")
     after = client.get_run(run_id).data
     assert {key: after.metrics[key] for key in before.metrics} == before.metrics
+    assert [point.step for point in client.get_metric_history(run_id, "validation_score")] == [3]  # the training's own
     assert {key: after.tags[key] for key in before.tags} == before.tags
     for name, metrics in found.items():
         for key in (*KEYS, "damage_f1_present", "building_f1"):
@@ -321,7 +323,8 @@ def test_an_unknown_registered_model_is_one_line(
 def test_a_run_that_the_store_does_not_know_is_one_line_that_names_the_store(model: Path, tmp_path: Path) -> None:
     run = {"run_id": "0" * 32, "experiment": "tiny", "prepared_version": "a", "settings_hash": "b"}
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    metrics = {"score": 0.5, "prepared_version": "a", "evaluate_settings": {"splits": ["test"]}}
+    measured = {"prepared_version": "a", "evaluate_settings": {"splits": ["test"]}, "absent_grades": []}
+    metrics = {"score": 0.5, **measured}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     params = write_params(tmp_path / "params.yaml")
     ready_store(tmp_path)
