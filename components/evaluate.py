@@ -58,7 +58,7 @@ def evaluate(
         directory, scenes = give(local_input(model)), give(local_scenes(data))
         metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves, device)
         if run is not None:
-            _track(run, folder, metrics, scenes, params.evaluate)
+            _track(run, folder, metrics, params.evaluate)
     return metrics
 
 
@@ -78,11 +78,11 @@ def _evaluate(
     from base.files import new_folder
     from model.device import describe_device
     from model.inference import Prediction, Predictor, Probabilities, load_model
-    from model.judge.evaluation import Evaluation, vote
+    from model.judge.evaluation import Evaluation, describe_absence, vote
     from model.judge.report import choose, show, thumbnail, write_report
     from model.judge.submission import SubmissionWriter, is_submission_file
     from xbd.dataset import Sample, Scenes
-    from xbd.scenes import describe
+    from xbd.scenes import describe, prepared_version
 
     scenes = Scenes(data, params.splits)
     predictor = Predictor(load_model(model).to(device))
@@ -114,7 +114,14 @@ def _evaluate(
         scored = evaluation.scored(prediction, grading)
         shown.append(show(why, evaluation.scenes[number], pre, post, sample.mask[0].numpy(), scored, grading))
 
-    metrics = evaluation.metrics()
+    # Scores compare only where both are equal. How many pictures are drawn changes no score.
+    measured = {
+        "prepared_version": prepared_version(data),
+        "evaluate_settings": params.model_dump(mode="json", exclude={"pictures"}),
+    }
+    metrics = evaluation.metrics() | measured
+    if absence := describe_absence(metrics):
+        print(absence)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.html", f"Evaluation on {what}", evaluation, thumbnails, shown, history)
     _write_confusion(out / "confusion.csv", evaluation)
@@ -182,20 +189,22 @@ def _find_history(path: Path) -> Path:
     return path
 
 
-def _track(run: "Run", out: Path, metrics: dict[str, Any], data: Path, params: EvaluateParams) -> None:
+def _track(run: "Run", out: Path, metrics: dict[str, Any], params: EvaluateParams) -> None:
+    """Logs under names that carry the splits, so that one evaluation of a run leaves those of other splits alone."""
     from components.tracking import runs
-    from xbd.scenes import prepared_version
 
-    runs.log_metrics(run, {f"test_{key}": value for key, value in metrics.items() if isinstance(value, float)})
+    for split, scores in metrics["per_split"].items():
+        runs.log_metrics(run, runs.of_splits([split], scores))
+    runs.log_metrics(run, runs.of_splits(params.splits, metrics))
+    prefix = runs.prefix_of(params.splits)
     for name in ("metrics.json", "confusion.csv", "scenes.csv", "report.html"):
-        runs.log_file(run, out / name)
-    # Scores compare only where both are equal. How many pictures are drawn changes no score.
-    settings = params.model_dump(mode="json", exclude={"pictures"})
+        runs.log_file(run, out / name, folder=prefix)
     tags = {
-        "evaluated_prepared_version": prepared_version(data),
-        "evaluate_settings": json.dumps(settings, sort_keys=True),
+        "prepared_version": metrics["prepared_version"],
+        "evaluate_settings": json.dumps(metrics["evaluate_settings"], sort_keys=True),
+        "absent_grades": ", ".join(metrics["absent_grades"]) or "none",
     }
-    runs.tag_run(run, tags)
+    runs.tag_run(run, {f"{prefix}_{key}": value for key, value in tags.items()})
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,16 +1,16 @@
 """Step promote: moves the alias "production" to a registered version, if it passes the gate of params.yaml."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.evaluate import evaluate
 from components.params import PromoteParams
-from components.promotion.approval import Approval, wait_for_approval
+from components.promotion.approval import CODE, Approval, Request, tag_of, wait_for_approval
 from components.promotion.decision import PROMOTED, UNCHANGED, Decision
-from components.promotion.gate import GateError, Row, Scored, compare, decide, origins, scored, table
+from components.promotion.gate import GateError, Row, Scored, compare, decide, notes, scored, table
 from components.promotion.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
 from components.promotion.rescoring import Rescoring, keep_scores, known_scores, rescore
 from components.storage.locations import LOCATIONS
@@ -53,15 +53,18 @@ def promote(
         found = scored(candidate.version, candidate.tags)
         decision = replace(decision, scored=found)
         known = None if production is None else _comparable(production, found, rescoring, dry_run)
-        origin = origins(candidate.tags, None if production is None else production.tags)
-        rows = [*compare(found, known, params), origin]
+        rows = [
+            *compare(found, known, params),
+            *notes(candidate.tags, None if production is None else production.tags),
+        ]
         decision = replace(decision, rows=rows)
         on_comparison(rows)
         reason = decide(rows, params)
         if dry_run:
             return replace(decision, verdict=PROMOTED, reason=reason)
         if approval is not None:
-            decision = replace(decision, approved_by=wait_for_approval(candidate, approval))
+            request = Request(candidate, to, production, rows)
+            decision = replace(decision, approved_by=wait_for_approval(request, approval))
             reason += f"; approved by {decision.approved_by}"
         hand_over(name, to, production, candidate, lambda: decision.record("moving", reason))
     except (GateError, HandoverError) as error:
@@ -87,6 +90,19 @@ def describe(decision: Decision) -> str:
     return f"{which} {f'would become {alias}' if decision.is_dry_run else f'is {alias} now'}: {decision.reason}"
 
 
+def approve(name: str, version: int, code: str, *, to: str = PRODUCTION) -> str:
+    """Approves the decision of which the waiting `promote` tells the code. Returns a line that says so.
+
+    Raises TrackingError where there is no such version.
+    """
+    from components.tracking import registry
+    from components.tracking.lineage import who
+
+    by = who()
+    registry.tag_version(registry.require_version(name, version=version), {tag_of(to, code): by})
+    return f"{name} version {version} as {to}: decision {code} is approved by {by}"
+
+
 def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
     """Moves the alias back to the version that it pointed to before. Returns a line that says so.
 
@@ -107,13 +123,17 @@ def rollback(name: str, *, to: str = PRODUCTION, dry_run: bool = False) -> str:
 
 
 def _comparable(production: "ModelVersion", candidate: Scored, rescoring: Rescoring | None, dry_run: bool) -> Scored:
-    """Production's scores, measured as the candidate's; raises GateError where that takes data that are not given."""
-    known = known_scores(production, candidate)
-    if known is not None:
-        return known
+    """Production's scores, measured as the candidate's; raises GateError where that takes data that are not given.
+
+    An earlier version's scores may lack rows of the candidate's: with data it is scored anew, without it those rows
+    have nothing to compare with.
+    """
     own = scored(production.version, production.tags)
-    if own.measure == candidate.measure:
-        return own
+    for known in (known_scores(production, candidate), own):
+        if known is None or known.measure != candidate.measure:
+            continue
+        if rescoring is None or known.scores.keys() >= candidate.scores.keys():
+            return known
     if rescoring is None:
         raise GateError(
             f"production's version {production.version} was scored on {_measure(own)}, this one on "
@@ -131,6 +151,12 @@ def _measure(of: Scored) -> str:
     return data if of.settings is None else f"{data} with {of.settings}"
 
 
+def _refuse(beside: str, why: str, options: Mapping[str, object]) -> None:
+    for option, value in options.items():
+        if value:
+            raise GateError(f"{option}: is not used with {beside}, {why}. Leave it out.")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = step_parser("promote", __doc__)
@@ -145,7 +171,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data", nargs="+", metavar="LOCATION", help="prepared scenes, to score production on what the version was"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the comparison and change nothing")
-    parser.add_argument("--require-approval", action="store_true", help="wait for the tag approved_by on the version")
+    parser.add_argument(
+        "--require-approval", action="store_true", help="wait until a person approves; the line that asks says how"
+    )
+    parser.add_argument("--approve", metavar="CODE", help="approve what another promote waits for; with --version")
     parser.add_argument("--approval-timeout", type=float, default=3600, metavar="SECONDS", help="default: %(default)s")
     parser.add_argument("--approval-interval", type=float, default=10, metavar="SECONDS", help="default: %(default)s")
     a = parser.parse_args(argv)
@@ -159,10 +188,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         approval = Approval(a.approval_timeout, a.approval_interval)
         params = read_params(a)
         name = a.model or params.register_.name
+        of_a_promotion = {"--require-approval": a.require_approval, "--data": a.data}
+        if a.approve is not None:
+            _refuse("--approve", "which only sets a tag", {**of_a_promotion, "--dry-run": a.dry_run})
+            if a.version is None or not CODE.fullmatch(a.approve):
+                raise GateError(
+                    f"--approve: found {a.approve}, expected the code of 8 characters that the waiting promote names, "
+                    "with --version. Copy its line."
+                )
+            print(approve(name, a.version, a.approve, to=a.to))
+            return
         if a.rollback:
-            for option, value in (("--require-approval", a.require_approval), ("--data", a.data)):
-                if value:
-                    raise GateError(f"{option}: is not used with --rollback, which goes back at once. Leave it out.")
+            _refuse("--rollback", "which goes back at once", of_a_promotion)
             print(rollback(name, to=a.to, dry_run=a.dry_run))
             return
         decision = promote(

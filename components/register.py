@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
-from components.promotion.gate import SCORES, TRAINED_ON, scores_of
+from components.promotion.gate import ABSENT, SCORES, TRAINED_ON, scores_of
 from components.promotion.handover import CHALLENGER
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
-from components.tracking.lineage import OLD_NAMES, circumstances, in_todays_names, source_tags
+from components.tracking.lineage import circumstances, in_todays_names, source_tags
 from components.tracking.lock import pin, read_lock
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         else:
             data = [
                 registry.DataUse(run.prepared_version, "training"),
-                registry.DataUse(tags["scored_prepared_version"], "evaluation"),
+                registry.DataUse(metrics["prepared_version"], "evaluation"),
             ]
             package = stack.enter_context(_package(directory))
-            version = registry.register_model(run, name, package, tags, _numbers(metrics), data)
+            numbers = runs.of_splits(metrics["evaluate_settings"]["splits"], metrics)
+            version = registry.register_model(run, name, package, tags, numbers, data)
             if LOCK.exists():
                 runs.log_file(run, LOCK)
         registry.set_alias(version, CHALLENGER)
@@ -82,7 +83,9 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Reads the metrics.json of evaluate; raises RegisterError where it is not one."""
+    """Reads the metrics.json of evaluate; raises RegisterError where it is not one, or one that says nothing of the
+    scenes and settings behind its scores: what the run says of its latest evaluation may be about another.
+    """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         float(metrics["score"])
@@ -90,6 +93,13 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise RegisterError(f"{path}: cannot be read ({error.strerror}), expected metrics.json of evaluate.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
+    settings = metrics.get("evaluate_settings")
+    is_known = isinstance(settings, dict) and isinstance(settings.get("splits"), list)
+    if not is_known or not {"prepared_version", ABSENT} <= metrics.keys():
+        raise RegisterError(
+            f"{path}: does not say on which splits, data and settings its scores were measured, expected the keys "
+            f"prepared_version, evaluate_settings and {ABSENT}. It is of an earlier evaluate: evaluate again."
+        )
     return dict(metrics)
 
 
@@ -98,30 +108,23 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
     from components.tracking import registry
     from model.inference import read_origin
 
-    known = registry.run_tags(run)
-    measure = {
-        "scored_prepared_version": known.get("evaluated_prepared_version", run.prepared_version),
-        **{key: known[key] for key in ("evaluate_settings",) if key in known},
-    }
-    # Under the names that tags had at first, so that what was registered then is found again.
-    first = {name: measure[name_now] for name, name_now in OLD_NAMES.items() if name_now in measure}
-    identity = [_hash_files(model), metrics, first | {k: v for k, v in measure.items() if k not in OLD_NAMES.values()}]
+    known, origin = registry.run_tags(run), read_origin(model)
+    identity = [_hash_files(model), metrics]
     return {
         **{key: known[key] for key in ("params_hash", "recipe") if key in known},
-        **{key: f"{value:.6f}" for key, value in _numbers(metrics).items()},
+        **{key: f"{value:.6f}" for key, value in metrics.items() if isinstance(value, float)},
         SCORES: json.dumps(scores_of(metrics)),
-        TRAINED_ON: read_origin(model).scenes,
-        **measure,
+        ABSENT: ", ".join(metrics[ABSENT]) or "none",
+        "scored_prepared_version": metrics["prepared_version"],
+        "evaluate_settings": json.dumps(metrics["evaluate_settings"], sort_keys=True),
+        TRAINED_ON: origin.scenes,
+        **({} if origin.raw_version is None else {"raw_version": origin.raw_version}),
         **source_tags(),
         **circumstances(),
         "prepared_version": run.prepared_version,
         "settings_hash": run.settings_hash,
         registry.CONTENT_HASH: hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
     }
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in metrics.items() if isinstance(value, float)}
 
 
 def _hash_files(folder: Path) -> dict[str, str]:

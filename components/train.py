@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from model.train.distributed import World
 
 
-def train(data: Location | Sequence[Location], out: Location, params: Params) -> None:
+def train(
+    data: Location | Sequence[Location], out: Location, params: Params, *, raw_version: str | None = None
+) -> None:
     """Trains with the section `train` of `params` on the scenes of one location or several.
 
+    raw_version: DVC's hash of the raw data behind them, for the model to tell; None finds it where the repository here
+    tracks them.
     Writes `out`/model, history.csv, run.json and checkpoints/.
     Under torchrun all processes train together, and the main one writes. A run that was interrupted goes on where its
     last checkpoint stands; see `model.train.training.train`. SIGTERM makes it write one and raise Preempted.
@@ -52,7 +56,8 @@ def train(data: Location | Sequence[Location], out: Location, params: Params) ->
         if world.is_main:
             processes = f" in {world.size} processes" if world.size > 1 else ""
             print(f"train on {describe(read_index(scenes, ['train']))}{processes}\n{describe_device(world.device)}")
-            _train_tracked(scenes, folder, out, params, world, pretrained, stop, _raw_version(data, params))
+            raw_version = raw_version or _raw_version(data, params)
+            _train_tracked(scenes, folder, out, params, world, pretrained, stop, raw_version)
         else:
             _train(scenes, folder, params, world, pretrained, stop)
     if world.is_main:
@@ -84,7 +89,8 @@ def _train_tracked(
     runs.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
     runs.log_yaml(run, resolved, "params.yaml")
     content = json.dumps(resolved, sort_keys=True).encode()
-    runs.tag_run(run, {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)})
+    tags = {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)}
+    runs.tag_run(run, tags | ({} if raw_version is None else {"raw_version": raw_version}))
     try:
         _train(
             scenes,
@@ -133,7 +139,7 @@ def _train(
 
 def _raw_version(data: Location | Sequence[Location], params: Params) -> str | None:
     """DVC's hash of the raw data that these scenes were prepared from; None where the repository here does not track
-    both, as in a cluster.
+    both.
     """
     from components.storage.dvc import FetchError, version_here
 
@@ -151,10 +157,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.epilog = LOCATIONS
     parser.add_argument("--data", required=True, nargs="+", metavar="LOCATION", help="prepared scenes")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="the model is written to LOCATION/model")
+    parser.add_argument("--raw-version", metavar="MD5", help="DVC's hash of the raw data, where no repository tells it")
     arguments = parser.parse_args(argv)
     with one_line_for_all_ranks(), errors_in_one_line():
         try:
-            train(arguments.data, arguments.out, read_params(arguments))
+            train(arguments.data, arguments.out, read_params(arguments), raw_version=arguments.raw_version)
         except Preempted as error:
             if may_say(str(error)):
                 print(error, file=sys.stderr)

@@ -99,19 +99,41 @@ def precision_recall(counts: Tensor) -> dict[str, dict[str, float]]:
     }
 
 
-def scene_score(counts: Tensor) -> dict[str, float] | None:
-    """[2, 5, 5] joint counts of one scene to score, localization_f1 and damage_f1; None where it shows no building.
+def absent_grades(counts: Tensor) -> list[str]:
+    """Keys of the grades that no target pixel of these [2, 5, 5] joint counts has.
 
-    Damage F1 is the harmonic mean over the grades that the scene shows. The scorer's rule, made for a whole data set,
-    takes all four, and one scene rarely has them: nearly all would get about 0, and none would be better than another.
+    With one of them the official damage F1 is below 4e-6 and the score at most 0.3, however good the prediction.
     """
-    shown = [f"damage_f1_{name}" for name, pixels in zip(KEYS, counts.sum((0, 1))[1:], strict=True) if pixels > 0]
-    if not shown:
-        return None
+    return [name for name, pixels in zip(KEYS, counts.sum((0, 1))[1:], strict=True) if not pixels]
+
+
+def present_score(counts: Tensor) -> dict[str, float]:
+    """[2, 5, 5] joint counts to score_present and damage_f1_present: the official rule over the grades that the targets
+    have. Where they have all four it is the official score, and where they have none both are 0.
+    """
     official = xview2_score(counts)
-    damage = len(shown) / sum(1 / (float(official[key]) + _EPSILON) for key in shown)
-    localization = float(official["localization_f1"])
-    return {"score": 0.3 * localization + 0.7 * damage, "localization_f1": localization, "damage_f1": damage}
+    absent = absent_grades(counts)
+    present = [float(official[f"damage_f1_{name}"]) for name in KEYS if name not in absent]
+    damage = len(present) / sum(1 / (score + _EPSILON) for score in present) if present else 0.0
+    score = 0.3 * float(official["localization_f1"]) + 0.7 * damage
+    return {"score_present": score, "damage_f1_present": damage}
+
+
+def scene_score(counts: Tensor) -> dict[str, float] | None:
+    """[2, 5, 5] joint counts of one scene to score, localization_f1 and damage_f1, over the grades that the scene has;
+    None where it shows no building.
+
+    The official rule, made for a whole data set, takes all four grades, and one scene rarely has them: nearly all would
+    get about 0, and none would be better than another.
+    """
+    if len(absent_grades(counts)) == len(KEYS):
+        return None
+    present = present_score(counts)
+    return {
+        "score": present["score_present"],
+        "localization_f1": float(xview2_score(counts)["localization_f1"]),
+        "damage_f1": present["damage_f1_present"],
+    }
 
 
 def _f1(true_positive: Tensor, false_positive: Tensor, false_negative: Tensor) -> Tensor:

@@ -129,11 +129,18 @@ def test_repro_runs_the_graph_once_and_then_what_a_change_reaches(repository: Pa
     assert stages_run(dvc(repository, "repro")) == []
 
 
+def without_lists(content: Any) -> Any:
+    """What DVC shows of a metrics file."""
+    if not isinstance(content, dict):
+        return content
+    return {key: without_lists(value) for key, value in content.items() if not isinstance(value, list)}
+
+
 @pytest.mark.slow
 def test_metrics_show_the_score(repository: Path) -> None:
     shown = json.loads(dvc(repository, "metrics", "show", "--json"))[""]["data"]
     metrics = json.loads((repository / "output" / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
-    assert shown == {"output/evaluate/metrics.json": {"data": metrics}}
+    assert shown == {"output/evaluate/metrics.json": {"data": without_lists(metrics)}}
 
 
 @pytest.mark.slow

@@ -111,6 +111,8 @@ def test_the_latest_version_is_asked_for_and_told(ran: Path) -> None:
     version = record["outs"][0]["md5"]
     assert outputs(ran, "check")["parameterValues"] == {"raw_version": version, "news": "new here"}
     assert outputs(ran, "fetch")["artifacts"]["raw"]["artifacts"][0]["metadata"]["version"] == version
+    config = only(ran, "output/pipeline/train/*/model/config.json").read_text(encoding="utf-8")
+    assert json.loads(config)["trained_on"]["raw_version"] == version
 
 
 def test_the_model_is_registered_and_promoted(ran: Path) -> None:

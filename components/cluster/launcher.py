@@ -85,9 +85,12 @@ def goes_on(namespace: str, run: str) -> bool:
         return False
 
 
-def train_arguments(params: Params, data: Sequence[Location], out: Location) -> list[str]:
-    """Arguments of `components.train` for a container that has no parameter file."""
-    return ["--params", params.model_dump_json(by_alias=True), "--data", *map(str, data), "--out", str(out)]
+def train_arguments(
+    params: Params, data: Sequence[Location], out: Location, raw_version: str | None = None
+) -> list[str]:
+    """Arguments of `components.train` for a container that has no parameter file and no repository."""
+    known = [] if raw_version is None else ["--raw-version", raw_version]
+    return ["--params", params.model_dump_json(by_alias=True), "--data", *map(str, data), "--out", str(out), *known]
 
 
 def _run(job: TrainingJob, api: Api, backend: Backend, on_runs: OnRuns) -> Finished:

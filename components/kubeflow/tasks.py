@@ -115,7 +115,8 @@ def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared:
     key = _key(raw.metadata["version"], params.model_dump(exclude={"workers"}), preparation_version())
     location = join(root, f"prepared/{key}/{source}")
     records = prepare(_location(raw), location, params, source)
-    _refer(prepared, location, source=source, version=f"{key}/{source}", scenes=len(records))
+    facts = {"source": source, "version": f"{key}/{source}", "raw_version": raw.metadata["version"]}
+    _refer(prepared, location, scenes=len(records), **facts)
 
 
 def train(parts: Sequence[Artifact], root: str, sections: Sections, image: str, model: Artifact) -> None:
@@ -131,11 +132,12 @@ def train(parts: Sequence[Artifact], root: str, sections: Sections, image: str, 
     key = _key(versions, identity_of(params.train), code_version("train"))
     out = join(root, f"train/{key}")
     data = [_location(part) for part in used]
+    raw_version = used[0].metadata.get("raw_version")  # none where prepare came from the cache of an earlier graph
     if processes := os.environ.get(PROCESSES):
-        train_here(params, data, out, int(processes))
+        train_here(params, data, out, int(processes), raw_version)
     else:
         # Another root or image is another job.
-        train_in_cluster(f"train-{_key(key, str(out), image)}", image, params, data, out)
+        train_in_cluster(f"train-{_key(key, str(out), image)}", image, params, data, out, raw_version)
     _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 

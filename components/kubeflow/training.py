@@ -48,18 +48,22 @@ def check_cluster(params: Params) -> None:
     check_there(Api(os.environ["POD_NAMESPACE"], JobPatience()), params.cluster)
 
 
-def train_here(params: Params, data: Sequence[str], out: Location, processes: int) -> None:
+def train_here(
+    params: Params, data: Sequence[str], out: Location, processes: int, raw_version: str | None = None
+) -> None:
     """Training in so many processes of this machine; ends this process with the exit code of one that failed."""
     from components.cluster.launcher import train_arguments
 
     launch = ["-m", "components.launch", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *launch, "-m", "components.train", *train_arguments(params, data, out)]
+    command = [sys.executable, *launch, "-m", "components.train", *train_arguments(params, data, out, raw_version)]
     ended = subprocess.run(command)
     if ended.returncode:
         sys.exit(ended.returncode)  # it has said why
 
 
-def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str], out: Location) -> None:
+def train_in_cluster(
+    name: str, image: str, params: Params, data: Sequence[str], out: Location, raw_version: str | None = None
+) -> None:
     """Training as a job of pods, which see no folder of this one and use the same servers and credentials.
 
     Raises JobError, ServersError.
@@ -86,7 +90,7 @@ def train_in_cluster(name: str, image: str, params: Params, data: Sequence[str],
         name=name,
         namespace=namespace,
         image=image,
-        arguments=train_arguments(params, data, out),
+        arguments=train_arguments(params, data, out, raw_version),
         output=str(out),
         cluster=params.cluster,
         environment={**here.environment, **servers},

@@ -44,6 +44,7 @@ class Decision:
 
         now = datetime.now(UTC)
         at = now.isoformat(timespec="seconds")
+        notes = {row.name: row.words for row in self.rows if row.words is not None}
         content: Mapping[str, object] = {
             "model": self.version.name,
             "version": int(self.version.version),
@@ -57,7 +58,8 @@ class Decision:
             "prepared_version": None if self.scored is None else self.scored.prepared_version,
             "evaluate_settings": None if self.scored is None else self.scored.settings,
             "rows": [asdict(row) | {"passes": row.passes} for row in self.rows if row.words is None],
-            "trained_on": next((row.words for row in self.rows if row.words is not None), None),
+            "trained_on": notes.get("trained on"),
+            "absent_grades": notes.get("absent grades"),
         }
         folder = f"promotion/{now:%Y%m%dT%H%M%S.%fZ}"
         texts = {f"{folder}/promotion.json": json.dumps(content, indent=2) + "\n"}

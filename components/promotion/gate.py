@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from base.errors import InputError
+from base.grades import KEYS
 from base.tables import aligned
 from components.params import PromoteParams
 from components.tracking.lineage import in_todays_names
 
 SCORES = "gate_scores"  # the tag of a version that holds what `scores_of` returns
 TRAINED_ON = "trained_on"  # the tag that says which scenes a version learned from
+ABSENT = "absent_grades"  # the tag that says which grades the scenes lack on which a version was scored
 OVERALL, GRADE, DISASTER = "score", "damage_f1_", "disaster "
+GRADES = tuple(f"{GRADE}{name}" for name in KEYS)
+# In the name of a disaster's row whose score is taken over the grades that it has; by the official rule it would be at
+# most 0.3. Versions of earlier have such a score, in a row without these words.
+WITHOUT = " without "
 COLUMNS = ("", "candidate", "production", "difference", "at least", "verdict")
 
 
@@ -56,14 +62,15 @@ class Row:
 
 
 def scores_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What the gate compares, from metrics.json: the score over all, the F1 of grades, the scores of disasters."""
-    grades = {key: float(value) for key, value in metrics.items() if key.startswith(GRADE)}
-    disasters = metrics.get("per_disaster", {})
-    return {
-        OVERALL: float(metrics[OVERALL]),
-        **grades,
-        **{f"{DISASTER}{name}": float(scores[OVERALL]) for name, scores in disasters.items()},
-    }
+    """What the gate compares, from metrics.json: the score over all, the F1 of grades, the scores of disasters, each
+    over the grades that the disaster has.
+    """
+    grades = {key: float(metrics[key]) for key in GRADES if key in metrics}
+    rows = {}
+    for name, scores in metrics.get("per_disaster", {}).items():
+        absent = f"{WITHOUT}{', '.join(scores[ABSENT])}" if scores[ABSENT] else ""
+        rows[f"{DISASTER}{name}{absent}"] = float(scores[f"{OVERALL}_present"])
+    return {OVERALL: float(metrics[OVERALL]), **grades, **rows}
 
 
 def scored(number: int | str, tags: Mapping[str, str]) -> Scored:
@@ -76,7 +83,7 @@ def scored(number: int | str, tags: Mapping[str, str]) -> Scored:
         if SCORES in tags:
             scores = {name: float(value) for name, value in json.loads(tags[SCORES]).items()}
         else:
-            scores = {key: float(tags[key]) for key in tags if key == OVERALL or key.startswith(GRADE)}
+            scores = {key: float(tags[key]) for key in tags if key in (OVERALL, *GRADES)}
         found = scores[OVERALL]
     except (KeyError, ValueError, AttributeError):
         raise GateError(f"version {number} has no usable tag score. Register it with its metrics.") from None
@@ -91,16 +98,25 @@ def compare(candidate: Scored, production: Scored | None, params: PromoteParams)
     """The rows of the comparison: the minimum, and where there is a production version each of its scores."""
     rows = [Row("minimum", candidate.scores[OVERALL], None, params.minimum_score)]
     known = {} if production is None else production.scores
+    subjects = {_subject(name) for name in candidate.scores}
     for name in {**known, **candidate.scores}:
+        if name not in candidate.scores and _subject(name) in subjects:
+            continue  # a score by the other rule: the candidate's row has nothing to compare with
         now, before = candidate.scores.get(name), known.get(name)
         rows.append(Row(name, now, before, None if before is None else before - _tolerance(name, params)[1]))
     return rows
 
 
-def origins(candidate: Mapping[str, str], production: Mapping[str, str] | None) -> Row:
-    """Whether the two learned from synthetic or from real scenes, by their tags."""
-    found = ["-" if tags is None else tags.get(TRAINED_ON, "unknown") for tags in (candidate, production)]
-    return Row("trained on", None, None, None, words=(found[0], found[1]))
+def notes(candidate: Mapping[str, str], production: Mapping[str, str] | None) -> list[Row]:
+    """What stands below the scores of the two, by their tags: whether they learned from synthetic or from real scenes,
+    and which grades the scenes lack on which both were scored.
+    """
+    absent = candidate.get(ABSENT, "unknown")
+    learned = [tags.get(TRAINED_ON, "unknown") if tags is not None else "-" for tags in (candidate, production)]
+    return [
+        Row("trained on", None, None, None, words=(learned[0], learned[1])),
+        Row("absent grades", None, None, None, words=(absent, "-" if production is None else absent)),
+    ]
 
 
 def decide(rows: Sequence[Row], params: PromoteParams) -> str:
@@ -130,6 +146,11 @@ def table(rows: Sequence[Row]) -> str:
             (row.name, _number(row.candidate), _number(row.production), difference, _number(row.limit), verdict)
         )
     return aligned(lines)
+
+
+def _subject(name: str) -> str:
+    """What a row is about, by whichever rule its score was taken."""
+    return name.partition(WITHOUT)[0]
 
 
 def _tolerance(name: str, params: PromoteParams) -> tuple[str, float]:

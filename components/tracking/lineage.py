@@ -10,7 +10,6 @@ from collections.abc import Mapping
 OLD_NAMES = {
     "data_version": "prepared_version",
     "scored_data_version": "scored_prepared_version",
-    "evaluated_data_version": "evaluated_prepared_version",
 }
 
 

@@ -20,10 +20,11 @@ SYSTEM = "system/"  # how names of system metrics begin
 
 @dataclass(frozen=True)
 class File:
-    """A file of the run, with its content."""
+    """A file of the run, with its content, in a folder of the run's files; "" is on top."""
 
     name: str
     content: bytes
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _send_file(run_id: str, file: File) -> None:
     with TemporaryDirectory() as folder:
         copy = Path(folder, file.name)
         copy.write_bytes(file.content)
-        client().log_artifact(run_id, str(copy))
+        client().log_artifact(run_id, str(copy), file.folder or None)
 
 
 @cache

@@ -17,7 +17,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
 from components.tracking.connection import AwayError, TrackingError, client, patiently, reason, store
-from components.tracking.lineage import in_todays_names
 
 if TYPE_CHECKING:
     from components.tracking.runs import Run
@@ -108,7 +107,7 @@ def find_content(name: str, content_hash: str) -> ModelVersion | None:
 @patiently()
 def run_tags(run: "Run") -> dict[str, str]:
     """Tags of a run; raises TrackingError."""
-    return in_todays_names(client().get_run(run.run_id).data.tags)
+    return dict(client().get_run(run.run_id).data.tags)
 
 
 @patiently()
@@ -150,6 +149,12 @@ def tag_version(version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Adds tags to the version; raises TrackingError."""
     for key, value in tags.items():
         client().set_model_version_tag(version.name, version.version, key, value)
+
+
+@patiently()
+def untag_version(version: ModelVersion, key: str) -> None:
+    """Takes a tag off the version; raises TrackingError."""
+    client().delete_model_version_tag(version.name, version.version, key)
 
 
 @patiently()

@@ -25,6 +25,7 @@ from components.tracking.lineage import PIPELINE_RUN, circumstances, in_todays_n
 from components.tracking.outbox import PAUSE, Outbox
 from components.tracking.records import End, File, Record, send
 from components.tracking.system_metrics import SystemMetrics
+from xbd.scenes import SPLITS
 
 PATIENCE = 60.0  # seconds without a success after which what is left is given up: a restart of a server takes less
 REMEDY = "Correct MLFLOW_TRACKING_URI or tracking.experiment."
@@ -85,9 +86,24 @@ def log_metrics(run: Run, metrics: Mapping[str, float], step: int = 0) -> None:
     _record(run, "metrics", _points(metrics, step))
 
 
-def log_file(run: Run, path: Path) -> None:
-    """Stores a file with the run, as it is now."""
-    _record(run, path.name, [File(path.name, path.read_bytes())])
+def prefix_of(splits: Collection[str]) -> str:
+    """How names of what an evaluation measured on these splits begin: "test", or "test_and_hold".
+
+    On validation alone "evaluated_validation", because validation_score is the curve that a training logs.
+    """
+    prefix = "_and_".join(split for split in SPLITS if split in splits)
+    return "evaluated_validation" if prefix == "validation" else prefix
+
+
+def of_splits(splits: Collection[str], metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the content of metrics.json, under the names that they have in MLflow: test_score."""
+    prefix = prefix_of(splits)
+    return {f"{prefix}_{key}": value for key, value in metrics.items() if isinstance(value, float)}
+
+
+def log_file(run: Run, path: Path, folder: str = "") -> None:
+    """Stores a file with the run, as it is now, in a folder of the run's files."""
+    _record(run, path.name, [File(path.name, path.read_bytes(), folder)])
 
 
 def log_yaml(run: Run, content: Mapping[str, Any], name: str) -> None:

@@ -5,6 +5,7 @@ two is the result, as `evaluate.per_building` says.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +13,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from base.grades import UNCLASSIFIED
+from base.grades import GRADES, UNCLASSIFIED
 from model.buildings import Grading, grade, separate
 from model.inference import Prediction, Probabilities
 from model.judge.calibration import Calibration
 from model.judge.matching import building_scores, match_buildings
-from model.score import confusion, joint_counts, no_counts, precision_recall, scene_score, xview2_score
+from model.score import (
+    absent_grades,
+    confusion,
+    joint_counts,
+    no_counts,
+    precision_recall,
+    present_score,
+    scene_score,
+    xview2_score,
+)
 from xbd.scenes import SceneRecord
 
 GROUPS = ("disaster", "disaster_type", "split")  # columns of the index by which the score is also stated
@@ -97,6 +107,7 @@ class Evaluation:
         buildings = building_scores(self._buildings)
         return {
             **official,
+            **_present(self.counts),
             "score_per_pixel": per_pixel["score"],
             "score_per_building": per_building["score"],
             "building_f1": buildings["f1"]["localization"],
@@ -108,7 +119,9 @@ class Evaluation:
             "per_building": per_building,
             **{
                 f"per_{column}": {
-                    name: _official(counts) for (of, name), counts in sorted(self._groups.items()) if of == column
+                    name: {**_official(counts), **_present(counts)}
+                    for (of, name), counts in sorted(self._groups.items())
+                    if of == column
                 }
                 for column in GROUPS
             },
@@ -137,5 +150,22 @@ class Evaluation:
         self._damage.add(confidence, grades + 1 == target[graded])
 
 
+def describe_absence(metrics: Mapping[str, Any]) -> str:
+    """The sentence for people about grades that the scored scenes lack; empty where they have all."""
+    absent = metrics["absent_grades"]
+    if not absent:
+        return ""
+    labels = " or ".join(grade.label for grade in GRADES if grade.key in absent)
+    return (
+        f"no pixel of {labels} in these scenes: by the official rule damage_f1 is then about 0 and the score at most "
+        "0.3, whatever the model finds; damage_f1_present and score_present are taken over the grades that are there"
+    )
+
+
 def _official(counts: Tensor) -> dict[str, float]:
     return {key: float(value) for key, value in xview2_score(counts).items()}
+
+
+def _present(counts: Tensor) -> dict[str, Any]:
+    """What stands beside the official score because a grade may be absent."""
+    return {**present_score(counts), "absent_grades": absent_grades(counts)}

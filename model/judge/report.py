@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from base.grades import KEYS, LEGEND
 from model.buildings import Grading, buildings_of
 from model.inference import Prediction
-from model.judge.evaluation import Evaluation, SceneResult
+from model.judge.evaluation import Evaluation, SceneResult, describe_absence
 from model.judge.page import SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
 from xbd.overview import Image
 
@@ -102,7 +102,8 @@ def write_report(
             "grades": ["localization", *KEYS],
             "confusion": evaluation.confusion_shares(),
             "classes": [LEGEND[number][0] for number in range(5)],
-            "disasters": bar_chart({name: _named(scores) for name, scores in metrics["per_disaster"].items()}),
+            "absence": describe_absence(metrics),
+            "disasters": bar_chart({name: _of_present(scores) for name, scores in metrics["per_disaster"].items()}),
             "reliability": line_chart(
                 evaluation.reliability() | {"as sure as right": ([0, 1], [0, 1])}, "confidence", "share that is right"
             ),
@@ -123,27 +124,29 @@ def _rows(metrics: Mapping[str, Any], per_building: bool) -> list[tuple[str, Map
     ]
 
 
-def _curves(history: Path) -> list[str]:
+def _curves(history: Path) -> list[tuple[str, str]]:
+    """What each chart shows, and the chart, as far as the history has its columns."""
     with history.open(newline="", encoding="utf-8") as file:
         epochs = list(csv.DictReader(file))
-    columns = (
-        {"localization loss": "loss_localization", "damage loss": "loss_damage"},
-        {name: f"validation_{key}" for key, name in _OVERALL.items()},
-    )
+    columns = {
+        ("loss", "Lovász-softmax"): {"localization loss": "loss_localization", "damage loss": "loss_damage"},
+        ("score", "on validation scenes"): {name: f"validation_{key}" for key, name in _OVERALL.items()},
+    }
     charts = []
-    for lines, label in zip(columns, ("Lovász-softmax", "on validation scenes"), strict=True):
+    for (what, label), lines in columns.items():
         filled = {name: [row for row in epochs if row.get(column)] for name, column in lines.items()}
         if all(filled.values()):
             points = {
                 name: ([float(row["epoch"]) for row in rows], [float(row[lines[name]]) for row in rows])
                 for name, rows in filled.items()
             }
-            charts.append(line_chart(points, "epoch", label))
+            charts.append((what, line_chart(points, "epoch", label)))
     return charts
 
 
-def _named(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: scores[key] for key, name in _OVERALL.items()}
+def _of_present(scores: Mapping[str, float]) -> dict[str, float]:
+    """A disaster rarely has all grades, and the official rule would show it as failed."""
+    return {name: scores.get(f"{key}_present", scores[key]) for key, name in _OVERALL.items()}
 
 
 def _score(scene: SceneResult) -> float:

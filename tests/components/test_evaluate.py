@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from components import evaluate
-from components.params import load_params
+from components.params import ParamsError, load_params
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, normalize, save_model
 from model.judge.matching import building_scores
@@ -24,6 +24,7 @@ from tests.model.test_metric_reference import rates_by_loops
 from tests.scenes import TEST_SCENES
 from tests.tiny import SMALL, write_params
 from xbd.dataset import Scenes
+from xbd.scenes import MASK, SceneError, open_scene, prepared_version, read_index, save_scene, write_index
 
 MODES = ("off", "vote")
 
@@ -94,6 +95,9 @@ def test_precision_and_recall_are_those_of_the_submission(outcome: Outcome) -> N
 def test_metrics_have_these_keys(outcome: Outcome) -> None:
     assert list(outcome.metrics) == [
         *KEYS,
+        "score_present",
+        "damage_f1_present",
+        "absent_grades",
         "score_per_pixel",
         "score_per_building",
         "building_f1",
@@ -107,7 +111,48 @@ def test_metrics_have_these_keys(outcome: Outcome) -> None:
         "per_disaster",
         "per_disaster_type",
         "per_split",
+        "prepared_version",
+        "evaluate_settings",
     ]
+
+
+def test_metrics_say_of_which_scenes_by_which_settings(outcomes: dict[str, Outcome], prepared: Path) -> None:
+    for mode in MODES:
+        metrics = outcomes[mode].metrics
+        assert metrics["prepared_version"] == prepared_version(prepared)
+        assert metrics["evaluate_settings"] == {"splits": ["test"], "unclassified_as": 1, "per_building": mode}
+
+
+def test_grades_that_the_scenes_lack_are_named_and_left_out_beside_the_official_score(
+    prepared: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scenes without minor and major damage, as a fire leaves them: those pixels are no damage here."""
+    records = read_index(prepared)
+    for record in records:
+        array = open_scene(prepared, record).copy()
+        array[..., MASK][np.isin(array[..., MASK], (2, 3))] = 1
+        save_scene(tmp_path / "fire", record.scene, array)
+    write_index(tmp_path / "fire", records)
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    metrics = evaluate.evaluate(tmp_path / "fire", model, tmp_path / "out", params)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "official rule" in line]
+    assert line.startswith("no pixel of minor damage or major damage in these scenes: ")
+    assert line in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert metrics["absent_grades"] == ["minor_damage", "major_damage"]
+    assert metrics["damage_f1"] < 4e-6
+    present = [metrics[f"damage_f1_{name}"] + 1e-6 for name in ("no_damage", "destroyed")]
+    assert metrics["damage_f1_present"] == pytest.approx(2 / sum(1 / f1 for f1 in present), rel=1e-12)
+    assert metrics["damage_f1_present"] > 0.01  # else the comparison would say nothing
+    for scores in metrics["per_disaster"].values():
+        expected = 0.3 * scores["localization_f1"] + 0.7 * scores["damage_f1_present"]
+        assert scores["score"] < scores["score_present"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_where_no_grade_is_absent_both_rules_are_one(outcome: Outcome) -> None:
+    assert outcome.metrics["absent_grades"] == []
+    assert outcome.metrics["score_present"] == pytest.approx(outcome.metrics["score"], rel=1e-12)
+    assert outcome.metrics["damage_f1_present"] == pytest.approx(outcome.metrics["damage_f1"], rel=1e-12)
+    assert "official rule" not in (outcome.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_both_scores_are_told_in_either_mode(outcomes: dict[str, Outcome]) -> None:
@@ -207,7 +252,8 @@ def test_groups_are_scored_by_the_official_rules(outcome: Outcome, prepared: Pat
         for name in names:
             chosen = [record[column] == name for record in records]
             expected = score_by_loops(*(part[chosen] for part in outcome.masks))
-            assert outcome.metrics[f"per_{column}"][name] == pytest.approx(expected, rel=0, abs=1e-9)
+            found = {key: outcome.metrics[f"per_{column}"][name][key] for key in KEYS}
+            assert found == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 def test_a_bare_off_in_yaml_is_off(tmp_path: Path) -> None:
@@ -221,4 +267,67 @@ def test_another_mode_is_one_line_that_names_it(prepared: Path, model: Path, tmp
     params = write_params(tmp_path / "params.yaml", {"evaluate": {"per_building": True}})
     line = exit_line(evaluate.main, "--params", params, "--data", prepared, "--model", model, "--out", tmp_path / "out")
     assert "evaluate.per_building: found True: input should be 'off' or 'vote'" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_official_files_cannot_say_ignore(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"unclassified_as": "ignore"}}))
+    with pytest.raises(ParamsError, match=r"evaluate\.unclassified_as: found 'ignore' with --submission"):
+        evaluate.evaluate(prepared, model, tmp_path / "out", params, submission=tmp_path / "submission")
+    assert not (tmp_path / "submission").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_ignored_pixels_are_left_out_of_the_score(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"unclassified_as": "ignore"}}))
+    metrics = evaluate.evaluate(prepared, model, tmp_path / "out", params)
+    masks: list[list[Any]] = [[], [], []]
+    predictor, scenes = Predictor(load_model(model)), Scenes(prepared, ["test"])
+    for sample in (scenes[i] for i in range(len(scenes))):
+        kept = sample.mask != 255
+        assert not kept.all()
+        prediction = predictor(sample.pre[None], sample.post[None])
+        for found, mask in zip(masks, (*prediction, sample.mask), strict=True):
+            found.append(mask.reshape(64, 64)[kept].numpy())
+    expected = score_by_loops(*(np.concatenate(part) for part in masks))
+    assert {key: metrics[key] for key in KEYS} == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_scores_of_the_parts_are_those_of_their_scenes(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"splits": ["test", "validation"]}}))
+    both = evaluate.evaluate(prepared, model, tmp_path / "both", params)
+    for split in ("test", "validation"):
+        alone = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"splits": [split]}}))
+        metrics = evaluate.evaluate(prepared, model, tmp_path / split, alone)
+        assert both["per_split"][split] == {key: metrics[key] for key in both["per_split"][split]}
+        assert list(both["per_split"][split])[: len(KEYS)] == KEYS
+
+
+def test_a_missing_split_is_an_error_that_names_it(prepared: Path, model: Path, tmp_path: Path) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml", {"evaluate": {"splits": ["hold"]}}))
+    with pytest.raises(SceneError, match="no scene in hold; it has test, train, validation"):
+        evaluate.evaluate(prepared, model, tmp_path / "out", params)
+
+
+def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
+    prepared: Path, model: Path, tmp_path: Path
+) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    with pytest.raises(ValueError, match=r"no-run\.json: cannot be read"):
+        evaluate.evaluate(prepared, model, tmp_path / "out", params, run_file=tmp_path / "no-run.json")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"a,b\n1,2\n", b"\xff\xfe"])
+def test_evaluate_refuses_a_wrong_history_before_it_writes_anything(
+    prepared: Path, model: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    params = load_params(write_params(tmp_path / "params.yaml"))
+    history = tmp_path / "history"
+    if content is None:
+        history.mkdir()
+    else:
+        history.write_bytes(content)
+    with pytest.raises(evaluate.EvaluateError, match=r"expected history\.csv of train"):
+        evaluate.evaluate(prepared, model, tmp_path / "out", params, history=history)
     assert not (tmp_path / "out").exists()

@@ -17,6 +17,13 @@ from components.tracking.lock import LockError, pin, read_lock
 from tests.conftest import ROOT, exit_line, write_params
 from tests.servers.mlflow_server import using
 
+METRICS: dict[str, Any] = {
+    "score": 0.5,
+    "absent_grades": [],
+    "prepared_version": "d1",
+    "evaluate_settings": {"splits": ["test"], "unclassified_as": 1},
+}
+
 
 @dataclass(frozen=True)
 class Work:
@@ -32,7 +39,7 @@ class Work:
         return [word for option, name in places.items() for word in (f"--{option}", str(self.folder / name))]
 
     def register(self, **metrics: Any) -> str:
-        (self.folder / "metrics.json").write_text(json.dumps({"score": 0.5, **metrics}), encoding="utf-8")
+        (self.folder / "metrics.json").write_text(json.dumps(METRICS | metrics), encoding="utf-8")
         model, metrics_file, run, out = (self.folder / name for name in ("model", "metrics.json", "run.json", "out"))
         return register(model, metrics_file, run, out, load_params(self.folder / "params.yaml"))
 
@@ -72,17 +79,44 @@ def test_one_result_is_one_version_and_other_scores_are_another(work: Work) -> N
 def test_scores_on_other_data_are_another_version(work: Work) -> None:
     work.register()
     run = runs.read_run(work.folder / "run.json")
-    settings = '{"splits": ["test"]}'
-    runs.tag_run(run, {"evaluated_prepared_version": "d2", "evaluate_settings": settings})
-    assert work.register() == f"models:/{work.name}/2"
+    settings = {"unclassified_as": 1, "splits": ["hold"]}
+    assert work.register(prepared_version="d2", evaluate_settings=settings) == f"models:/{work.name}/2"
     first, second = (work.client.get_model_version(work.name, number).tags for number in ("1", "2"))
     assert (first["prepared_version"], first["scored_prepared_version"]) == ("d1", "d1")
     assert (second["prepared_version"], second["scored_prepared_version"]) == ("d1", "d2")
-    assert second["evaluate_settings"] == settings
-    assert not {"evaluate_settings", "image", "pipeline_run", "git_commit"} & set(first)
+    assert first["evaluate_settings"] == '{"splits": ["test"], "unclassified_as": 1}'
+    assert second["evaluate_settings"] == '{"splits": ["hold"], "unclassified_as": 1}'
+    assert not {"raw_version", "image", "pipeline_run", "git_commit"} & set(first)
+    scores = {key: value for key, value in work.client.get_run(run.run_id).data.metrics.items() if "score" in key}
+    assert scores == {"test_score": 0.5, "hold_score": 0.5}
     found = work.client.get_run(run.run_id).inputs
     uses = {(used.dataset.digest, tag.value) for used in (found.dataset_inputs if found else []) for tag in used.tags}
     assert uses == {("d1", "training"), ("d2", "evaluation")}
+
+
+def test_scores_that_do_not_say_of_what_they_are_become_no_version(work: Work) -> None:
+    """Of an earlier evaluate. The tags of the run are about its latest evaluation, which may be another."""
+    run = runs.read_run(work.folder / "run.json")
+    runs.tag_run(run, {"evaluated_prepared_version": "d2", "evaluate_settings": '{"splits": ["hold"]}'})
+    for lacking in ("prepared_version", "evaluate_settings", "absent_grades"):
+        older = {key: value for key, value in METRICS.items() if key != lacking}
+        (work.folder / "metrics.json").write_text(json.dumps(older), encoding="utf-8")
+        line = exit_line(main, *work.arguments)
+        assert line.startswith(f"RegisterError: {work.folder / 'metrics.json'}: does not say on which splits")
+        assert line.endswith("evaluate again.")
+    assert work.versions() == 0
+
+
+@pytest.mark.slow
+def test_a_version_tells_the_raw_data_behind_its_model_and_the_grades_that_its_scores_lack(work: Work) -> None:
+    path = work.folder / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["trained_on"] = {"scenes": "real", "events": ["fire"], "prepared_version": "d1", "raw_version": "17.dir"}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    work.register(absent_grades=["minor_damage", "destroyed"])
+    tags = work.client.get_model_version(work.name, "1").tags
+    assert (tags["raw_version"], tags["trained_on"]) == ("17.dir", "real")
+    assert tags["absent_grades"] == "minor_damage, destroyed"
 
 
 @pytest.mark.slow
@@ -94,7 +128,7 @@ def test_a_registration_that_was_interrupted_before_the_alias_is_completed(work:
 
 
 def test_without_a_lock_nothing_is_registered(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    (work.folder / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
+    (work.folder / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
     monkeypatch.setattr(lock, "LOCKS", (work.folder / "requirements-image.txt", work.folder / "requirements.txt"))
     line = exit_line(main, *work.arguments)
     assert line.startswith(f"LockError: {work.folder / 'requirements-image.txt'}: is missing")

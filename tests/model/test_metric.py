@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.metric import XView2Score
-from model.score import confusion, joint_counts
+from model.score import absent_grades, confusion, joint_counts, present_score
 from tests.comparing import read_png
 from tests.paths import GOLDEN
 
@@ -128,6 +128,31 @@ def test_a_perfect_prediction_scores_one_up_to_the_scorers_epsilon() -> None:
     score = as_floats(metric.compute())
     assert score["localization_f1"] == 1
     assert score["damage_f1"] == pytest.approx(1 + 1e-6, abs=1e-12)
+
+
+NAMES = ("no_damage", "minor_damage", "major_damage", "destroyed")
+
+
+@pytest.mark.parametrize("grades", [c for n in range(5) for c in itertools.combinations(range(1, 5), n)], ids=str)
+def test_the_score_of_the_present_grades_is_the_official_rule_over_those_alone(grades: tuple[int, ...]) -> None:
+    """A perfect prediction gets 1 for whichever grades there are, where the official rule gives 0.3."""
+    target = np.resize(np.array([0, *grades], np.uint8), (1, 9, 20))
+    rng = np.random.default_rng(sum(grades))
+    noisy = np.where(rng.random(target.shape) < 0.7, target, rng.integers(0, 5, target.shape)).astype(np.uint8)
+    for damage in (target, noisy):
+        localization = (damage > 0).astype(np.uint8)
+        parts = tensors(localization, damage, target)
+        counts = joint_counts(parts[0], parts[1], parts[2])
+        assert absent_grades(counts) == [name for grade, name in enumerate(NAMES, start=1) if grade not in grades]
+        official, found = score_by_loops(localization, damage, target), present_score(counts)
+        terms = [1 / (official[f"damage_f1_{NAMES[grade - 1]}"] + 1e-6) for grade in grades]
+        mean = len(terms) / sum(terms) if terms else 0.0
+        assert found["damage_f1_present"] == pytest.approx(mean, rel=1e-12)
+        expected = 0.3 * official["localization_f1"] + 0.7 * mean
+        assert found["score_present"] == pytest.approx(expected, rel=1e-12)
+        if grades and damage is target:
+            assert found["score_present"] == pytest.approx(1, abs=1e-6)
+            assert len(grades) == 4 or official["score"] < 0.30001
 
 
 def test_a_prediction_of_nothing_gives_numbers_and_not_nan() -> None:

@@ -26,7 +26,7 @@ def test_another_root_or_image_has_another_job_and_the_same_training_the_same_ou
     """A job's content has both: under one name the second run would find the job of the first, and be refused."""
     asked: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        tasks, "train_in_cluster", lambda name, image, params, data, out: asked.append((name, str(out)))
+        tasks, "train_in_cluster", lambda name, image, params, data, out, raw_version: asked.append((name, str(out)))
     )
     params = load_params(ROOT / "params.yaml")
     sections = {name: defaults_of(params)[name] for name in ("prepare", "train", "tracking", "cluster")}

@@ -32,6 +32,12 @@ pytestmark = pytest.mark.slow
 ROOT = "s3://data/runs"
 AWAY = 6  # seconds, more than what boto3 and MLflow try themselves
 AWAY_FROM_DVC = 20  # more than what its library tries itself
+METRICS = {
+    "score": 0.5,
+    "absent_grades": [],
+    "prepared_version": "d1",
+    "evaluate_settings": {"splits": ["test"]},
+}
 
 
 @dataclass
@@ -187,8 +193,7 @@ def test_register_and_promote_wait_for_mlflow(
     mlflow_away: MlflowServer, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = load_params(tmp_path / "params.yaml")
-    metrics = {"score": 0.5, "localization_f1": 0.5, "damage_f1": 0.5, "evaluated_buildings": 3}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
     client = MlflowClient(mlflow_away.uri)
     capsys.readouterr()
 
@@ -218,7 +223,7 @@ def test_a_version_is_made_once_though_its_answer_is_lost(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     params = load_params(tmp_path / "params.yaml")
-    (tmp_path / "metrics.json").write_text('{"score": 0.5}', encoding="utf-8")
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS), encoding="utf-8")
     create = MlflowClient.create_model_version
     threads: list[threading.Thread] = []
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.params import PromoteParams
-from components.promotion.gate import GateError, Scored, compare, decide, origins, scored, scores_of, table
+from components.promotion.gate import GateError, Scored, compare, decide, notes, scored, scores_of, table
 
 LIMITS = PromoteParams(minimum_score=0.3, tolerance=0.01, grade_tolerance=0.1, disaster_tolerance=0.2)
 PRODUCTION = {"score": 0.6, "damage_f1_destroyed": 0.5, "disaster flood": 0.4, "disaster fire": 0.8}
@@ -93,9 +93,36 @@ def test_the_table_has_a_line_for_each_comparison() -> None:
 
 def test_the_gate_takes_its_scores_from_metrics_json() -> None:
     metrics = {"score": 0.5, "localization_f1": 0.7, "damage_f1": 0.4, "damage_f1_destroyed": 0.25}
-    metrics_file = {**metrics, "per_disaster": {"fire": {"score": 0.1, "damage_f1": 0.9}}, "buildings": {"f1": {}}}
-    assert scores_of(metrics_file) == {"score": 0.5, "damage_f1_destroyed": 0.25, "disaster fire": 0.1}
+    metrics |= {"damage_f1_present": 0.45, "score_present": 0.55}  # beside the official ones, which the gate takes
+    fire = {"score": 0.1, "score_present": 0.1, "absent_grades": []}
+    flood = {"score": 0.2, "score_present": 0.6, "absent_grades": ["minor_damage", "destroyed"]}
+    metrics_file = {**metrics, "per_disaster": {"fire": fire, "flood": flood}, "buildings": {"f1": {}}}
+    assert scores_of(metrics_file) == {
+        "score": 0.5,
+        "damage_f1_destroyed": 0.25,
+        "disaster fire": 0.1,
+        "disaster flood without minor_damage, destroyed": 0.6,
+    }
     assert scores_of({"score": 1}) == {"score": 1.0}
+
+
+def test_a_disaster_that_lacks_a_grade_is_judged_by_those_that_it_has() -> None:
+    row = "disaster flood without minor_damage"
+    before = {"score": 0.6, row: 0.8}
+    assert judge(before | {row: 0.61}, before)
+    with pytest.raises(GateError, match=rf"{row} 0\.5900 is worse .* promote\.disaster_tolerance 0\.2"):
+        judge(before | {row: 0.59}, before)
+
+
+@pytest.mark.parametrize("of_earlier", ["candidate", "production"])
+def test_a_disasters_score_by_the_rule_of_earlier_versions_is_not_compared_with_one_of_today(of_earlier: str) -> None:
+    """0.8 over the grades that are there, and the 0.27 of the official rule, are the same model."""
+    today, earlier = {"score": 0.6, "disaster flood without minor_damage": 0.8}, {"score": 0.6, "disaster flood": 0.27}
+    candidate, production = (earlier, today) if of_earlier == "candidate" else (today, earlier)
+    rows = compare(of(candidate), of(production), LIMITS)
+    assert decide(rows, LIMITS)
+    (row,) = [row for row in rows if row.name.startswith("disaster")]
+    assert (row.candidate, row.production, row.limit) == (candidate[row.name], None, None)
 
 
 def test_scores_come_from_the_tags_of_a_version() -> None:
@@ -121,10 +148,22 @@ def test_a_version_without_a_usable_score_is_refused(tags: dict[str, str]) -> No
 
 def test_the_table_tells_what_the_two_were_trained_on() -> None:
     def line(candidate: dict[str, str], production: dict[str, str] | None) -> list[str]:
-        return table([origins(candidate, production)]).splitlines()[-1].split()
+        return table(notes(candidate, production)[:1]).splitlines()[-1].split()
 
     synthetic = {"trained_on": "synthetic"}
     assert line(synthetic, {"trained_on": "real"}) == ["trained", "on", "synthetic", "real", "-", "-", "-"]
     assert line(synthetic, None) == ["trained", "on", "synthetic", "-", "-", "-", "-"]
     assert line(synthetic, {"score": "0.5"}) == ["trained", "on", "synthetic", "unknown", "-", "-", "-"]
-    assert origins(synthetic, None).passes
+    assert all(row.passes for row in notes(synthetic, None))
+
+
+def test_the_table_names_the_grades_that_the_scenes_lack() -> None:
+    def line(candidate: dict[str, str], production: dict[str, str] | None) -> str:
+        return " ".join(table(notes(candidate, production)).splitlines()[-1].split())
+
+    lacking = {"absent_grades": "minor_damage, destroyed"}
+    assert line(lacking, None) == "absent grades minor_damage, destroyed - - - -"
+    # Both are scored on the same scenes, whatever production was registered with.
+    both = "absent grades minor_damage, destroyed minor_damage, destroyed - - -"
+    assert line(lacking, {"absent_grades": "none"}) == both
+    assert line({"score": "0.5"}, {}) == "absent grades unknown unknown - - -"

@@ -3,7 +3,6 @@
 import getpass
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,8 @@ from components.tracking import registry as registry_of_models
 from components.tracking.connection import TrackingError
 from tests.components.tracking.model_registry import Registry
 from tests.conftest import assert_one_line, exit_line, run_step, write_params
-from tests.servers.mlflow_server import using
 
 GATE = PromoteParams(minimum_score=0.3, tolerance=0.0)
-
-
-@pytest.fixture
-def registry(mlflow_store: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Registry]:
-    with using(mlflow_store):
-        yield Registry(mlflow_store, request.node.name, tmp_path / "files")
 
 
 def promote_challenger(registry: Registry, **options: Any) -> Decision:
@@ -291,26 +283,6 @@ def test_an_uri_of_an_unknown_alias_names_the_known_ones(registry: Registry) -> 
         registry_of_models.download_model(uri)
 
 
-def test_an_approval_that_nobody_gives_is_one_line_that_says_how(registry: Registry, params_file: Path) -> None:
-    version = registry.add(0.5)
-    approval = ["--require-approval", "--approval-timeout", "0.2", "--approval-interval", "0.05"]
-    line = exit_line(main, "--params", params_file, "--model", registry.name, *approval)
-    assert "nobody approved it within 0.2 s: set the tag approved_by to your name on version 1" in line
-    assert registry.production() is None
-    assert "nobody approved it" in str(registry.promotion(version))
-
-
-def test_an_approved_version_becomes_production_and_says_who_approved_it(
-    registry: Registry, params_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    version = registry.add(0.5)
-    registry.client.set_model_version_tag(registry.name, str(version), "approved_by", "Ada")
-    main(["--params", str(params_file), "--model", registry.name, "--require-approval"])
-    assert "approved by Ada" in capsys.readouterr().out
-    assert registry.production() == version
-    assert registry.decisions(version)[0]["approved_by"] == "Ada"
-
-
 @pytest.mark.slow
 def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_1(
     registry: Registry, mlflow_store: str, tmp_path: Path
@@ -334,6 +306,9 @@ def test_a_refusal_on_the_command_line_is_one_line_and_exit_code_1(
         (("--require-approval", "--approval-timeout", "nan"), "--approval-interval: found nan and 10"),
         (("--require-approval", "--approval-interval", "1e300"), "--approval-interval: found 3600 and 1e+300"),
         (("--approval-interval", "0"), "--approval-interval: found 3600 and 0"),
+        (("--approve", "3f2a9c1b"), "--approve: found 3f2a9c1b, expected the code of 8 characters"),
+        (("--approve", "yes", "--version", "1"), "--approve: found yes, expected the code of 8 characters"),
+        (("--approve", "3f2a9c1b", "--dry-run"), "--dry-run: is not used with --approve"),
         (("--to", "v1"), "--to: found v1, expected a name of letters"),
         (("--to", "a/b"), "--to: found a/b, expected a name of letters"),
         (("--alias", "latest"), "--alias: found latest, expected a name of letters"),
