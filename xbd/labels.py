@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 import shapely.wkt
 
+from base.access import unreadable
 from base.errors import InputError
 from base.grades import SUBTYPES
 
@@ -60,7 +61,7 @@ def read_label(path: Path) -> Label:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LabelError(f"{path}: cannot be read ({error.strerror}). Bring the label file back.") from error
+        raise LabelError(f"{path}: {unreadable(path, error, '. Bring the label file back.')}") from error
     return decode_label(content, str(path))
 
 
