@@ -104,7 +104,7 @@ def _read_building(name: str, number: int, feature: Any) -> Building:
             raise TypeError("not a text")
         with np.errstate(all="ignore"):  # shapely warns of NaN and overflow beside the error below
             polygon = shapely.wkt.loads(wkt)
-    except (shapely.errors.GEOSException, TypeError) as error:
+    except (shapely.errors.GEOSException, TypeError, NotImplementedError) as error:  # the last is of curves
         raise LabelError(f"{name}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
     if not isinstance(polygon, shapely.Polygon):
         raise LabelError(f"{name}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")

@@ -173,7 +173,10 @@ def parse_record(line: Mapping[str, str]) -> SceneRecord:
     if not is_scene_name(line["scene"]):
         raise ValueError(f"{line['scene']!r} is no name of a scene")
     given = [field for field in fields(SceneRecord) if field.name in line or field.default is MISSING]
-    return SceneRecord(**{field.name: field.type(line[field.name]) for field in given})  # type: ignore[operator]
+    record = SceneRecord(**{field.name: field.type(line[field.name]) for field in given})  # type: ignore[operator]
+    if any(isinstance(value, int) and value < 0 for value in astuple(record)):
+        raise ValueError("a number below 0")
+    return record
 
 
 def is_prepared_file(path: Path) -> bool:

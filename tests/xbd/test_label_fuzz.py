@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.paths import GOLDEN
@@ -52,7 +52,11 @@ def check(content: bytes) -> None:
     assert mask.any() or not shown
 
 
+CURVE = {"properties": {}, "wkt": "CURVEPOLYGON ((0 0, 0 0))"}
+
+
 @settings(max_examples=150)
+@example({"features": {"xy": [CURVE]}, "metadata": {}})
 @given(contents)
 def test_any_content_is_a_label_or_refused(content: Any) -> None:
     check(json.dumps(content).encode())
@@ -69,6 +73,7 @@ words = st.text(max_size=6) | st.sampled_from(["", "nan", "-1", "1e9", "9" * 500
 
 
 @settings(max_examples=150)
+@example(changes=[(1, LINES[0].index("height"), "-1")], bytes_=b"", place=0)
 @given(
     st.lists(st.tuples(st.integers(0, len(LINES) - 1), st.integers(0, len(LINES[0]) - 1), words), max_size=4),
     st.binary(max_size=4),
