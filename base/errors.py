@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from base.access import denial
+
 # The first whose tarfile has filters (PEP 706); pyproject.toml requires the same.
 OLDEST_PYTHON = (3, 11, 4)
 
@@ -31,6 +33,12 @@ def require_python() -> None:
         )
 
 
+def printable(text: str) -> str:
+    """The text in one line that a terminal shows as it is, whatever a file put into it."""
+    line = " ".join(text.split())
+    return line if line.isprintable() else ascii(line)[1:-1]
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turns what the user can mend into one line on stderr and exit code 1, or that of the error; our bugs keep their
@@ -48,7 +56,15 @@ def errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:
             raise
-        sys.exit(f"{type(error).__name__}: {error.filename}: {error.strerror}. Check the path, its owner and the disk.")
+        sys.exit(f"{type(error).__name__}: {error.filename}: {_remedied(error)}")
+
+
+def _remedied(error: OSError) -> str:
+    if isinstance(error, PermissionError) and isinstance(error.filename, str):
+        path = Path(error.filename)
+        if found := denial(path) or denial(path, writing=True):
+            return found
+    return f"{error.strerror}. Check the path, its owner and the disk."
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from base.access import denial
 from base.errors import InputError, errors_name
 
 
@@ -54,6 +56,7 @@ def new_folder(out: Path, is_ours: Callable[[Path], bool], *, resumable: bool = 
     try:
         partial.mkdir(parents=True, exist_ok=resumable)
         yield partial
+        _give_usual_modes(partial)
         # Two renames, so that a kill in between leaves no `out` rather than half of one.
         if out.exists():
             out.rename(replaced)
@@ -63,13 +66,36 @@ def new_folder(out: Path, is_ours: Callable[[Path], bool], *, resumable: bool = 
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def _give_usual_modes(folder: Path) -> None:
+    """Gives files the mode that the umask gives, which some libraries do not: safetensors 0600, SQLite (and so GDAL's
+    GeoPackages) at most 0644. What has a second name, such as in DVC's cache, keeps its mode.
+    """
+    usual = folder.stat().st_mode & 0o666  # the folder was made by the umask
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and stat.S_IMODE(status.st_mode) != usual:
+            path.chmod(usual)
+
+
+def copy_anew(source: Path, to: Path) -> Path:
+    """Copies the files below a folder, without what Python keeps beside code; returns `to`. Files and folders get the
+    mode that the umask gives, whatever theirs is.
+    """
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            copy = to / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    return to
+
+
 def refuse_no_folder(out: Path) -> None:
     """Raises InputError where `out` is no folder and cannot become one: what a step should know before its work."""
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise InputError(f"{there}: is a file, expected a folder to write to. Choose another output folder.")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"{there}: cannot be written to. Choose another output folder, or have its rights changed.")
+    if denied := denial(there, writing=True):
+        raise InputError(f"{there}: {denied}, or choose another output folder.")
 
 
 def refuse_to_replace_others(out: Path, is_ours: Callable[[Path], bool]) -> None:

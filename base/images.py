@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from base.access import unreadable
 from base.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")  # Pillow knows others for which it starts programs
@@ -31,7 +32,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}). Bring the image back.") from error
+        raise ImageError(f"{path}: {unreadable(path, error, '. Bring the image back.')}") from error
     return decode_image(content, str(path))
 
 

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from base.access import unreadable
 from base.errors import InputError
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
@@ -181,7 +182,7 @@ def _find_history(path: Path) -> Path:
         with path.open(newline="", encoding="utf-8") as file:
             found = next(csv.reader(file), [])
     except OSError as error:
-        raise EvaluateError(f"{path}: cannot be read ({error.strerror}), expected history.csv of train.") from error
+        raise EvaluateError(f"{path}: {unreadable(path, error, ', expected history.csv of train.')}") from error
     except ValueError as error:
         raise EvaluateError(f"{path}: is no text, expected history.csv of train.") from error
     if "epoch" not in found:

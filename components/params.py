@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from base.access import unreadable
 from base.errors import InputError, errors_in_one_line
 from base.files import write_file
 from base.yaml_file import rewrite_yaml
@@ -260,7 +261,7 @@ def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter fil
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
-        raise ParamsError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+        raise ParamsError(f"{path}: {unreadable(Path(path), error, f'. {remedy}')}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(content, dict):

@@ -9,7 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from base.access import unreadable
 from base.errors import InputError
+from base.files import copy_anew
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params
 from components.promotion.gate import ABSENT, SCORES, TRAINED_ON, scores_of
@@ -90,7 +92,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         float(metrics["score"])
     except OSError as error:
-        raise RegisterError(f"{path}: cannot be read ({error.strerror}), expected metrics.json of evaluate.") from error
+        raise RegisterError(f"{path}: {unreadable(path, error, ', expected metrics.json of evaluate.')}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
     settings = metrics.get("evaluate_settings")
@@ -148,9 +150,10 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
         constraints = Path(folder, "constraints.txt")
         constraints.write_text("".join(f"{pin(name, lock)}\n" for name in lock), encoding="utf-8")
         yield ModelPackage(
-            script=ROOT / "model" / "pyfunc.py",
-            artifacts={"model": model},
-            code=[ROOT / name for name in CODE],
+            # Copied, because MLflow keeps modes, and other accounts load what is registered here.
+            artifacts={"model": copy_anew(model, Path(folder, "weights", "model"))},
+            code=[copy_anew(ROOT / name, Path(folder, name)) for name in CODE],
+            script=Path(folder, "model", "pyfunc.py"),
             example={"pre": pre, "post": post},
             signature=SIGNATURE,
             # Named here, because MLflow otherwise guesses them by running the model in a second process. The

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, recipe_of
-from components.storage.locations import LOCATIONS, Location, join, local_output, upload_progress
+from components.storage.locations import LOCATIONS, Growing, Location, growing_output, join
 from components.storage.prepared import local_scenes
 from model.train.one_voice import may_say, one_line_for_all_ranks
 
@@ -47,27 +47,26 @@ def train(
     # An exchange may take longer than the watch over hanging processes, which knows more to say.
     with join_world(2 * params.train.hang_timeout) as world, ExitStack() as stack:
         # Before the data is fetched: a location that cannot be written to ends the step at once.
-        folder = stack.enter_context(local_output(out, resume=True)) if world.is_main else Path(os.devnull)
-        if world.is_main:
+        output = stack.enter_context(growing_output(out)) if world.is_main else None
+        if output is not None:
             from components.tracking import connection
 
             connection.reach()  # before the data is fetched, too
         scenes = stack.enter_context(local_scenes(data))
-        if world.is_main:
+        if output is not None:
             processes = f" in {world.size} processes" if world.size > 1 else ""
             print(f"train on {describe(read_index(scenes, ['train']))}{processes}\n{describe_device(world.device)}")
             raw_version = raw_version or _raw_version(data, params)
-            _train_tracked(scenes, folder, out, params, world, pretrained, stop, raw_version)
+            _train_tracked(scenes, output, params, world, pretrained, stop, raw_version)
         else:
-            _train(scenes, folder, params, world, pretrained, stop)
+            _train(scenes, Path(os.devnull), params, world, pretrained, stop)
     if world.is_main:
         print(f"model: {join(out, 'model')}")
 
 
 def _train_tracked(
     scenes: Path,
-    folder: Path,
-    out: Location,
+    output: Growing,
     params: Params,
     world: "World",
     pretrained: Path | None,
@@ -80,7 +79,7 @@ def _train_tracked(
 
     settings = json.dumps(identity_of(params.train), sort_keys=True)
     run = runs.open_run(
-        folder / "run.json",
+        output.folder / "run.json",
         params.tracking.experiment,
         prepared_version(scenes),
         hashlib.sha256(settings.encode()).hexdigest(),
@@ -94,20 +93,20 @@ def _train_tracked(
     try:
         _train(
             scenes,
-            folder,
+            output.folder,
             params,
             world,
             pretrained,
             stop,
             on_epoch=lambda record: runs.log_metrics(run, record, int(record["epoch"])),
-            on_checkpoint=lambda path: upload_progress(folder, out),
+            on_checkpoint=lambda path: output.upload(),
             raw_version=raw_version,
         )
     except BaseException as error:
         # A preempted pod has 30 s for all that it has to do.
         runs.finish_run(run, status="KILLED" if isinstance(error, Preempted) else "FAILED", patience=10)
         raise
-    runs.log_file(run, folder / "history.csv")
+    runs.log_file(run, output.folder / "history.csv")
     runs.finish_run(run)
 
 

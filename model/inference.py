@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from base.errors import InputError
+from base.access import unreadable
+from base.errors import InputError, printable
 from base.files import new_folder
 from model.hrnet import resize
 from model.networks.by_name import find_network
@@ -168,17 +169,26 @@ def load_model(directory: Path | str) -> PairNetwork:
     directory = Path(directory)
     config_path, weights_path = directory / CONFIG, directory / WEIGHTS
     model = _build(config_path)
+    remedy = "Fetch or train the model again."
     try:
-        state = load_file(weights_path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{weights_path}: cannot be read ({error}). Fetch or train the model again.") from error
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        with weights_path.open("rb"):  # safetensors says of any file that it cannot open that it is not there
+            state = load_file(weights_path)
+    except OSError as error:
+        raise ModelError(f"{weights_path}: {unreadable(weights_path, error, f'. {remedy}')}") from error
+    except SafetensorError as error:
+        raise ModelError(f"{weights_path}: cannot be read ({printable(str(error))}). {remedy}") from error
+    expected = {name: _form(tensor) for name, tensor in model.state_dict().items()}
+    found = {name: _form(tensor) for name, tensor in state.items()}
     odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if odd:
         raise ModelError(
-            f"{weights_path}: {len(odd)} tensors do not fit the architecture of {CONFIG}: {odd[0]} is "
+            f"{weights_path}: {len(odd)} tensors do not fit the architecture of {CONFIG}: {printable(odd[0])} is "
             f"{found.get(odd[0], 'missing')}, expected {expected.get(odd[0], 'none')}. Use files of one model."
+        )
+    spoiled = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if spoiled:
+        raise ModelError(
+            f"{weights_path}: {len(spoiled)} tensors hold values that are no numbers, {spoiled[0]} among them. {remedy}"
         )
     model.load_state_dict(state)
     return model.eval()
@@ -207,7 +217,9 @@ def _build(path: Path) -> PairNetwork:
     try:
         return find_network(name)(network_settings({**architecture, "name": name}))
     except NetworkError as error:
-        raise ModelError(f"{path}: model: {error} Use the version of this project that made it.") from error
+        raise ModelError(
+            f"{path}: model: {printable(str(error))} Use the version of this project that made it."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, ("architecture", *first["loc"])))
@@ -222,7 +234,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}), expected a model directory.") from error
+        raise ModelError(f"{path}: {unreadable(path, error, ', expected a model directory.')}") from error
     except (ValueError, RecursionError) as error:
         found = "found no text" if not path.stat().st_size else f"is no JSON: {error}"
         raise _undescribed(path, found) from error
@@ -231,9 +243,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _form(tensor: Tensor) -> str:
+    """Shape, and kind of numbers, of which every precision is good: half of it is how models are passed on."""
+    return f"{tuple(tensor.shape)}" + ("" if tensor.is_floating_point() else f" of {str(tensor.dtype)[6:]}")
+
+
 def _shown(value: Any) -> str:
     return textwrap.shorten(json.dumps(value), 60, placeholder="...")
 
 
 def _undescribed(path: Path, finding: str) -> ModelError:
-    return ModelError(f"{path}: does not describe a network ({' '.join(finding.split())}). Train or import it again.")
+    return ModelError(f"{path}: does not describe a network ({printable(finding)}). Train or import it again.")

@@ -2,6 +2,8 @@
 file as code, so that nothing is pickled.
 """
 
+import base64
+import binascii
 from threading import Lock
 from typing import Any
 
@@ -23,6 +25,7 @@ from model.device import choose_device
 from model.inference import Predictor, load_model
 
 PNG = b"\x89PNG\r\n\x1a\n"  # of the formats that Pillow reads, some start other programs
+PNG_IN_BASE64 = base64.b64encode(PNG[:6])
 MAX_PIXELS = 2048**2  # of an image: the network takes about 0.8 GB for a million pixels
 _BUILDING = Object(
     [
@@ -79,6 +82,8 @@ class DualHRNetModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, m
         for name, content in (("pre", pre), ("post", post)):
             if not isinstance(content, bytes) or not content:
                 raise InputError(f"row {number}, {name}: is empty, expected the bytes of a PNG file.")
+            if content.startswith(PNG_IN_BASE64):  # which MLflow decodes in dataframe_* alone
+                content = _decode(content, f"row {number}, {name}")
             if not content.startswith(PNG):
                 found = f"begins with {content[:8]!r}"
                 raise InputError(f"row {number}, {name}: {found}, expected the bytes of a PNG file.")
@@ -92,6 +97,13 @@ class DualHRNetModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, m
         localization, damage = (part[0].cpu().numpy() for part in prediction)
         grading = grade(separate(localization), probabilities.damage[0].cpu().numpy())
         return encode_png(localization), encode_png(damage), [_describe(building) for building in buildings_of(grading)]
+
+
+def _decode(content: bytes, name: str) -> bytes:
+    try:
+        return base64.b64decode(content, validate=True)
+    except binascii.Error as error:
+        raise InputError(f"{name}: is no base64 ({error}), expected that of a PNG file.") from error
 
 
 def _describe(building: GradedBuilding) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from base.access import unreadable
 from base.errors import InputError
 from model.architecture import Architecture
 from model.networks.pair_network import PairNetwork
@@ -183,7 +184,7 @@ def _load(path: Path) -> Any:
         with path.open("rb") as file:
             start = file.read(24)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}), expected a weight file.") from error
+        raise WeightsError(f"{path}: {unreadable(path, error, ', expected a weight file.')}") from error
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

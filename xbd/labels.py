@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 import shapely.wkt
 
+from base.access import unreadable
 from base.errors import InputError
 from base.grades import SUBTYPES
 
@@ -60,7 +61,7 @@ def read_label(path: Path) -> Label:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LabelError(f"{path}: cannot be read ({error.strerror}). Bring the label file back.") from error
+        raise LabelError(f"{path}: {unreadable(path, error, '. Bring the label file back.')}") from error
     return decode_label(content, str(path))
 
 
@@ -103,7 +104,7 @@ def _read_building(name: str, number: int, feature: Any) -> Building:
             raise TypeError("not a text")
         with np.errstate(all="ignore"):  # shapely warns of NaN and overflow beside the error below
             polygon = shapely.wkt.loads(wkt)
-    except (shapely.errors.GEOSException, TypeError) as error:
+    except (shapely.errors.GEOSException, TypeError, NotImplementedError) as error:  # the last is of curves
         raise LabelError(f"{name}: building {uid}: wkt {str(wkt)[:60]!r} is malformed ({error}). {remedy}") from error
     if not isinstance(polygon, shapely.Polygon):
         raise LabelError(f"{name}: building {uid}: geometry is a {polygon.geom_type}, expected a Polygon. {remedy}")

@@ -16,6 +16,7 @@ import PIL
 import shapely
 
 from base import images
+from base.access import unreadable
 from base.grades import SUBTYPES
 from base.images import decode_image
 from xbd import labels, masks
@@ -109,7 +110,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         other = other_ending(path)
         remedy = f": {other}" if other else ". Bring the file back."
-        raise SceneError(f"{path}: cannot be read ({error.strerror}){remedy}") from error
+        raise SceneError(f"{path}: {unreadable(path, error, remedy)}") from error
 
 
 def _check_size(raw: RawScene, metadata: dict[str, Any], size: tuple[int, int]) -> None:

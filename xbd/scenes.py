@@ -15,6 +15,7 @@ from tokenize import TokenError
 import numpy as np
 import numpy.typing as npt
 
+from base.access import unreadable
 from base.errors import InputError
 from base.files import new_file
 from xbd.names import IMAGE, LABEL, few, file_name, is_scene_name, nearly_scene_files, scene_files
@@ -125,7 +126,9 @@ def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
     path = scene_path(root, record.scene)
     try:
         array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError, TokenError) as error:  # the last is that of a damaged header
+    except OSError as error:
+        raise SceneError(f"{path}: {unreadable(path, error, '. Run prepare again.')}") from error
+    except (ValueError, EOFError, TokenError) as error:  # the last is that of a damaged header
         raise SceneError(f"{path}: cannot be opened ({error}). Run prepare again.") from error
     expected = (record.height, record.width, CHANNELS)
     if array.shape != expected or array.dtype != np.uint8:
@@ -151,7 +154,7 @@ def read_index(root: Path, splits: Iterable[str] = SPLITS) -> list[SceneRecord]:
         with path.open(newline="", encoding="utf-8") as file:
             records = [parse_record(line) for line in csv.DictReader(file, restval="")]
     except OSError as error:
-        raise SceneError(f"{path}: cannot be read ({error.strerror}): no prepared data set. Run prepare.") from error
+        raise SceneError(f"{path}: {unreadable(path, error, ': no prepared data set. Run prepare.')}") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise SceneError(f"{path}: has a line that does not fit ({error}). Run prepare again.") from error
     chosen = [record for record in records if record.split in splits]
@@ -170,7 +173,10 @@ def parse_record(line: Mapping[str, str]) -> SceneRecord:
     if not is_scene_name(line["scene"]):
         raise ValueError(f"{line['scene']!r} is no name of a scene")
     given = [field for field in fields(SceneRecord) if field.name in line or field.default is MISSING]
-    return SceneRecord(**{field.name: field.type(line[field.name]) for field in given})  # type: ignore[operator]
+    record = SceneRecord(**{field.name: field.type(line[field.name]) for field in given})  # type: ignore[operator]
+    if any(isinstance(value, int) and value < 0 for value in astuple(record)):
+        raise ValueError("a number below 0")
+    return record
 
 
 def is_prepared_file(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from base.access import unreadable
 from base.errors import InputError
 from base.patience import News, Patience, here
 from components.storage import s3
@@ -135,7 +136,7 @@ def find_version(source: DvcFile | Revision | Hash, remote: str | None = None) -
         try:
             outputs = _read_outputs(name, source.path.read_bytes())
         except OSError as error:
-            raise FetchError(f"{name}: cannot be read ({error.strerror}). Give a .dvc file.") from error
+            raise FetchError(f"{name}: {unreadable(source.path, error, '. Give a .dvc file.')}") from error
         if len(outputs) != 1:
             raise FetchError(f"{name}: tracks {len(outputs)} paths, expected one. Give the .dvc file of one `dvc add`.")
         path = (source.path.parent / outputs[0]["path"]).as_posix()

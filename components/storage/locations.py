@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from base.errors import InputError
 from base.files import refuse_no_folder
@@ -52,18 +53,23 @@ def local_part(location: Location, name: str) -> Iterator[Path]:
             yield Path(root)
 
 
+class Growing(NamedTuple):
+    """A folder that a step fills over hours. upload: brings the location to what the folder holds by now; for a path,
+    nothing. It raises StorageError.
+    """
+
+    folder: Path
+    upload: Callable[[], None]
+
+
 @contextmanager
-def local_output(
-    location: Location, *, replaces: Callable[[Path], bool] | None = None, resume: bool = False
-) -> Iterator[Path]:
+def local_output(location: Location, *, replaces: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Gives a path to write a folder to: a path as it is; for an S3 location a local folder, which is uploaded when the
     block ends without an error. What says that files are whole (an index.csv, a config.json) comes after them.
 
     replaces: for a step that writes the folder anew as a whole; tells from a path relative to it whether an earlier
     run wrote it, as in `base.files.new_folder`. Objects of an earlier run are then deleted; a location that holds
     others is refused. A step without it adds to what is there.
-    resume: for a step that goes on with what it finds in the folder: the location's content, or what an interrupted run
-    left on this machine, if the location did not change since. What the step deletes is deleted at the location.
     Raises StorageError, before the block where the location cannot even be listed; InputError where the path is a file
     or lies below one. InputErrors of the block name the location, not the folder.
     """
@@ -73,9 +79,7 @@ def local_output(
         yield Path(location)
         return
     with ExitStack() as stack:
-        if resume:
-            folder = sync.download(store, _cache() / f"{_name(store)}-resumed", resume=True)
-        elif replaces is not None:
+        if replaces is not None:
             folder = _cache() / _name(store)
         else:
             _cache().mkdir(parents=True, exist_ok=True)
@@ -86,14 +90,23 @@ def local_output(
         sync.upload(folder, store, replaces)
 
 
-def upload_progress(folder: Path, location: Location) -> None:
-    """Brings an S3 location to what the folder that `local_output` gave for it holds by now; for a path, nothing.
-
-    Raises StorageError.
+@contextmanager
+def growing_output(location: Location) -> Iterator[Growing]:
+    """As `local_output`, for a step that goes on with what it finds in the folder: the location's content, or what an
+    interrupted run left on this machine, if the location did not change since. What the step deletes is deleted at the
+    location, which the step brings up to date while it works.
     """
     store = _open_store(location)
-    if store is not None:
-        sync.upload(folder, store)
+    if store is None:
+        with local_output(location) as folder:
+            yield Growing(folder, lambda: None)
+        return
+    folder = sync.download(store, _cache() / f"{_name(store)}-resumed", resume=True)
+    sync.claim(folder, store)
+    with _errors_name_location(folder, store.uri):
+        # By one store: it waits for a server that has answered it, and a new one for none.
+        yield Growing(folder, lambda: sync.upload(folder, store))
+    sync.upload(folder, store)
 
 
 def folders_in(location: Location) -> set[str]:

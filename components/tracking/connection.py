@@ -8,8 +8,9 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, wraps
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,12 +19,16 @@ import mlflow.store.db.utils
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from base.access import denial
 from base.errors import InputError
 from base.patience import News, Patience, here
 
 LOCAL_STORE = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"  # how addresses of a file begin
+TOLD = re.compile(r"\[Errno (\d+)\] ([^:\n]+): '([^'\n]+)'")  # how an OSError of a file reads
+READ_ONLY = "attempt to write a readonly database"  # as SQLite says of a file of another account, too
 # MLflow asks a server that is away eight times, which takes four minutes, and a database ten times. Here it asks twice,
 # and once; who can wait asks again himself. A server that is there answers these small requests at once.
 RETRIES, TIMEOUT, DATABASE_ATTEMPTS = 1, 10, 1  # TIMEOUT in seconds
@@ -40,11 +45,12 @@ FINAL = {
     "RESOURCE_DOES_NOT_EXIST",
     "RESOURCE_ALREADY_EXISTS",
 }
-# A new sqlite store reports its every migration, and each download draws bars of its own across ours.
+# A new sqlite store reports its every migration, one that cannot be written prints ten lines before they are an
+# error of ours, and each download draws bars of its own across ours.
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 logging.getLogger("alembic").setLevel(logging.WARNING)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # The address that MLflow prints at the end of a run has user and password in it, where MLFLOW_TRACKING_URI has.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -66,7 +72,9 @@ def client() -> MlflowClient:
     """
     if not (address := os.environ.get("MLFLOW_TRACKING_URI")):
         mlflow.set_tracking_uri(LOCAL_STORE)
+        _make_file(LOCAL_STORE)
     else:
+        _make_file(address)
         try:
             _ = urlsplit(address).port
         except ValueError as error:
@@ -75,6 +83,13 @@ def client() -> MlflowClient:
                 f"special characters of the password as %XX. Correct it; without it runs go to {LOCAL_STORE}."
             ) from error
     return MlflowClient()
+
+
+def _make_file(address: str) -> None:
+    """Makes the file of a new SQLite store with the mode that the umask gives; SQLite makes it 0644 at most."""
+    if address.startswith(SQLITE):
+        with suppress(OSError):  # of which MLflow tells when it opens the file
+            Path(address.removeprefix(SQLITE).partition("?")[0]).touch()
 
 
 def store() -> str:
@@ -105,7 +120,9 @@ def asking(remedy: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ImportError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, PermissionError) as error:
+        if refused := refusal(error):
+            raise TrackingError(refused) from error
         if is_final(error):
             raise TrackingError(f"{store()}: {reason(error)}. {remedy}".rstrip()) from error
         raise AwayError(f"{store()}: MLflow does not answer there ({reason(error)}). {_advice()}") from error
@@ -146,22 +163,53 @@ def reach() -> None:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether asking again would bring the same error: an answer of MLflow, or a database that is not supported."""
-    return isinstance(error, ImportError | ArgumentError) or getattr(error, "error_code", None) in FINAL
+    """Whether asking again would bring the same error: an answer of MLflow, a database that is not supported, or a file
+    that belongs to another account.
+    """
+    code = getattr(error, "error_code", None)
+    return isinstance(error, ImportError | ArgumentError) or code in FINAL or bool(refusal(error))
+
+
+def refusal(error: BaseException) -> str:
+    """Which file or folder of the store this account may not read or write, and the remedy; empty for other errors."""
+    for cause in _causes(error):
+        if isinstance(cause, PermissionError) and isinstance(cause.filename, str):
+            path = Path(cause.filename)
+            found = denial(path) or denial(path, writing=True)
+            return f"{path}: {found or f'{cause.strerror}. Have its rights changed.'}"
+        if isinstance(cause, DBAPIError) and READ_ONLY in str(cause.orig):
+            path = Path(store().removeprefix(SQLITE))
+            found = denial(path, writing=True)
+            remedy = "or set MLFLOW_TRACKING_URI to a store of your own"
+            return f"{path}: cannot be written ({cause.orig}). It {found or 'lies on a read-only disk'}, {remedy}."
+    return ""
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a few words: MLflow wraps an OSError four times, each time in a longer text."""
-    cause: BaseException | None = error
-    while cause is not None:
+    """What went wrong, in a few words: MLflow wraps an error of a disk, a network or a database four times, each time
+    in a longer text, of which the first line need not say it.
+    """
+    text = str(error).removeprefix(f"{getattr(error, 'error_code', None)}: ")
+    for cause in _causes(error):
         if isinstance(cause, TimeoutError):
             return "no answer in time"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    text = str(error).removeprefix(f"{getattr(error, 'error_code', None)}: ")
+        if isinstance(cause, DBAPIError):
+            text = str(cause.orig)
+            break
     first = next(iter(text.splitlines()), type(error).__name__)
     return textwrap.shorten(first, 200, placeholder=" ...").rstrip(".")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what led to it, also what MLflow tells of only in the text of its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        if told := TOLD.search(str(cause)):
+            yield OSError(int(told[1]), told[2], told[3])
+        cause = cause.__cause__ or cause.__context__
 
 
 def _advice() -> str:

@@ -16,7 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
-from components.tracking.connection import AwayError, TrackingError, client, patiently, reason, store
+from components.tracking.connection import AwayError, TrackingError, client, patiently, reason, refusal, store
 
 if TYPE_CHECKING:
     from components.tracking.runs import Run
@@ -200,9 +200,12 @@ def download_model(uri: str, to: Path | None = None) -> Path:
     try:
         root = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if to is None else str(to))
     except (MlflowException, OSError) as error:
+        refused = refusal(error)
         raise TrackingError(
-            f"{uri}: its files cannot be fetched ({reason(error)}). Start the store that has them, or register the "
-            "model again."
+            f"{uri}: {refused}"
+            if refused
+            else f"{uri}: its files cannot be fetched ({reason(error)}). Start the "
+            "store that has them, or register the model again."
         ) from error
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])

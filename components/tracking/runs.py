@@ -18,9 +18,20 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
+from base.access import unreadable
 from base.files import write_file
 from base.patience import News, Patience, here
-from components.tracking.connection import AwayError, TrackingError, asking, client, is_final, patiently, reason, store
+from components.tracking.connection import (
+    AwayError,
+    TrackingError,
+    asking,
+    client,
+    is_final,
+    patiently,
+    reason,
+    refusal,
+    store,
+)
 from components.tracking.lineage import PIPELINE_RUN, circumstances, in_todays_names, source_tags
 from components.tracking.outbox import PAUSE, Outbox
 from components.tracking.records import End, File, Record, send
@@ -246,7 +257,7 @@ def _read_run_file(path: Path) -> Run:
         run_id, experiment, prepared, settings = (content[name] for name in IDENTITY)
         return Run(run_id, experiment, prepared, settings)
     except OSError as error:
-        raise TrackingError(f"{path}: cannot be read ({error.strerror}), expected the run.json of train.") from error
+        raise TrackingError(f"{path}: {unreadable(path, error, ', expected the run.json of train.')}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
 
@@ -263,9 +274,9 @@ def _record(run: Run, kind: str, records: Sequence[Record]) -> None:
             lambda: send(run.run_id, records), lambda error: not is_final(error), f"MLflow at {store()}", reason, News()
         )
     except Exception as error:
+        remedy = refusal(error) or "Run this step again when that is mended."
         raise TrackingError(
-            f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). Run this step again when "
-            "that is mended."
+            f"{store()}: run {run.run_id} could not be given its {kind} ({reason(error)}). {remedy}"
         ) from error
 
 

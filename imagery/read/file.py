@@ -14,6 +14,7 @@ from rasterio.drivers import raster_driver_extensions
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
+from base.access import denial
 from imagery.errors import RasterError
 from imagery.read.bands import Numbers, choose_bands
 from imagery.read.doubts import is_mask, smaller
@@ -37,6 +38,8 @@ def open_raster(source: Path | str, stack: ExitStack, **options: Any) -> Any:
     try:
         return stack.enter_context(rasterio.open(source, **options))
     except RasterioError as error:
+        if denied := denial(Path(source)):
+            raise RasterError(f"{source}: {denied}") from error
         ending = Path(source).suffix.lower().removeprefix(".")
         if not os.path.exists(source):
             remedy = "Correct the path"

@@ -11,6 +11,7 @@ import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 
+from base.access import denial
 from imagery.read.vector_files import READ_ERRORS, VectorError, open_layer
 
 LAYER = "buildings"
@@ -52,6 +53,8 @@ def _polygons(path: Path, *, buildings: bool) -> Polygons:
     except VectorError:
         raise
     except READ_ERRORS as error:
+        if denied := denial(path):
+            raise VectorError(f"{path}: {denied}") from error
         found = " ".join(str(error).split(";")[0].split()).removeprefix(f"{path}: ").removeprefix(f"'{path}' ")
         raise VectorError(
             f"{path}: cannot be read ({found.rstrip('.')}). Give a GeoJSON, GeoPackage or Shapefile; ogr2ogr converts "

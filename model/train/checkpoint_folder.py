@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -21,6 +22,9 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+
+from base.access import unreadable
+from base.errors import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -117,7 +121,7 @@ def check_checkpoint(path: Path, identity: Mapping[str, Any]) -> Description:
     try:
         size = (path / STATE).stat().st_size
     except OSError as error:
-        raise UnusableError(f"{STATE} cannot be read ({error.strerror})") from error
+        raise UnusableError(f"{STATE} {unreadable(path / STATE, error, '')}".rstrip(".")) from error
     if size != description.state_size:
         raise UnusableError(f"{STATE} is torn: {size} of {description.state_size} bytes")
     return description
@@ -132,11 +136,21 @@ def load_state(path: Path, description: Description) -> dict[str, Any]:
         with (path / STATE).open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != description.state_sha256:
                 raise UnusableError(f"{STATE} is damaged: its sha256 is not that of {DESCRIPTION}")
-        # No memory map: an optimizer keeps the tensors that it is given, and their file will be removed.
-        state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
-        return state
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign formats that it then refuses
+            # No memory map: an optimizer keeps the tensors that it is given, and their file will be removed.
+            state: Any = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except UnusableError:
+        raise
+    except OSError as error:
+        raise UnusableError(f"{STATE} {unreadable(path / STATE, error, '')}".rstrip(".")) from error
+    except pickle.UnpicklingError as error:  # whose text advises to let the file run its code
+        raise UnusableError(f"{STATE} cannot be read (it is a pickle of other things than a state)") from error
+    except Exception as error:  # in bytes that it did not write torch stumbles over a dozen kinds, KeyError among them
         raise UnusableError(f"{STATE} cannot be read ({first_line(error)})") from error
+    if not isinstance(state, dict):
+        raise UnusableError(f"{STATE} holds {type(state).__name__}, not the state of a training")
+    return state
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -160,16 +174,17 @@ def clear_leftovers(folder: Path) -> None:
 def describe_difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Where two identities differ, as "train.seed 1, this run has 2; ..."; empty where they do not."""
     a, b = _flatten(theirs), _flatten(ours)
-    return "; ".join(
+    differences = (
         f"{key} {a.get(key, 'missing')}, this run has {b.get(key, 'none')}"
         for key in dict.fromkeys([*a, *b])
         if a.get(key) != b.get(key)
     )
+    return "; ".join(map(printable, differences))
 
 
 def first_line(error: Exception) -> str:
     """An error's kind and what it says, in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return printable(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _copy_tensor(tensor: Tensor) -> Tensor:
@@ -223,7 +238,7 @@ def _read_description(path: Path) -> Description:
     try:
         description = TypeAdapter(Description).validate_json(path.read_bytes())
     except OSError as error:
-        raise UnusableError(f"{path.name} cannot be read ({error.strerror})") from error
+        raise UnusableError(f"{path.name} {unreadable(path, error, '')}".rstrip(".")) from error
     except ValidationError as error:
         raise UnusableError(f"{path.name} is damaged") from error
     if "data_version" in description.identity:  # as the first checkpoints call it

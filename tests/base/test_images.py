@@ -93,7 +93,7 @@ def test_a_16_bit_rgb_image_is_refused_and_not_silently_cut_to_8_bit() -> None:
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, make: Callable[[Path], object]) -> None:
     path = tmp_path / "a.png"
     make(path)
-    with pytest.raises(ImageError, match="cannot be read") as caught:
+    with pytest.raises(ImageError, match=r"cannot be read|is a folder") as caught:
         read_image(path)
     assert str(path) in str(caught.value)
 

@@ -1,7 +1,8 @@
-"""The registered model behind the command of deploy/serving, `mlflow models serve`, as its clients see it."""
+"""The registered model behind the command of deploy/serving, MLflow's scoring server, as its clients see it."""
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ class Served:
         self.folder, self.uri, self.port, self.log = folder, uri, free_port(), folder / "server.log"
         manifest = yaml.safe_load((ROOT / "deploy" / "serving" / "serving.yaml").read_text(encoding="utf-8"))
         (container,) = manifest["spec"]["predictor"]["containers"]
-        ours = {"model-uri": "models:/served@production", "host": "127.0.0.1", "port": str(self.port)}
+        ours = {"model": "models:/served@production", "host": "127.0.0.1", "port": str(self.port)}
         given = (word.removeprefix("--").partition("=") for word in container["args"])
         command = [f"--{name}={ours.get(name, value)}" if is_option else name for name, is_option, value in given]
         with self.log.open("w") as log:
@@ -190,8 +191,50 @@ def test_a_bad_pair_is_refused_and_the_server_lives_on(
     answer = served.ask((bad, images[1]))
     assert answer.status == 400
     assert finding in json.loads(answer.text)["message"]
+    assert len(answer.text) < 700
     assert "Traceback" not in answer.text and "stack_trace" not in answer.text
     assert served.ask(images).status == 200
+
+
+def in_base64(images: tuple[bytes, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(image).decode() for name, image in zip(("pre", "post"), images, strict=True)}
+
+
+def test_every_form_of_a_request_is_answered_alike(served: Served, images: tuple[bytes, bytes]) -> None:
+    row = in_base64(images)
+    forms: dict[str, Any] = {
+        "dataframe_records": [row],
+        "instances": [row],
+        "inputs": {name: [image] for name, image in row.items()},
+    }
+    expected = served.ask(images).row()
+    for form, content in forms.items():
+        answer = served.post(json.dumps({form: content}).encode())
+        assert answer.status == 200, answer
+        assert answer.row() == expected
+
+
+@pytest.mark.parametrize("form", ["dataframe_records", "instances", "inputs", "pairs", "broken", "schema"])
+def test_no_answer_and_no_log_repeats_a_request(form: str, served: Served, images: tuple[bytes, bytes]) -> None:
+    row = in_base64((images[0], images[1] + bytes(300)))
+    row["pre"] = row["pre"][:-200] + "!" * 8  # no base64
+    bodies = {"inputs": {"inputs": {name: [image] for name, image in row.items()}},
+              "schema": {"inputs": {"pre": [row["pre"]]}}}  # fmt: skip
+    body = json.dumps(bodies.get(form, {form: [row]})).encode()
+    answer = served.post(body[:-3] if form == "broken" else body)
+    assert answer.status == 400, answer
+    assert len(answer.text) < 700
+    parts = [row[name][start : start + 40] for name in row for start in range(60, len(row[name]) - 300, 40)]
+    said = answer.text + served.log.read_text(encoding="utf-8")
+    assert [part for part in parts if part in said] == []
+
+
+def test_a_request_without_a_content_type_is_the_clients_fault(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as client:
+        client.sendall(b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 415 ")
+    assert b"the header Content-Type is missing, expected application/json" in answer
 
 
 @pytest.mark.parametrize(
@@ -205,14 +248,21 @@ def test_a_bad_pair_is_refused_and_the_server_lives_on(
         (b'{"dataframe_records": [{"pre": "abc", "post": "aGk="}]}', "application/json", "Incorrect padding"),
         (b'{"dataframe_records": []}', "application/json", "missing inputs"),
         (b"pre,post", "text/plain", "text/plain"),
+        (b"[" * 100_000, "application/json", "RecursionError"),
+        (b'{"inputs": 3}', "application/json", ""),
+        (b'{"dataframe_split": {"data": [[{}, []]]}}', "application/json", ""),
+        (b"pre,post\nYQ==,YQ==", "text/csv", ""),
+        (b"PAR1", "application/vnd.apache.parquet", ""),
     ],
-    ids=["empty", "broken", "unknown", "no rows", "no post", "no base64", "no records", "text"],
-)
+    ids=["empty", "broken", "unknown", "no rows", "no post", "no base64", "no records", "text", "deep", "number",
+         "no columns", "csv", "parquet"],
+)  # fmt: skip
 def test_a_bad_request_is_the_clients_fault(
     body: bytes, kind: str, finding: str, served: Served, images: tuple[bytes, bytes]
 ) -> None:
     answer = served.post(body, kind)
     assert 400 <= answer.status < 500, answer
-    assert finding in answer.text
+    assert finding in json.loads(answer.text)["message"]
+    assert len(answer.text) < 700
     assert "Traceback" not in answer.text and "stack_trace" not in answer.text
     assert served.ask(images).status == 200

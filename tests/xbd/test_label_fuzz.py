@@ -1,19 +1,20 @@
-"""Labels and indexes of any content: what they hold, or one line that says why not."""
+"""Labels, indexes and arrays of any content: what they hold, or one line that says why not."""
 
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.paths import GOLDEN
 from xbd.labels import LabelError, decode_label
 from xbd.masks import is_drawn, rasterize
-from xbd.scenes import SceneError, read_index
+from xbd.scenes import SceneError, open_scene, parse_record, read_index, save_scene, scene_path
 
 numbers = st.floats(allow_nan=True) | st.integers(-(10**12), 10**12)
 rings = st.lists(st.tuples(numbers, numbers), max_size=6).map(
@@ -51,7 +52,11 @@ def check(content: bytes) -> None:
     assert mask.any() or not shown
 
 
+CURVE = {"properties": {}, "wkt": "CURVEPOLYGON ((0 0, 0 0))"}
+
+
 @settings(max_examples=150)
+@example({"features": {"xy": [CURVE]}, "metadata": {}})
 @given(contents)
 def test_any_content_is_a_label_or_refused(content: Any) -> None:
     check(json.dumps(content).encode())
@@ -68,6 +73,7 @@ words = st.text(max_size=6) | st.sampled_from(["", "nan", "-1", "1e9", "9" * 500
 
 
 @settings(max_examples=150)
+@example(changes=[(1, LINES[0].index("height"), "-1")], bytes_=b"", place=0)
 @given(
     st.lists(st.tuples(st.integers(0, len(LINES) - 1), st.integers(0, len(LINES[0]) - 1), words), max_size=4),
     st.binary(max_size=4),
@@ -91,3 +97,34 @@ def test_any_index_is_read_or_refused(
         assert str(error).startswith(str(root))
         return
     assert all(record.scene and np.isreal(record.gsd) and record.height >= 0 for record in records)
+
+
+@settings(max_examples=100)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 160), st.binary(max_size=4)), max_size=4),
+    cut=st.integers(0, 200),
+    header=st.none() | st.text(alphabet="{}()[]'\"descrfotanhpu|<1278,: -", max_size=40),
+)
+def test_any_array_is_a_scene_or_refused(
+    tmp_path_factory: Any, changes: list[tuple[int, bytes]], cut: int, header: str | None
+) -> None:
+    root = Path(tmp_path_factory.getbasetemp())
+    (root / "scenes").mkdir(exist_ok=True)
+    record = replace(parse_record(dict(zip(LINES[0], LINES[1], strict=True))), height=2, width=3)
+    save_scene(root, record.scene, np.zeros((2, 3, 7), np.uint8))
+    path = scene_path(root, record.scene)
+    content = bytearray(path.read_bytes())
+    if header is not None:
+        content[10:128] = header.encode().ljust(118)
+    for place, value in changes:
+        content[place : place + len(value)] = value
+    path.write_bytes(content[: cut or None])
+    try:
+        array = open_scene(root, record)
+    except SceneError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert str(error).isprintable()
+        return
+    assert array.shape == (2, 3, 7)
+    assert array.dtype == np.uint8
+    assert array.sum() >= 0  # every page of it can be read

@@ -13,6 +13,7 @@ import pytest
 
 from base.patience import Patience
 from components.storage import sync
+from components.storage.locations import growing_output
 from components.storage.s3 import FILES_AT_ONCE, StorageError, Store
 from tests.commands import assert_one_line, environment, run_step
 from tests.comparing import tree
@@ -178,6 +179,24 @@ def test_a_server_that_stays_away_ends_the_transfer_with_one_line(
     with pytest.raises(StorageError, match=rf"^{uri}/a: {own_server.endpoint} cannot be reached \(.*\. Check"):
         sync.download(store, tmp_path / "there")
     assert tree(tmp_path / "there") == {}
+
+
+@pytest.mark.slow
+def test_what_grows_is_stored_by_a_first_request_that_finds_the_server_away(
+    own_server: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("components.storage.s3.ATTEMPTS", 1)  # boto3's own, which outlast a restart of seconds
+    with growing_output(uri) as output:
+        write(output.folder, {"step_1": b"1"})
+        output.upload()
+        write(output.folder, {"step_2": b"2"})
+        own_server.stop(signal.SIGKILL)
+        finish = in_background(output.upload)
+        while "Asking again" not in capfd.readouterr().err:
+            time.sleep(0.01)
+        own_server.start()
+        finish()
+        assert remote_tree(own_server, uri) == {"step_1": b"1", "step_2": b"2"}
 
 
 @pytest.fixture

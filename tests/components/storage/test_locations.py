@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import InputError
-from components.storage.locations import join, local_input, local_output
+from components.storage.locations import growing_output, join, local_input, local_output
 from components.storage.s3 import StorageError, Store
 from tests.comparing import tree
 from tests.components.storage.s3_objects import put, remote_tree, remove, write
@@ -87,7 +87,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 def run(uri: str, expected: Mapping[str, bytes], files: Mapping[str, bytes], *, fails: bool = False) -> None:
     """A run that resumes: finds `expected`, writes `files`, and then ends or fails."""
     try:
-        with local_output(uri, resume=True) as folder:
+        with growing_output(uri) as (folder, _):
             assert tree(folder) == expected
             write(folder, files)
             if fails:
@@ -126,7 +126,7 @@ def test_what_a_run_deletes_goes_at_the_location_too(
     move("one")
     run(uri, {}, {"step_1": b"1", "step_2": b"2"})
     move("two")
-    with local_output(uri, resume=True) as folder:
+    with growing_output(uri) as (folder, _):
         (folder / "step_1").unlink()
     assert remote_tree(server, uri) == {"step_2": b"2"}
     move("one")

@@ -1,0 +1,128 @@
+"""MLflow's scoring server for a registered model, as `mlflow models serve` runs it, with answers that are short.
+
+MLflow repeats a request in what it says of it: megabytes for a pair of images. And what it does not expect of one,
+such as one without a Content-Type, is an error of the server there. Here it is the client's, in one line.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from base.command_line import Parser
+from base.errors import errors_in_one_line, printable
+
+LIMIT = 500  # characters of a message
+WORD = re.compile(r"[^\s,.:;]{60,}")  # nothing of ours is as long, and base64 is
+KEPT = 20  # characters of such a word
+ECHOES = re.compile(r"\nInput: \n.*", re.DOTALL)  # behind which MLflow repeats a request that is no JSON
+INNER = "\nError: "  # behind which stands what the model said, after the data that it said it of
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Callable[[], Awaitable[Message]], Send], Coroutine[Any, Any, None]]
+
+
+def serve(uri: str, host: str, port: int, timeout: int) -> None:
+    """Serves a registered model until the process is asked to stop.
+
+    timeout: seconds for an answer, with the wait for the requests before. Raises TrackingError where there is no such
+    model or its files cannot be fetched.
+    """
+    import mlflow
+    import uvicorn
+    from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+    from mlflow.pyfunc import scoring_server
+
+    from components.tracking.registry import download_model
+
+    MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.set(timeout)  # type: ignore[no-untyped-call]
+    with TemporaryDirectory(prefix="model-") as folder:
+        weights = download_model(uri, Path(folder))
+        root = next(parent for parent in weights.parents if (parent / "MLmodel").is_file())
+        app = scoring_server.init(mlflow.pyfunc.load_model(str(root)))
+        uvicorn.run(short_answers(app), host=host, port=port)
+
+
+def short_answers(app: App) -> App:
+    """The ASGI application with its refusals as short JSON, of error_code and message."""
+
+    async def answer(scope: Message, receive: Any, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        if scope["method"] == "POST" and not dict(scope["headers"]).get(b"content-type", b"").strip():
+            await _refuse(send, 415, "the header Content-Type is missing, expected application/json.")
+            return
+        status, body, is_answered = 0, bytearray(), False
+
+        async def pass_on(message: Message) -> None:
+            nonlocal status, is_answered
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                status = message["status"]
+            elif status:
+                body.extend(message.get("body", b""))
+            else:
+                is_answered = True
+                await send(message)
+
+        try:
+            await app(scope, receive, pass_on)
+        except Exception as error:  # of reading the request: what the model raises, MLflow answers
+            if is_answered:
+                raise
+            await _refuse(send, 400, f"the request cannot be read ({type(error).__name__}). Send dataframe_split.")
+            return
+        if status:
+            await _refuse(send, status, _message_of(bytes(body)))
+
+    return answer
+
+
+async def _refuse(send: Send, status: int, message: str) -> None:
+    code = HTTPStatus(status).name
+    body = json.dumps({"error_code": code, "message": message}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _message_of(body: bytes) -> str:
+    """What an answer of MLflow, as JSON or plain text, says is wrong. The trace that it may have goes to the log."""
+    text = body.decode("utf-8", "replace")
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = text
+    if isinstance(content, dict):
+        text = str(content.get("message", content.get("detail", "")))
+        if trace := content.get("stack_trace"):
+            lines = [_short(line) for line in str(trace).splitlines()]
+            logging.getLogger("uvicorn.error").error("%s", "\n".join(lines[-40:]))
+    return _short(ECHOES.sub("", text).rpartition(INNER)[2])
+
+
+def _short(text: str) -> str:
+    shorter = WORD.sub(lambda word: f"{word[0][:KEPT]}...", text)
+    return printable(shorter[:LIMIT]) + (" ..." if len(shorter) > LIMIT else "")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the server."""
+    parser = Parser(prog="python -m components.tracking.serving", description=__doc__)
+    parser.add_argument("--model", required=True, metavar="URI", help="models:/NAME@ALIAS or models:/NAME/VERSION")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=5001, help="(default: %(default)s)")
+    text = "seconds for an answer, with the wait for the requests before (default: %(default)s)"
+    parser.add_argument("--timeout", type=int, default=300, metavar="S", help=text)
+    arguments = parser.parse_args(argv)
+    with errors_in_one_line():
+        serve(arguments.model, arguments.host, arguments.port, arguments.timeout)
+
+
+if __name__ == "__main__":
+    main()
