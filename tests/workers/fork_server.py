@@ -90,7 +90,8 @@ def _request(options: Mapping[str, Any], servers: Mapping[str, str]) -> Request 
     special = any(options[name] for name in ("preexec_fn", "pass_fds", "executable", "shell"))
     early, theirs = ({key: value for key, value in each.items() if EARLY.match(key)} for each in (env, servers))
     customized = any(Path(path, "sitecustomize.py").exists() for path in env.get("PYTHONPATH", "").split(":"))
-    if not arguments or special or customized or early != theirs or not os.path.isdir(cwd):
+    threads = env.get("OMP_NUM_THREADS") != "1"  # which NumPy starts at import
+    if not arguments or special or customized or threads or early != theirs or not os.path.isdir(cwd):
         return None
     session, group = options["start_new_session"], options["process_group"]
     return {"arguments": arguments, "env": env, "cwd": cwd, "session": session, "group": group}
@@ -98,7 +99,7 @@ def _request(options: Mapping[str, Any], servers: Mapping[str, str]) -> Request 
 
 def _arguments(words: list[str], env: dict[str, str]) -> list[str]:
     """What follows `python`; empty where this is no plain start of this Python."""
-    if words[1:2] == ["-c"] and re.fullmatch(r"python -m [\w./ -]+", words[-1]):  # a stage of DVC, by a shell
+    if words[-2:-1] == ["-c"] and re.fullmatch(r"python -m [\w./ -]+", words[-1]):  # a stage of DVC, by a shell
         words = words[-1].split()
     elif "-m kfp.dsl.executor_main " in "".join(words[2:3]):  # a task of Kubeflow, whose code a shell writes to a file
         file = Path(mkdtemp(), "ephemeral_component.py")
@@ -160,8 +161,8 @@ def _enter(request: Request, files: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     # The one variable of ours that a library reads at import.
-    kube_config = sys.modules["kubernetes.config.kube_config"]
-    vars(kube_config).update(KUBE_CONFIG_DEFAULT_LOCATION=os.getenv("KUBECONFIG", "~/.kube/config"))
+    for name in ("kubernetes.config", "kubernetes.config.kube_config"):
+        vars(sys.modules[name]).update(KUBE_CONFIG_DEFAULT_LOCATION=os.getenv("KUBECONFIG", "~/.kube/config"))
 
 
 def main(channel: socket.socket) -> None:
