@@ -3,7 +3,8 @@ nothing of ours, imported already.
 
 `fork_python()` has subprocess start `python -m MODULE ...` and `python FILE.py ...` so. What starts is a process of its
 own in every other respect, and a real child of the one that asked: pid, signals, exit code, session, working directory,
-environment and files are as after exec. With `--help`, with `executable=` or with `-c`, it is a fresh interpreter.
+environment and files are as after exec. What a fresh interpreter shows is tested with one: by --help, by -c, and where
+subprocess is told more (preexec_fn, pass_fds, executable).
 """
 
 import ctypes
@@ -29,7 +30,6 @@ LIBRARIES = (
     "cv2",
     "dvc.repo",
     "kfp.dsl.executor_main",
-    "kubernetes.config.kube_config",
     "mlflow.models",
     "mlflow.pyfunc",
     "mlflow.store.db.utils",
@@ -44,8 +44,8 @@ LIBRARIES = (
 # Commands that start others, which fork, too. A process with threads cannot: it has a server of its own for that.
 STARTING = {"components.launch", "components.params", "dvc", "kfp.dsl.executor_main", "mlflow", "pipeline.py"}
 STARTING |= {"torch.distributed.run"}
-# Variables that are read while libraries are imported.
-EARLY = re.compile(r"(OMP|MKL|OPENBLAS|NPY|ATEN|ONEDNN|PYTHON(?!PATH$|UNBUFFERED$)).*")
+# Variables that are read while libraries are imported: with others than the server's, the interpreter is fresh.
+EARLY = re.compile(r"(KUBECONFIG|OMP|MKL|OPENBLAS|NPY|ATEN|ONEDNN|PYTHON(?!PATH$|UNBUFFERED$)).*")
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl
 execute_child = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 Request = dict[str, Any]
@@ -160,9 +160,6 @@ def _enter(request: Request, files: Sequence[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    # The one variable of ours that a library reads at import.
-    for name in ("kubernetes.config", "kubernetes.config.kube_config"):
-        vars(sys.modules[name]).update(KUBE_CONFIG_DEFAULT_LOCATION=os.getenv("KUBECONFIG", "~/.kube/config"))
 
 
 def main(channel: socket.socket) -> None:
