@@ -30,6 +30,7 @@ from tests.scenes import (
 from tests.servers.s3_server import S3Server
 from tests.stores import ready_store
 from tests.tiny import ALONE, SMALL, TINY, prepare_params, write_params
+from tests.workers.fork_server import fork_python
 
 __all__ = [
     "ALONE",
@@ -73,6 +74,9 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 # No database: tests write nothing into the repository. Derandomized: a failure comes back on every machine.
 settings.register_profile("reproducible", deadline=None, database=None, derandomize=True)
 settings.load_profile("reproducible")
+# A command under test takes seconds of imports less; what a fresh interpreter shows is tested by `--help`, and where a
+# test asks for one.
+fork_python(environment())
 
 
 @pytest.fixture(scope="session")

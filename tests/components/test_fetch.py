@@ -1,9 +1,6 @@
-"""Fetching a raw version: from real DVC remotes, on S3 and in folders, with what can go wrong on the way."""
+"""Fetching a raw version from real DVC remotes on S3, with what can go wrong on the way."""
 
-import hashlib
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,18 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from base.errors import InputError
-from components.fetch import fetch, main
-from components.storage.dvc import DvcFile, FetchError, find_version
-from tests.conftest import assert_one_line, commit, dvc, environment, exit_line, run_step, succeed, tree
+from components.fetch import main
+from tests.components.dvc_versions import Arguments, md5_of, objects_in, write_version
+from tests.conftest import assert_one_line, commit, dvc, environment, run_step, succeed, tree
 from tests.servers.s3_server import S3Server
 
 CHANGED = "train/labels/tiny-flood_00000000_post_disaster.json"
 ADDED = "test/labels/tiny-flood_00000010_notes.json"
 LOST = "test/images/tiny-fire_00000000_pre_disaster.png"
 CORRUPTED = "train/images/tiny-flood_00000003_post_disaster.png"
-
-Arguments = list[str | Path]
 
 
 @dataclass(frozen=True)
@@ -87,21 +81,6 @@ def keys(client: Any, prefix: str) -> list[str]:
 
 def key_of(prefix: str, md5: str) -> str:
     return f"{prefix}/files/md5/{md5[:2]}/{md5[2:]}"
-
-
-def md5_of(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
-
-
-def objects_in(cache: Path) -> set[str]:
-    """Hashes of the objects in a DVC cache; each must be what its name says."""
-    found = {path.parent.name + path.name: path.read_bytes() for path in cache.glob("files/md5/*/*")}
-    for md5, content in found.items():
-        assert md5_of(content) == md5.removesuffix(".dir")
-    return set(found)
-
-
-# From S3
 
 
 def test_a_dvc_file_alone_brings_the_version(published: Published, aws: dict[str, str], tmp_path: Path) -> None:
@@ -274,149 +253,6 @@ def test_an_s3_output_holds_one_version(
     put(Bucket="dvc", Key="fetched/notes.txt", Body=b"mine")
     assert_one_line(run_step("fetch", *v1, cwd=tmp_path, **own), "s3://dvc/fetched", "notes.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch", "xbd.dvc"]
-
-
-# From a remote in a folder, without a server
-
-
-def write_version(contents: dict[str, bytes], folder: Path, put: Any) -> Path:
-    """Writes a version by hand as DVC 3 stores it, `put(md5, content)` an object; returns its .dvc file."""
-    entries = [{"md5": md5_of(content), "relpath": path} for path, content in sorted(contents.items())]
-    manifest = json.dumps(entries, sort_keys=True).encode()
-    version = f"{md5_of(manifest)}.dir"
-    put(version, manifest)
-    for content in contents.values():
-        put(md5_of(content), content)
-    file = folder / "xbd.dvc"
-    file.write_text(yaml.safe_dump({"outs": [{"md5": version, "hash": "md5", "path": "xbd"}]}))
-    return file
-
-
-class FolderRemote:
-    """A DVC remote in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, md5: str) -> Path:
-        return self.folder / "files" / "md5" / md5[:2] / md5[2:]
-
-    def put(self, md5: str, content: bytes) -> None:
-        self.path(md5).parent.mkdir(parents=True, exist_ok=True)
-        self.path(md5).write_bytes(content)
-
-
-CONTENTS = {"train/a": b"a", "train/b": b"bb", "test/same as a": b"a", "test/empty": b""}
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> FolderRemote:
-    return FolderRemote(tmp_path / "remote")
-
-
-@pytest.fixture
-def file(remote: FolderRemote, tmp_path: Path) -> Path:
-    return write_version(CONTENTS, tmp_path, remote.put)
-
-
-def test_the_version_is_returned_and_files_that_share_their_content_are_all_there(
-    file: Path, remote: FolderRemote, tmp_path: Path
-) -> None:
-    version = fetch(DvcFile(file), tmp_path / "out", remote=str(remote.folder))
-    assert version == yaml.safe_load(file.read_text())["outs"][0]["md5"]
-    assert tree(tmp_path / "out") == CONTENTS
-    # Marked as verified for DVC, which shares the cache, and safe from an editor that follows the link.
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("out/*/*")} == {0o444}
-
-
-def test_an_existing_dvc_cache_is_used(file: Path, remote: FolderRemote, tmp_path: Path) -> None:
-    before = tree(remote.folder)
-    fetch(DvcFile(file), tmp_path / "out", remote=str(tmp_path / "nowhere"), cache=remote.folder)
-    assert tree(tmp_path / "out") == CONTENTS
-    assert tree(remote.folder) == before
-    assert not (tmp_path / ".out.cache").exists()
-
-
-def test_damage_in_the_cache_is_mended_from_the_remote(file: Path, remote: FolderRemote, tmp_path: Path) -> None:
-    cache = FolderRemote(tmp_path / "cache")
-    cache.put(md5_of(b"bb"), b"b?")
-    cache.path(md5_of(b"bb")).chmod(0o444)  # by which DVC knows what it has verified
-    fetch(DvcFile(file), tmp_path / "out", remote=str(remote.folder), cache=cache.folder)
-    assert tree(tmp_path / "out") == CONTENTS
-    assert cache.path(md5_of(b"bb")).read_bytes() == b"bb"
-
-
-@pytest.mark.parametrize("change", ["edited", "foreign"])
-def test_a_folder_with_what_the_cache_does_not_hold_is_never_replaced(
-    change: str, file: Path, remote: FolderRemote, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    fetch(DvcFile(file), out, remote=str(remote.folder))
-    if change == "edited":
-        (out / "train" / "b").unlink()
-    (out / "train" / ("b" if change == "edited" else "notes.txt")).write_bytes(b"mine")
-    before = tree(out)
-    named = re.escape(str(out / "train" / ("b" if change == "edited" else "notes.txt")))
-    with pytest.raises(FetchError, match=f"^{named}: is of no version in the cache"):
-        fetch(DvcFile(file), out, remote=str(remote.folder))
-    assert tree(out) == before
-
-
-def test_a_file_in_the_place_of_the_output_is_left_alone(file: Path, remote: FolderRemote, tmp_path: Path) -> None:
-    (tmp_path / "out").write_bytes(b"mine")
-    with pytest.raises(InputError, match="is a file, expected a folder"):
-        fetch(DvcFile(file), tmp_path / "out", remote=str(remote.folder))
-    assert (tmp_path / "out").read_bytes() == b"mine"
-
-
-@pytest.mark.parametrize("md5", ["0" * 32, f"{'0' * 32}.dir"])
-def test_a_remote_folder_that_is_not_there_is_named_and_nothing_is_made(md5: str, tmp_path: Path) -> None:
-    for remote, said in (
-        (tmp_path / "nowhere", "is no folder here, expected a DVC remote"),
-        (tmp_path, "missing|is not on"),
-    ):
-        line = exit_line(main, "--version", md5, "--remote", remote, "--out", tmp_path / "out")
-        assert re.search(f"{re.escape(str(remote))}.* {said}|{said}.*{re.escape(str(remote))}", line)
-        assert "Errno" not in line
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_list_of_files_is_told_from_a_lost_one(file: Path, remote: FolderRemote, tmp_path: Path) -> None:
-    version = find_version(DvcFile(file), str(remote.folder)).md5
-    arguments: Arguments = ["--dvc-file", file, "--remote", remote.folder, "--out", tmp_path / "out"]
-    remote.put(version, b"[]")
-    line = exit_line(main, *arguments)
-    assert line.startswith(f"FetchError: {tmp_path / 'xbd'}: the list of its files is corrupted on {remote.folder}. ")
-    remote.path(version).unlink()
-    line = exit_line(main, *arguments)
-    assert line.startswith(f"FetchError: {tmp_path / 'xbd'}: raw version {version} is not on {remote.folder} (")
-    assert not (tmp_path / "out").exists()
-
-
-def test_of_many_lost_files_three_are_named_and_the_others_counted(remote: FolderRemote, tmp_path: Path) -> None:
-    contents = {f"{number}.png": b"%d" % number for number in range(9)}
-    file = write_version(contents, tmp_path, remote.put)
-    for number in (1, 3, 5, 7, 8):
-        remote.path(md5_of(contents[f"{number}.png"])).unlink()
-    line = exit_line(main, "--dvc-file", file, "--remote", remote.folder, "--out", tmp_path / "out")
-    assert [f"/{number}.png is missing" in line for number in range(9)] == [number in (1, 3, 5) for number in range(9)]
-    assert ", and 2 more. To repair it, delete " in line
-
-
-def test_a_list_that_leads_outside_is_refused(remote: FolderRemote, tmp_path: Path) -> None:
-    for number, path in enumerate(["../stolen", "/stolen", "train/../../stolen"]):
-        file = write_version({"good": b"1", path: b"2"}, tmp_path, remote.put)
-        with pytest.raises(FetchError, match=f"lists {path}, which is outside"):
-            fetch(DvcFile(file), tmp_path / str(number), remote=str(remote.folder))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["remote", "xbd.dvc"]
-
-
-def test_a_tracked_file_comes_into_the_folder_by_its_name(remote: FolderRemote, tmp_path: Path) -> None:
-    remote.put(md5_of(b"weights"), b"weights")
-    file = tmp_path / "weight.pth.dvc"
-    file.write_text(f"outs:\n- md5: {md5_of(b'weights')}\n  hash: md5\n  path: weight.pth\n")
-    assert fetch(DvcFile(file), tmp_path / "out", remote=str(remote.folder)) == md5_of(b"weights")
-    assert tree(tmp_path / "out") == {"weight.pth": b"weights"}
 
 
 @pytest.mark.parametrize(

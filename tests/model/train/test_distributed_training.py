@@ -55,8 +55,8 @@ def status_in_mlflow(out: Path) -> str:
 
 
 def trainers(process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the ranks, in the order in which they were started."""
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    """Process ids of the two ranks, in the order in which they were started."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()][-2:]
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def test_a_store_that_is_away_for_a_while_costs_a_run_nothing(prepared: Path, tm
                     break
             server.stop(signal.SIGKILL)
             assert process.poll() is None
-            time.sleep(20)
+            time.sleep(10)
             assert process.poll() is None  # the run waits with what it has not brought there
             server.start()
             _, errors = process.communicate(timeout=200)
