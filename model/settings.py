@@ -1,15 +1,17 @@
 """What decides a training run, as validated data; without torch, so that a `--help` stays quick."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
-from pydantic import ConfigDict, PlainValidator, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from model.architecture import Architecture
 
+# "paper" is flips and a rotation by any angle, and no photometry; see xbd.augmentation.presets.
+Preset = Literal["none", "paper", "strong"]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -30,6 +32,18 @@ def network_settings(fields: Any) -> Any:
     from model.networks.by_name import find_network
 
     return find_network(name).Settings(**fields)
+
+
+@dataclass(config=_STRICT, frozen=True, kw_only=True)
+class AugmentationSettings:
+    """Two pipelines of Albumentations, each by the name of a preset or in the form of `albumentations.to_dict`."""
+
+    geometry: Preset | Mapping[str, Any]  # one draw for pre, post and mask
+    photometry: Preset | Mapping[str, Any]  # of light, colour and sharpness, drawn for pre and post by itself
+
+
+def _augmentation_settings(fields: Any) -> Any:
+    return AugmentationSettings(**fields) if isinstance(fields, Mapping) else fields
 
 
 @dataclass(config=_STRICT, frozen=True, kw_only=True)
@@ -68,6 +82,8 @@ class TrainSettings:
     keep_checkpoints: Annotated[int, Ge(1)]  # the newest ones, beside the best
     hang_timeout: Annotated[int, Ge(1)]  # seconds without progress after which a run of several processes ends
     profile: bool  # trace a few steps
+    # None is what there was before: flips and quarter turns.
+    augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
 
     @field_validator("crop_size")
     @classmethod
@@ -80,3 +96,15 @@ class TrainSettings:
                 f"of {2 * coarsest} or more, or a device_batch_size of 2 or more"
             )
         return crop_size
+
+    @field_validator("augmentation")
+    @classmethod
+    def _can_be_read(
+        cls, augmentation: AugmentationSettings | None, info: ValidationInfo
+    ) -> AugmentationSettings | None:
+        """Pipelines in the form of Albumentations are built, which takes its import; presets are known to be right."""
+        if augmentation is not None and any(isinstance(part, Mapping) for part in asdict(augmentation).values()):
+            from xbd.augmentation.pipelines import Augmentation
+
+            Augmentation(**asdict(augmentation), size=info.data.get("crop_size", 512))
+        return augmentation

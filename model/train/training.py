@@ -6,6 +6,7 @@ them. Source: paper, section 3, "Details of Training Phase"; what it leaves open
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -108,6 +109,7 @@ def _crops(data: Path, settings: TrainSettings) -> SceneCrops:
         seed=settings.seed,
         damage_focus=settings.damage_focus,
         misalignment=settings.misalignment,
+        augmentation=None if settings.augmentation is None else asdict(settings.augmentation),
     )
     if len(crops) < settings.global_batch_size:
         raise TrainingError(
