@@ -180,6 +180,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "ours": functools.partial(ours, prepared),
             "ours, damage_focus 1": functools.partial(ours, prepared, damage_focus=1.0),
             "ours, misalignment 8": functools.partial(ours, prepared, misalignment=8),
+            **{
+                f"ours, {geometry} geometry, {photometry} photometry": functools.partial(
+                    ours, prepared, augmentation={"geometry": geometry, "photometry": photometry}
+                )
+                for geometry, photometry in (("none", "none"), ("paper", "none"), ("strong", "strong"))
+            },
         }
         print(table(side_by_side(variants, TURNS)))
 

@@ -1,7 +1,7 @@
 """What decides a training run, as validated data; without torch, so that a `--help` stays quick."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
@@ -10,8 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from model.architecture import Architecture
 
-# "paper" is flips and a rotation by any angle, and no photometry; see xbd.augmentation.presets.
-Preset = Literal["none", "paper", "strong"]
+PRESETS = ("none", "paper", "strong")  # of xbd.augmentation.presets, whose import takes seconds
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -34,12 +33,20 @@ def network_settings(fields: Any) -> Any:
     return find_network(name).Settings(**fields)
 
 
+def _pipeline(value: Any) -> Any:
+    if value in PRESETS or isinstance(value, Mapping):
+        return value
+    raise ValueError(f"expected {', '.join(PRESETS)}, or a pipeline in the form of albumentations.to_dict")
+
+
 @dataclass(config=_STRICT, frozen=True, kw_only=True)
 class AugmentationSettings:
     """Two pipelines of Albumentations, each by the name of a preset or in the form of `albumentations.to_dict`."""
 
-    geometry: Preset | Mapping[str, Any]  # one draw for pre, post and mask
-    photometry: Preset | Mapping[str, Any]  # of light, colour and sharpness, drawn for pre and post by itself
+    geometry: Annotated[Any, PlainValidator(_pipeline)]  # one draw for pre, post and mask
+    photometry: Annotated[
+        Any, PlainValidator(_pipeline)
+    ]  # of light, colour and sharpness, drawn for pre and post by itself
 
 
 def _augmentation_settings(fields: Any) -> Any:
@@ -96,15 +103,3 @@ class TrainSettings:
                 f"of {2 * coarsest} or more, or a device_batch_size of 2 or more"
             )
         return crop_size
-
-    @field_validator("augmentation")
-    @classmethod
-    def _can_be_read(
-        cls, augmentation: AugmentationSettings | None, info: ValidationInfo
-    ) -> AugmentationSettings | None:
-        """Pipelines in the form of Albumentations are built, which takes its import; presets are known to be right."""
-        if augmentation is not None and any(isinstance(part, Mapping) for part in asdict(augmentation).values()):
-            from xbd.augmentation.pipelines import Augmentation
-
-            Augmentation(**asdict(augmentation), size=info.data.get("crop_size", 512))
-        return augmentation

@@ -92,7 +92,7 @@ class SceneCrops(Dataset[Sample]):
         self.crop_size, self.scale = crop_size, (float(scale[0]), float(scale[1]))
         self.crops_per_scene, self.seed = crops_per_scene, seed
         self.damage_focus, self.misalignment = damage_focus, misalignment
-        self._augmentation = None if augmentation is None else _pipelines(augmentation, crop_size)
+        self.augmentation = None if augmentation is None else _pipelines(augmentation, crop_size)
         self._damaged = np.flatnonzero([r.minor_damage + r.major_damage + r.destroyed > 0 for r in self.records])
         if damage_focus > 0 and not len(self._damaged):
             raise self._no_damage()
@@ -102,8 +102,8 @@ class SceneCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         crop = self._draw(index)
-        if self._augmentation is not None:
-            return _augmented(open_scene(self.root, crop.record), crop, self._augmentation, (self.seed, index))
+        if self.augmentation is not None:
+            return _augmented(open_scene(self.root, crop.record), crop, self.augmentation, (self.seed, index))
         planes = read_planes(open_scene(self.root, crop.record), crop.corner, crop.side, crop.flips, crop.shift)
         parts = torch.from_numpy(resize_planes(planes, self.crop_size, crop.transposed))
         return Sample(parts[PRE], parts[POST], parts[MASK])

@@ -78,9 +78,10 @@ def train(
     convert(model, world)
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = len(crops) // settings.global_batch_size
+    augmentation = None if crops.augmentation is None else crops.augmentation.as_dict()
     with (
         Pulse(world, settings.hang_timeout) as pulse,
-        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version) as run,
+        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version, augmentation) as run,
     ):
         pulse.watch(model)
         _settle_buckets(run)

@@ -5,6 +5,7 @@ Its import takes seconds, so only what augments imports this file.
 
 import os
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,10 @@ class Augmentation:
         """Side in pixels of the squares that `apply` wants; None where it scales them itself."""
         return None if self._turns else round(self.size * self.reach)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Both pipelines in the form of `albumentations.to_dict`, with the library's version."""
+        return {"geometry": A.to_dict(self.geometry), "photometry": A.to_dict(self.photometry)}
+
     def apply(self, parts: Parts, seed: Sequence[int]) -> Parts:
         """A sample of [size, size]; the same for the same seed, whatever was augmented before.
 
@@ -128,7 +133,8 @@ class Augmentation:
 def _read(name: str, form: Mapping[str, Any]) -> list[Any]:
     """The transforms of a pipeline in the form of `albumentations.to_dict`. Raises AugmentationError."""
     try:
-        pipeline = A.from_dict(dict(form))
+        with warnings.catch_warnings(action="ignore"):  # of what is missing, before the error that says so
+            pipeline = A.from_dict(dict(form))
     except Exception as error:  # whatever pydantic and the constructors of a hundred transforms raise
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
         raise AugmentationError(

@@ -40,7 +40,7 @@ class RotatedCrop(A.DualTransform):  # type: ignore[misc]
 
     def apply(self, img: npt.NDArray[np.uint8], matrix: Matrix, **params: Any) -> npt.NDArray[np.uint8]:
         # OpenCV turns four channels in half the time of three.
-        four = cv2.cvtColor(img, cv2.COLOR_RGB2RGBA)
+        four = np.asarray(cv2.cvtColor(img, cv2.COLOR_RGB2RGBA), np.uint8)
         return np.asarray(cv2.cvtColor(self._turn(four, matrix, cv2.INTER_LINEAR, 0), cv2.COLOR_RGBA2RGB), np.uint8)
 
     def apply_to_mask(self, mask: npt.NDArray[np.uint8], matrix: Matrix, **params: Any) -> npt.NDArray[np.uint8]:

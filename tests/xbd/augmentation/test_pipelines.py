@@ -207,5 +207,5 @@ def test_what_would_spoil_the_samples_is_refused(geometry: Any, photometry: Any,
 def test_a_pipeline_whose_results_are_no_samples_is_refused() -> None:
     augmentation = Augmentation("none", pipeline(A.ToFloat()), CROP)
     image, mask = np.zeros((CROP, CROP, 3), np.uint8), np.zeros((CROP, CROP), np.uint8)
-    with pytest.raises(AugmentationError, match="found pre of .* and float32"):
+    with pytest.raises(AugmentationError, match=r"found pre of .* and float32"):
         augmentation.apply(Parts(image, image, mask), (0, 0))
