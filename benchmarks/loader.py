@@ -41,7 +41,7 @@ Parts = list[npt.NDArray[Any]]  # pre and post, uint8 [H, W, 3], and the mask, u
 # and columns when it scales, and has its channels in order by then.
 STAGES = ("decode, or open the map", "crop", "scale", "flips and turn", "to tensor", "the rest", "all")
 USUAL = ("decode", "crop", "scale", "flip_and_turn", "to_tensor")
-OURS = ("open_scene", "_read_window", "_resize")
+OURS = ("open_scene", "read_planes", "resize_planes")
 
 
 class PngCrops(Dataset[Sample]):
@@ -180,6 +180,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "ours": functools.partial(ours, prepared),
             "ours, damage_focus 1": functools.partial(ours, prepared, damage_focus=1.0),
             "ours, misalignment 8": functools.partial(ours, prepared, misalignment=8),
+            **{
+                f"ours, {geometry} geometry, {photometry} photometry": functools.partial(
+                    ours, prepared, augmentation={"geometry": geometry, "photometry": photometry}
+                )
+                for geometry, photometry in (("none", "none"), ("paper", "none"), ("strong", "strong"))
+            },
         }
         print(table(side_by_side(variants, TURNS)))
 

@@ -4,6 +4,7 @@
 
 import json
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -143,9 +144,14 @@ class Predictor:
         return logits
 
 
-def save_model(model: PairNetwork, directory: Path, origin: Origin | None = None) -> None:
-    """Writes the model directory: weights as safetensors; architecture, preprocessing and, where it is known, what the
-    model was trained on as JSON; nothing pickled.
+def save_model(
+    model: PairNetwork,
+    directory: Path,
+    origin: Origin | None = None,
+    augmentation: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the model directory: weights as safetensors; architecture, preprocessing and, where they are known, what
+    the model was trained on and the pipelines of Albumentations that its samples went through as JSON; nothing pickled.
 
     The directory appears at once, complete; an existing one is replaced.
     """
@@ -154,6 +160,7 @@ def save_model(model: PairNetwork, directory: Path, origin: Origin | None = None
         "architecture": asdict(model.architecture),
         "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
         **({} if origin is None else {"trained_on": asdict(origin)}),
+        **({} if augmentation is None else {"augmentation": augmentation}),
     }
     with new_folder(directory, lambda path: str(path) in (WEIGHTS, CONFIG)) as folder:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)

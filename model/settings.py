@@ -5,11 +5,12 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MultipleOf
-from pydantic import ConfigDict, PlainValidator, ValidationInfo, field_validator
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from model.architecture import Architecture
 
+PRESETS = ("none", "paper", "strong")  # of xbd.augmentation.presets, whose import takes seconds
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -30,6 +31,26 @@ def network_settings(fields: Any) -> Any:
     from model.networks.by_name import find_network
 
     return find_network(name).Settings(**fields)
+
+
+def _pipeline(value: Any) -> Any:
+    if value in PRESETS or isinstance(value, Mapping):
+        return value
+    raise ValueError(f"expected {', '.join(PRESETS)}, or a pipeline in the form of albumentations.to_dict")
+
+
+@dataclass(config=_STRICT, frozen=True, kw_only=True)
+class AugmentationSettings:
+    """Two pipelines of Albumentations, each by the name of a preset or in the form of `albumentations.to_dict`."""
+
+    geometry: Annotated[Any, PlainValidator(_pipeline)]  # one draw for pre, post and mask
+    photometry: Annotated[
+        Any, PlainValidator(_pipeline)
+    ]  # of light, colour and sharpness, drawn for pre and post by itself
+
+
+def _augmentation_settings(fields: Any) -> Any:
+    return AugmentationSettings(**fields) if isinstance(fields, Mapping) else fields
 
 
 @dataclass(config=_STRICT, frozen=True, kw_only=True)
@@ -68,6 +89,8 @@ class TrainSettings:
     keep_checkpoints: Annotated[int, Ge(1)]  # the newest ones, beside the best
     hang_timeout: Annotated[int, Ge(1)]  # seconds without progress after which a run of several processes ends
     profile: bool  # trace a few steps
+    # None is what there was before: flips and quarter turns.
+    augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
 
     @field_validator("crop_size")
     @classmethod

@@ -39,6 +39,7 @@ FLOORS = (
 TOGETHER = ({"model", "model.fast"}, {"components.params", "components.cli"})
 # The only places that may import these.
 DOORS = {
+    "albumentations": ("xbd/augmentation/",),
     "kfp": ("pipeline.py", "components/kubeflow/"),
     "kfp_server_api": ("components/kubeflow/client.py",),
     "kubernetes": ("components/cluster/",),

@@ -41,6 +41,7 @@ TINY: dict[str, Any] = {
         "crop_size": 64,
         "crops_per_scene": 2,
         "scale": [0.8, 1.2],
+        "augmentation": None,
         "optimizer": "sgd",
         "learning_rate": 0.05,
         "momentum": 0.9,

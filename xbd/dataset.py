@@ -1,9 +1,9 @@
 """What training and evaluation read: random crops and whole scenes, from the memory maps of the prepared data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from base.grades import SUBTYPES, UNCLASSIFIED
-from xbd.scenes import CHANNELS, INDEX, MASK, POST, PRE, SceneError, SceneRecord, open_scene, read_index
+from base.grades import SUBTYPES
+from xbd.scenes import INDEX, MASK, POST, PRE, SceneError, SceneRecord, open_scene, read_index
+from xbd.windows import Parts, read_parts, read_planes, resize_planes
+
+if TYPE_CHECKING:
+    from xbd.augmentation.pipelines import Augmentation
 
 # Each process of training and each loader worker has its own cores; OpenCV's threads would only fight with them.
 cv2.setNumThreads(0)
@@ -63,8 +67,12 @@ class SceneCrops(Dataset[Sample]):
     misalignment: the post image is read up to so many pixels of the scene beside pre and mask, by whole numbers drawn
     uniformly for each axis. Where that reaches beyond the scene, post is 0; the mask stays as it is.
 
+    augmentation: the pipelines `geometry` and `photometry` of `xbd.augmentation.pipelines`, which take the place of the
+    flips and quarter turns. Where they turn by any angle, a wider window is read, so that the corners show the scene;
+    a damaged pixel that `damage_focus` placed near a corner may then turn out of the crop.
+
     Raises SceneError (from `read_index`, `open_scene`) where the data set is missing or damaged, and where
-    damage_focus finds no damage in it.
+    damage_focus finds no damage in it, AugmentationError where a pipeline cannot be used.
     """
 
     def __init__(
@@ -78,11 +86,13 @@ class SceneCrops(Dataset[Sample]):
         seed: int = 0,
         damage_focus: float = 0.0,
         misalignment: int = 0,
+        augmentation: Mapping[str, Any] | None = None,
     ) -> None:
         self.root, self.split, self.records = Path(root), split, read_index(Path(root), [split])
         self.crop_size, self.scale = crop_size, (float(scale[0]), float(scale[1]))
         self.crops_per_scene, self.seed = crops_per_scene, seed
         self.damage_focus, self.misalignment = damage_focus, misalignment
+        self.augmentation = None if augmentation is None else _pipelines(augmentation, crop_size)
         self._damaged = np.flatnonzero([r.minor_damage + r.major_damage + r.destroyed > 0 for r in self.records])
         if damage_focus > 0 and not len(self._damaged):
             raise self._no_damage()
@@ -92,8 +102,10 @@ class SceneCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         crop = self._draw(index)
-        planes = _read_window(open_scene(self.root, crop.record), crop.corner, crop.side, crop.flips, crop.shift)
-        parts = torch.from_numpy(_resize(planes, self.crop_size, crop.transposed))
+        if self.augmentation is not None:
+            return _augmented(open_scene(self.root, crop.record), crop, self.augmentation, (self.seed, index))
+        planes = read_planes(open_scene(self.root, crop.record), crop.corner, crop.side, crop.flips, crop.shift)
+        parts = torch.from_numpy(resize_planes(planes, self.crop_size, crop.transposed))
         return Sample(parts[PRE], parts[POST], parts[MASK])
 
     def scene_of(self, index: int) -> str:
@@ -165,48 +177,25 @@ def _draw_start(rng: np.random.Generator, pixel: int, length: int, side: int) ->
     return int(rng.integers(max(0, pixel - side + 1), min(pixel, max(0, length - side)), endpoint=True))
 
 
-def _read_window(
-    scene: Array, corner: tuple[int, int], side: int, flips: npt.NDArray[np.int64], shift: npt.NDArray[np.int64]
-) -> Array:
-    """A square window of the map as planes, uint8 [7, side, side]; beyond the scene images are 0, the mask is ignored.
+def _pipelines(augmentation: Mapping[str, Any], size: int) -> "Augmentation":
+    from xbd.augmentation.pipelines import Augmentation  # imports for seconds
 
-    corner: its first row and column in the scene. flips: -1 for an axis that is read backwards, else 1. shift: rows
-    and columns by which post is read beside the rest.
-    """
-    planes = np.zeros((CHANNELS, side, side), np.uint8)
-    planes[MASK] = UNCLASSIFIED
-    # The window in the scene's own order of pixels and channels: one copy out of the map parts the channels and flips.
-    window = planes.transpose(1, 2, 0)[:: flips[0], :: flips[1]]
-    _copy(scene, corner[0], corner[1], window)
-    if shift.any():
-        window[..., POST] = 0
-        _copy(scene[..., POST], corner[0] + shift[0], corner[1] + shift[1], window[..., POST])
-    return planes
+    return Augmentation(**augmentation, size=size)
 
 
-def _copy(scene: Array, top: int, left: int, window: Array) -> None:
-    """Copies what the window at (top, left) shows of the scene; what lies beyond it stays as it is."""
-    first_row, end_row = np.clip((top, top + window.shape[0]), 0, scene.shape[0])
-    first_column, end_column = np.clip((left, left + window.shape[1]), 0, scene.shape[1])
-    part = scene[first_row:end_row, first_column:end_column]
-    window[first_row - top : end_row - top, first_column - left : end_column - left] = part
-
-
-def _resize(planes: Array, size: int, transposed: bool) -> Array:
-    """Planes [7, side, side] to [7, size, size], rows and columns exchanged if `transposed`.
-
-    Images bilinearly; the mask by the nearest pixel, with pixel centres where the images have them (INTER_NEAREST
-    has not). Single planes, because OpenCV resizes seven interleaved channels in twice the time.
-    """
-    resized = np.empty((CHANNELS, size, size), np.uint8)
-    for channel, (source, target) in enumerate(zip(planes, resized, strict=True)):
-        cv2.resize(
-            cv2.transpose(source) if transposed else source,
-            (size, size),
-            dst=target,
-            interpolation=cv2.INTER_NEAREST_EXACT if channel == MASK else cv2.INTER_LINEAR,
-        )
-    return resized
+def _augmented(scene: Array, crop: _Crop, augmentation: "Augmentation", seed: tuple[int, int]) -> Sample:
+    """The crop as the pipelines change it."""
+    side = round(crop.side * augmentation.reach)
+    top, left = (start - (side - crop.side) // 2 for start in crop.corner)
+    pre, post, mask = read_parts(scene, top, left, side)
+    if crop.shift.any():
+        post = read_parts(scene, top + crop.shift[0], left + crop.shift[1], side)[1]
+    if augmentation.side is not None:
+        size = (augmentation.side, augmentation.side)
+        pre, post = (np.asarray(cv2.resize(image, size), np.uint8) for image in (pre, post))
+        mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    sample = augmentation.apply(Parts(pre, post, mask), seed)
+    return Sample(_to_tensor(sample.pre), _to_tensor(sample.post), torch.from_numpy(np.ascontiguousarray(sample.mask)))
 
 
 def _to_tensor(image: Array) -> Tensor:

@@ -1,6 +1,9 @@
 """What can be known of a training job before it has pods, and before its data are copied."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from base.errors import InputError
 from components.cluster.api import Api
@@ -27,6 +30,8 @@ def check(params: Params) -> None:
                 f"{error} (cluster.nodes: {nodes}, with {cluster.processes_per_node} processes each, see "
                 "cluster.devices_per_node)"
             ) from None
+    if train.augmentation is not None:
+        _check_augmentation(asdict(train.augmentation), train.crop_size)
     if cluster.kind != "auto":  # which only the cluster decides
         of_kind(cluster.kind).check(any_job(cluster))
     for name in ("priority", "topology"):
@@ -47,6 +52,17 @@ def check(params: Params) -> None:
 def check_there(api: Api, cluster: ClusterParams) -> None:
     """Raises JobError where the cluster has no such kind of job, or its kind cannot do what the section asks for."""
     choose(api, cluster).check(any_job(cluster))
+
+
+def _check_augmentation(pipelines: Mapping[str, Any], size: int) -> None:
+    """Presets are known to be right; to build another takes an import of seconds."""
+    if any(isinstance(pipeline, Mapping) for pipeline in pipelines.values()):
+        from xbd.augmentation.pipelines import Augmentation, AugmentationError
+
+        try:
+            Augmentation(**pipelines, size=size)
+        except AugmentationError as error:
+            raise JobError(str(error)) from None
 
 
 def is_secret(name: str, value: str) -> bool:

@@ -1,6 +1,6 @@
 """What of a training run outlives a step: weights, optimizer, progress, history, and their copies on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from types import TracebackType
@@ -53,9 +53,10 @@ class Run:
         on_epoch: Callable[[Record], None],
         on_checkpoint: Callable[[Path], None],
         raw_version: str | None = None,
+        augmentation: Mapping[str, Any] | None = None,
     ) -> None:
         self.out, self.settings, self.model, self.world, self.steps = out, settings, model, world, steps
-        self.on_epoch = on_epoch
+        self.on_epoch, self.augmentation = on_epoch, augmentation
         self.optimizer = make_optimizer(model, settings)
         # Buckets that gradients are views of save a copy; the running statistics are equal without being sent.
         self.network: nn.Module = (
@@ -157,7 +158,7 @@ class Run:
                         "disk and run the same command again, which goes on from the newest good checkpoint."
                     )
                 self.model.load_state_dict(best.state["model"])
-            save_model(self.model, self.out / "model", self.origin)
+            save_model(self.model, self.out / "model", self.origin, self.augmentation)
         return record
 
 

@@ -6,6 +6,7 @@ them. Source: paper, section 3, "Details of Training Phase"; what it leaves open
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -77,9 +78,10 @@ def train(
     convert(model, world)
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = len(crops) // settings.global_batch_size
+    augmentation = None if crops.augmentation is None else crops.augmentation.as_dict()
     with (
         Pulse(world, settings.hang_timeout) as pulse,
-        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version) as run,
+        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version, augmentation) as run,
     ):
         pulse.watch(model)
         _settle_buckets(run)
@@ -108,6 +110,7 @@ def _crops(data: Path, settings: TrainSettings) -> SceneCrops:
         seed=settings.seed,
         damage_focus=settings.damage_focus,
         misalignment=settings.misalignment,
+        augmentation=None if settings.augmentation is None else asdict(settings.augmentation),
     )
     if len(crops) < settings.global_batch_size:
         raise TrainingError(

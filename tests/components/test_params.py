@@ -10,6 +10,7 @@ import yaml
 
 from components.params import Params, ParamsError, load_params, recipe_of
 from model.networks.by_name import NETWORKS
+from model.settings import AugmentationSettings
 from tests.commands import exit_line
 from tests.paths import ROOT
 from tests.tiny import write_params
@@ -41,6 +42,7 @@ def test_the_recipe_of_the_paper_holds_its_numbers() -> None:
     assert (train.damage_weight, train.class_weights) == (1.0, None)
     assert (train.optimizer, train.damage_cross_entropy) == ("sgd", 0)
     assert (train.damage_focus, train.misalignment) == (0, 0)
+    assert train.augmentation == AugmentationSettings(geometry="paper", photometry="none")
 
 
 def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
@@ -87,6 +89,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "scale of zero": ({"train": {"scale": [0, 1.2]}}, "train.scale.0: found 0"),
     "focus above one": ({"train": {"damage_focus": 1.1}}, "train.damage_focus: found 1.1"),
     "negative focus": ({"train": {"damage_focus": -0.1}}, "train.damage_focus: found -0.1"),
+    "unknown preset": ({"train": {"augmentation": {"geometry": "big"}}}, "train.augmentation.geometry: found 'big'"),
+    "a preset alone": ({"train": {"augmentation": "paper"}}, "train.augmentation: found 'paper'"),
     "negative misalignment": ({"train": {"misalignment": -1}}, "train.misalignment: found -1"),
     "half a pixel": ({"train": {"misalignment": 0.5}}, "train.misalignment: found 0.5"),
     "crop below the network's stride": ({"train": {"crop_size": 16}}, "train.crop_size: found 16"),

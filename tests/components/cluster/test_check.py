@@ -66,3 +66,12 @@ def test_an_elastic_job_must_fit_every_number_of_nodes(tmp_path: Path) -> None:
 def test_what_only_sounds_like_a_secret_is_taken(tmp_path: Path, name: str) -> None:
     settings = {"train": TRAIN, "cluster": {"environment": {name: "/var/run/it", "URL": "http://host:80/a@b"}}}
     check(load_params(write_params(tmp_path / "params.yaml", settings)))
+
+
+def test_a_pipeline_that_would_spoil_the_samples_is_refused(tmp_path: Path) -> None:
+    light = {"__class_fullname__": "RandomGamma", "p": 0.5}
+    geometry = {"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": [light]}}
+    augmentation = {"geometry": geometry, "photometry": "none"}
+    params = load_params(write_params(tmp_path / "params.yaml", {"train": {"augmentation": augmentation}}))
+    with pytest.raises(InputError, match=r"^train\.augmentation\.geometry: found RandomGamma, which changes light"):
+        check(params)

@@ -19,12 +19,13 @@ import torch
 from components.params import load_params
 from model.dual_hrnet import DualHRNet
 from model.inference import load_model
-from model.settings import TrainSettings
+from model.settings import AugmentationSettings, TrainSettings
 from model.train.training import TrainingError, poly_learning_rate, train
 from tests.commands import assert_one_line, environment, exit_line, run_step, step_here, succeed, succeed_here
 from tests.comparing import read_csv
 from tests.stores import ready_store
 from tests.tiny import ALONE, write_params
+from xbd.augmentation.pipelines import Augmentation
 
 
 @pytest.fixture
@@ -75,6 +76,22 @@ def test_without_validation_the_last_weights_are_kept(prepared: Path, settings: 
     state = torch.load(tmp_path / "checkpoints" / "step_00000002" / "state.pt", weights_only=True)["model"]
     for name, tensor in load_model(tmp_path / "model").state_dict().items():
         assert torch.equal(tensor, state[name])
+
+
+@pytest.mark.slow
+def test_a_model_keeps_the_pipelines_that_its_samples_went_through(
+    prepared: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    """In the library's own form, so that they are still known when a preset has become another."""
+    augmentation = AugmentationSettings(geometry="paper", photometry="strong")
+    settings = dataclasses.replace(settings, epochs=1, validate_every=0, augmentation=augmentation)
+    train(prepared, tmp_path, settings, ALONE)
+    kept = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))["augmentation"]
+    again = Augmentation(**kept, size=settings.crop_size).as_dict()
+    assert json.loads(json.dumps(again)) == kept
+    names = [transform["__class_fullname__"] for transform in kept["geometry"]["transform"]["transforms"]]
+    assert names == ["xbd.augmentation.rotated_crop.RotatedCrop", "HorizontalFlip", "VerticalFlip"]
+    load_model(tmp_path / "model")
 
 
 @pytest.mark.slow
