@@ -2,11 +2,10 @@
 are then. Each launcher is a process with the rights of deploy/launcher and no more; each run ends with its exit hook.
 """
 
-import multiprocessing.forkserver
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +14,11 @@ import pytest
 from tests.components.cluster.kinds import Kind, PyTorchKind, TrainKind
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.components.cluster.workflows import CREATED, WAITS, Stage, serve
-from tests.paths import ROOT
 from tests.servers.kube_api import KubeApi
 from tests.servers.kube_proxy import Act, KubeProxy, Request, lose_answer, refuse
 from tests.servers.trainer_operator import RULES as TRAINER_RULES
 from tests.stores import ready_store
+from tests.workers.cluster_launcher import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -272,17 +271,9 @@ MATRIX = (
 CASES = [pytest.param(row, kind, id=f"{kind}: {row.happens.__name__}") for row in MATRIX for kind in row.kinds]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def launchers() -> Iterator[None]:
-    """The process that launchers are forked from finds our modules."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        multiprocessing.forkserver.ensure_running()
-        yield
-
-
 @pytest.fixture(scope="module")
 def argo(kube: KubeApi) -> KubeApi:
+    prepare()
     serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
     return kube
 
