@@ -162,13 +162,14 @@ def pod_of_the_launcher_is_evicted(stage: Stage) -> tuple[int | None, str]:
 
 def first_of_two_runs_is_cancelled(stage: Stage) -> tuple[int | None, str]:
     first, one = stage.begun()
-    _, other = stage.joined()
+    second, other = stage.joined()
     first.cancel()
     one.ask_to_stop()
     code, said = one.end()
     assert code == 143
     assert "SIGTERM: the training job goes on, as another run waits for it." in said
     stage.finish(first, is_good=False)
+    assert (first.owns(), second.owns()) == (False, True)
     assert stage.training.stands() == ("RUNNING", "")
     stage.training.end("FINISHED")
     return other.end()
@@ -176,10 +177,11 @@ def first_of_two_runs_is_cancelled(stage: Stage) -> tuple[int | None, str]:
 
 def first_of_two_runs_is_cancelled_and_its_launcher_killed(stage: Stage) -> tuple[int | None, str]:
     first, one = stage.begun()
-    _, other = stage.joined()
+    second, other = stage.joined()
     first.cancel()
     one.kill()
     stage.finish(first, is_good=False)
+    assert (first.owns(), second.owns()) == (False, True)
     assert stage.training.stands() == ("RUNNING", "")
     stage.training.end("FINISHED")
     return other.end()
