@@ -5,11 +5,12 @@ as it would need seconds for it each time.
 import os
 from collections.abc import Mapping
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kubernetes import config
 
 from components.cluster import api, launcher
@@ -24,14 +25,22 @@ from tests.paths import ROOT
 QUICK = partial(JobPatience, first_pause=0.05, longest_pause=0.2, watch=5, look=0.5, logs=2, drain=1)
 
 
+def prepare() -> None:
+    """Starts the process that launchers are forked from."""
+    get_context("forkserver").set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # for the modules that it imports
+        forkserver.ensure_running()
+
+
 def start(said: Path, variables: Mapping[str, str], cluster: Mapping[str, Any]) -> ForkServerProcess:
     """A launcher in an environment of these variables, which says what it says to that file.
 
     cluster: what is other than in params.yaml.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=_launch, args=(said, dict(variables), dict(cluster)), daemon=True)
+    process = get_context("forkserver").Process(
+        target=_launch, args=(said, dict(variables), dict(cluster)), daemon=True
+    )
     process.start()
     return process
 

@@ -2,11 +2,10 @@
 are then. Each launcher is a process with the rights of deploy/launcher and no more; each run ends with its exit hook.
 """
 
-import multiprocessing.forkserver
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +14,11 @@ import pytest
 from tests.components.cluster.kinds import Kind, PyTorchKind, TrainKind
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.components.cluster.workflows import CREATED, WAITS, Stage, serve
-from tests.paths import ROOT
 from tests.servers.kube_api import KubeApi
 from tests.servers.kube_proxy import Act, KubeProxy, Request, lose_answer, refuse
 from tests.servers.trainer_operator import RULES as TRAINER_RULES
 from tests.stores import ready_store
+from tests.workers.cluster_launcher import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -163,13 +162,14 @@ def pod_of_the_launcher_is_evicted(stage: Stage) -> tuple[int | None, str]:
 
 def first_of_two_runs_is_cancelled(stage: Stage) -> tuple[int | None, str]:
     first, one = stage.begun()
-    _, other = stage.joined()
+    second, other = stage.joined()
     first.cancel()
     one.ask_to_stop()
     code, said = one.end()
     assert code == 143
     assert "SIGTERM: the training job goes on, as another run waits for it." in said
     stage.finish(first, is_good=False)
+    assert (first.owns(), second.owns()) == (False, True)
     assert stage.training.stands() == ("RUNNING", "")
     stage.training.end("FINISHED")
     return other.end()
@@ -177,10 +177,11 @@ def first_of_two_runs_is_cancelled(stage: Stage) -> tuple[int | None, str]:
 
 def first_of_two_runs_is_cancelled_and_its_launcher_killed(stage: Stage) -> tuple[int | None, str]:
     first, one = stage.begun()
-    _, other = stage.joined()
+    second, other = stage.joined()
     first.cancel()
     one.kill()
     stage.finish(first, is_good=False)
+    assert (first.owns(), second.owns()) == (False, True)
     assert stage.training.stands() == ("RUNNING", "")
     stage.training.end("FINISHED")
     return other.end()
@@ -272,17 +273,9 @@ MATRIX = (
 CASES = [pytest.param(row, kind, id=f"{kind}: {row.happens.__name__}") for row in MATRIX for kind in row.kinds]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def launchers() -> Iterator[None]:
-    """The process that launchers are forked from finds our modules."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        multiprocessing.forkserver.ensure_running()
-        yield
-
-
 @pytest.fixture(scope="module")
 def argo(kube: KubeApi) -> KubeApi:
+    prepare()
     serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
     return kube
 
