@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing pre image": (lambda raw: image(raw, "pre").unlink(), f"{BAD}_pre_disaster.png: cannot be read"),
     "missing post image": (lambda raw: image(raw, "post").unlink(), f"{BAD}_post_disaster.png: cannot be read"),
     "missing label": (lambda raw: label_path(raw).unlink(), f"{LABEL}: cannot be read"),
-    "folder instead of a label": (lambda raw: folder_instead(label_path(raw)), f"{LABEL}: cannot be read"),
+    "folder instead of a label": (lambda raw: folder_instead(label_path(raw)), f"{LABEL}: is a folder"),
     "truncated image": (lambda raw: truncate(image(raw, "pre")), f"{BAD}_pre_disaster.png: cannot be decoded"),
     "empty image": (lambda raw: image(raw, "post").write_bytes(b""), f"{BAD}_post_disaster.png: cannot be decoded"),
     "gray image": (lambda raw: save(image(raw, "pre"), np.zeros((SIZE, SIZE), np.uint8)), f"{BAD}_pre_disaster.png"),

@@ -107,7 +107,7 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_refused(ending: str, tmp_
     path = tmp_path / f"weight{ending}"
     assert "No such file" in refusal(read_state, path)
     path.mkdir()
-    assert "Is a directory" in refusal(read_state, path)
+    assert "is a folder, expected a file" in refusal(read_state, path)
     path.rmdir()
     path.touch()
     assert "it is empty" in refusal(read_state, path)

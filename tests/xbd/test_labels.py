@@ -123,7 +123,7 @@ def test_a_bad_file_is_an_error_that_names_file_and_finding(tmp_path: Path, cont
 
 @pytest.mark.parametrize("name", ["missing.json", "."])
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
-    with pytest.raises(LabelError, match="cannot be read"):
+    with pytest.raises(LabelError, match=r"cannot be read|is a folder"):
         read_buildings(tmp_path / name)
 
 

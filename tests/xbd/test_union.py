@@ -74,7 +74,7 @@ def test_an_error_in_a_union_names_the_locations(parts: list[Path]) -> None:
     with pytest.raises(SceneError) as caught, local_scenes(parts) as folder:
         (folder / "scenes" / f"{TEST_SCENES[0]}.npy").unlink()
         open_scene(folder, read_index(folder, ["test"])[0])
-    assert str(caught.value).startswith(f"[{parts[0]} {parts[1]}]/scenes/{TEST_SCENES[0]}.npy: cannot be opened")
+    assert str(caught.value).startswith(f"[{parts[0]} {parts[1]}]/scenes/{TEST_SCENES[0]}.npy: cannot be read")
 
 
 def test_a_step_reads_several_locations(
