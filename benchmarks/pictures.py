@@ -29,6 +29,7 @@ MODEL, REPORT = Path("output/train/model"), Path("output/evaluate/report.html")
 SCENES = ("sample-wildfire_00000001", "sample-wildfire_00000003")
 PLACE = "EPSG:32631", Affine(0.5, 0, 500_000, 0, -0.5, 1_000)
 WIDTH = 1200  # pixels of a picture
+MARGIN = 8  # pixels below the last element of a picture
 COLOURS = 224  # of its palette, for a small file
 
 
@@ -41,13 +42,15 @@ def write_pair(folder: Path) -> tuple[Path, Path]:
     return pair[0], pair[1]
 
 
-def shoot(page: Page, height: int, out: Path) -> None:
-    """The upper `height` pixels of the open page, as a PNG with a palette."""
+def shoot(page: Page, last: str, out: Path) -> None:
+    """The open page down to the first element that matches `last`, as a PNG with a palette."""
+    end = page.locator(last).first.evaluate("(element) => element.getBoundingClientRect().bottom + window.scrollY")
+    height = round(end) + MARGIN
     page.evaluate("() => Promise.all([...document.images].slice(0, 2).map((image) => image.decode()))")
     shot = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
     picture = io.BytesIO()
-    # Coverage keeps rare colours, which the lines of the grades are.
-    colours = Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
+    # Coverage keeps rare colours, which the lines of the grades are; k-means brings the common ones back to themselves.
+    colours = Image.open(io.BytesIO(shot)).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=2)
     colours.save(picture, "PNG", optimize=True)
     write_file(out, picture.getvalue())
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
@@ -68,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         page.goto((out / "report.html").as_uri())
         page.locator(".overlay path.grade4").first.click()
         page.locator(".viewer > input").fill("40")
-        shoot(page, 790, Path("docs/map.png"))
+        shoot(page, ".filter", Path("docs/map.png"))
         page.goto(REPORT.absolute().as_uri())
-        shoot(page, 870, Path("docs/report.png"))
+        shoot(page, ".cards .card", Path("docs/report.png"))
         browser.close()
 
 

@@ -12,15 +12,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from base.access import unreadable
 from base.errors import InputError, errors_in_one_line
 from base.files import write_file
-from base.yaml_file import rewrite_yaml
+from base.yaml_file import YamlError, parse_yaml, rewrite_yaml
 from model.settings import TrainSettings
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -56,7 +56,7 @@ class Section(BaseModel):
 class DataParams(Section):
     """What the DVC graph starts from."""
 
-    root: str  # the raw data set that `prepare` reads
+    root: str = Field(min_length=1)  # the raw data set that `prepare` reads
 
 
 class SampleParams(Section):
@@ -92,7 +92,7 @@ class EvaluateParams(Section):
 class RegisterParams(Section):
     """Where models are registered."""
 
-    name: str = Field(min_length=1)  # of the registered model
+    name: str = Field(pattern=r"^[^/:]+$")  # of the registered model, which MLflow keeps "/" and ":" out of
 
 
 class PromoteParams(Section):
@@ -259,13 +259,16 @@ def _read(path: str | Path, recipes: Sequence[Path]) -> tuple[dict[str, Any], st
 def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter file.") -> dict[str, Any]:
     text, path = (str(path), INLINE) if _is_inline(path) else (None, path)
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8") if text is None else text)
+        content = parse_yaml(Path(path).read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
         raise ParamsError(f"{path}: {unreadable(Path(path), error, f'. {remedy}')}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    except YamlError as error:
+        raise ParamsError(f"{path}: {error}. Correct it.") from error
     if not isinstance(content, dict):
-        raise ParamsError(f"{path}: holds {type(content).__name__}, expected a mapping of sections.")
+        found = "is empty" if content is None else f"holds {type(content).__name__}"
+        raise ParamsError(f"{path}: {found}, expected a mapping of sections.")
     return content
 
 
@@ -287,7 +290,7 @@ def _describe(problem: Any) -> str:
         return f"{name}: is not a parameter. Remove it or correct its spelling"
     if problem["type"] in ("missing", "missing_keyword_only_argument"):
         return f"{name}: is missing. Add it"
-    return f"{name}: found {problem['input']!r}: {message}"
+    return f"{name}: found {shorten(repr(problem['input']), 200, placeholder=' ...')}: {message}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -257,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _refuse_unused(given, imagery=imagery)
         if imagery:
             summary = predict_imagery(a.model, a.pre, a.post, a.out, **_typed(given))
-            print(f"{len(summary)} buildings; wrote damage.tif, buildings.gpkg, report.html and more to {a.out}")
+            buildings = "1 building" if len(summary) == 1 else f"{len(summary)} buildings"
+            print(f"{buildings}; wrote damage.tif, buildings.gpkg, report.html and more to {a.out}")
             return
         if a.images is not None:
             pairs = find_pairs(stack.enter_context(local_input(a.images)))

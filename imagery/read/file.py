@@ -1,5 +1,6 @@
 """A raster as GDAL opens it: what cannot be used is told apart, and where there is data."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.drivers import raster_driver_extensions
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
@@ -19,6 +21,8 @@ from imagery.errors import RasterError
 from imagery.read.bands import Numbers, choose_bands
 from imagery.read.doubts import is_mask, smaller
 
+# What rasterio raises of a file; the last of text in it that is no text, such as a unit or a name of a band.
+_READ_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
 TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -27,7 +31,7 @@ def errors_named(name: object) -> Iterator[None]:
     """Turns what reading pixels raises into a RasterError that names the image."""
     try:
         yield
-    except RasterioError as error:
+    except _READ_ERRORS as error:
         raise RasterError(
             f"{name}: breaks off or is damaged ({plain(error.__cause__ or error)}). Fetch the file again."
         ) from error
@@ -37,7 +41,7 @@ def open_raster(source: Path | str, stack: ExitStack, **options: Any) -> Any:
     """A dataset that the stack closes. Raises RasterError, which tells what is missing, damaged, or not supported."""
     try:
         return stack.enter_context(rasterio.open(source, **options))
-    except RasterioError as error:
+    except _READ_ERRORS as error:
         if denied := denial(Path(source)):
             raise RasterError(f"{source}: {denied}") from error
         ending = Path(source).suffix.lower().removeprefix(".")
@@ -66,7 +70,11 @@ def check_raster(file: Any, name: Path, bands: Numbers | None, nodata: float | N
         raise RasterError(
             f"{name}: has no coordinate reference system. Give the georeferenced image, or set it with rio edit-info."
         )
-    if file.transform == Affine.identity() or file.transform.is_degenerate:
+    if (
+        file.transform == Affine.identity()
+        or file.transform.is_degenerate
+        or not all(map(math.isfinite, file.transform))
+    ):
         raise RasterError(
             f"{name}: has no place on the ground (no geotransform). Give the georeferenced image, or set it with rio "
             "edit-info."

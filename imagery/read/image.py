@@ -1,5 +1,6 @@
 """One image of a pair as a raster: opened and checked, placed on a grid, its values brought to 8 bits."""
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ from imagery.read.doubts import Seen, find_collar, smaller
 from imagery.read.file import alpha_is_mask, check_raster, errors_named, mask_of, open_raster, plain
 from imagery.read.grid import HALF_EQUATOR, WEB_MERCATOR, Grid, meet, turns
 from imagery.read.mosaic import mosaic
+from imagery.settings import GSDS
 
+SMALLEST, LARGEST = GSDS[0] / 10, GSDS[1] * 10  # metres of a pixel, beyond which a geotransform is taken for damaged
 Range = tuple[tuple[float, ...], tuple[float, ...]]  # what becomes 0, and what becomes 255, of each colour
 
 
@@ -53,13 +56,7 @@ class Image:
             self._file = open_raster(self._source, stack)
             self._bands = list(self.bands.numbers)
             self.grid = Grid(self._file.crs, self._file.transform, self._file.width, self._file.height)
-            try:
-                self.gsd = self.grid.gsd
-            except ProjError as error:
-                raise RasterError(
-                    f"{self.name}: its coordinate reference system has no place on the earth ({plain(error)}). "
-                    "Give the image in a geographic or projected one."
-                ) from error
+            self.gsd = self._gsd()
             self._stack = stack.pop_all()
         self._reader, self._column, self._row = self._file, 0, 0
         self._collar: float | None = None
@@ -71,7 +68,8 @@ class Image:
         with ExitStack() as stack:  # GDAL opens those tiles of a mosaic that it needs, and not all at once
             tiles = [(path, open_raster(path, stack)) for path in paths]
             for path, tile in tiles:
-                check_raster(tile, path, given, nodata)
+                with errors_named(path):
+                    check_raster(tile, path, given, nodata)
             bands = choose_bands(tiles[0][1], given)
             if bands.doubt:
                 self.doubts.append(f"bands {bands}, but {bands.doubt}. --bands chooses others")
@@ -90,6 +88,23 @@ class Image:
             alone = len(paths) == 1 and nodata is None and masked
             return bands, files, paths[0] if alone else mosaic(tiles, nodata, masked=masked)
 
+    def _gsd(self) -> float:
+        """Metres of a pixel of its own."""
+        try:
+            gsd = self.grid.gsd
+        except ProjError as error:
+            raise RasterError(
+                f"{self.name}: its coordinate reference system has no place on the earth ({plain(error)}). Give the "
+                "image in a geographic or projected one."
+            ) from error
+        if not SMALLEST <= gsd <= LARGEST:  # nor where it is no number
+            found = f"makes pixels of {gsd:g} m" if math.isfinite(gsd) else "lies beyond the earth"
+            raise RasterError(
+                f"{self.name}: its geotransform {found}, expected pixels of {SMALLEST:g} to {LARGEST:g} m. Give the "
+                "georeferenced image, or correct it with rio edit-info."
+            )
+        return gsd
+
     def __enter__(self) -> Self:
         return self
 
@@ -103,7 +118,7 @@ class Image:
         if transform.b == transform.d == 0 and transform.a > 0:
             flip = Affine(1, 0, 0, 0, -1, grid.height)
             return grid if transform.e < 0 else Grid(grid.crs, transform @ flip, grid.width, grid.height)
-        with WarpedVRT(self._file) as turned:
+        with errors_named(self.name), WarpedVRT(self._file) as turned:
             return Grid(grid.crs, turned.transform, turned.width, turned.height)
 
     def place(self, grid: Grid) -> None:
@@ -120,8 +135,8 @@ class Image:
         # Bands of one pixel go together: a pixel without data has none in any band.
         settings = {"tolerance": 0.01, "UNIFIED_SRC_NODATA": "YES"}
         self._column, self._row = 0, 0
-        self._reader = self._stack.enter_context(
-            WarpedVRT(
+        with errors_named(self.name):
+            warped = WarpedVRT(
                 file,
                 src_crs=crs,
                 src_transform=Affine.translation(moved, 0) @ file.transform,
@@ -133,7 +148,7 @@ class Image:
                 add_alpha=ColorInterp.alpha not in file.colorinterp,
                 **settings,
             )
-        )
+        self._reader = self._stack.enter_context(warped)
 
     @property
     def has_8_bits(self) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "score above one": ({"promote": {"minimum_score": 1.1}}, "promote.minimum_score: found 1.1"),
     "negative tolerance": ({"promote": {"tolerance": -0.1}}, "promote.tolerance: found -0.1"),
     "empty name": ({"register": {"name": ""}}, "register.name: found ''"),
+    "name that MLflow refuses": ({"register": {"name": "team/model"}}, "register.name: found 'team/model'"),
+    "empty root": ({"data": {"root": ""}}, "data.root: found ''"),
     "sample too small": ({"sample": {"size": 8}}, "sample.size: found 8"),
 }
 
@@ -150,13 +153,22 @@ def test_all_problems_are_named_at_once_and_the_recipe_with_them(tmp_path: Path)
     ("content", "finding"),
     [
         (b"train: [1, 2", "is not YAML"),
-        (b"\xff\xfe\x00", "is not YAML"),
+        (b"\xff\xfe\x00", "is not UTF-8 text (byte 0). Save it as UTF-8"),
         (b"- a\n- b\n", "holds list"),
-        (b"", "holds NoneType"),
+        (b"", "is empty"),
         (b"just text", "holds str"),
         (b"train: 2020-01-01\n", "train: found"),
+        (b"train: {seed: 1, seed: 2}", "found the key seed twice"),
+        (b"train: {? [1] : 2}", "found a key that is no text"),
+        (b"train: {weight_decay: .inf}", "train.weight_decay: found inf, expected a finite number"),
+        (b"train: {seed: 9007199254740993}", "train.seed: found 9007199254740993, expected a whole number of at most"),
+        (b"tracking: {experiment: !!binary AAAA}", "is not YAML"),
+        (b"train: {seed: !!int x}", "is not YAML"),
+        (b"train: &a {network: *a}", "within each other"),
+        (b"a: [" + b"[" * 1000, "is not YAML"),
+        (b'tracking: {experiment: "\\ud800"}', r"tracking.experiment: found '\ud800', expected text without"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_a_file_that_is_no_parameter_file_is_named(tmp_path: Path, content: bytes, finding: str) -> None:
     path = tmp_path / "params.yaml"
@@ -166,6 +178,33 @@ def test_a_file_that_is_no_parameter_file_is_named(tmp_path: Path, content: byte
     assert str(caught.value).startswith(f"{path}: ")
     assert finding in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_few_lines_of_aliases_that_mean_a_billion_values_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    grown = [f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 10)}]" for number in range(1, 10)]
+    path.write_text("a0: &a0 [1]\n" + "\n".join(grown), encoding="utf-8")
+    with pytest.raises(ParamsError, match="holds more than"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("spelled", ["1e-05", "1e-5", "1E-5", "1.0e-5", "0.00001", "+1.e-5"])
+def test_a_small_number_is_a_number_however_it_is_spelled(spelled: str, tmp_path: Path) -> None:
+    """Python writes it as 1e-05, which YAML 1.1 takes for text."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"train: {{weight_decay: {spelled}}}", encoding="utf-8")
+    params = load_params(ROOT / "params.yaml", recipe)
+    assert params.train.weight_decay == 1e-5
+    assert load_params(params.model_dump_json(by_alias=True)) == params
+    assert load_params(json.dumps(params.model_dump(mode="json", by_alias=True))) == params
+
+
+def test_names_that_yaml_has_a_meaning_for_stay_names(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("cluster: {environment: {NO: a, ON: b}}\nprepare: {exclude: [2020-01-01]}", encoding="utf-8")
+    params = load_params(ROOT / "params.yaml", recipe)
+    assert params.cluster.environment == {"NCCL_DEBUG": "WARN", "NO": "a", "ON": "b"}
+    assert params.prepare.exclude == ["2020-01-01"]
 
 
 @pytest.mark.parametrize("which", ["params", "recipe"])

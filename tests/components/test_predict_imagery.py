@@ -59,7 +59,7 @@ def test_a_pair_of_geotiffs_becomes_maps(
     assert {path.name for path in tmp_path.iterdir()} == {"out"}  # what was only needed on the way is gone
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
     found = geopandas.read_file(tmp_path / "out" / "buildings.gpkg")
-    assert f"\n{len(found)} buildings; wrote damage.tif" in said.out
+    assert f"\n{len(found)} building{'s' * (len(found) != 1)}; wrote damage.tif" in said.out
     west, south, east, north = (
         geopandas.GeoSeries.from_xy([500_000, 500_112], [3_999_920, 4_000_000], crs=UTM).to_crs(4326).total_bounds
     )

@@ -158,18 +158,26 @@ def test_resampling_makes_pixels_of_the_asked_size(tmp_path: Path) -> None:
     assert np.abs(tile.pre - expected)[:, 2:-2, 2:-2].max() <= 3
 
 
+def placed(width: float) -> Affine:
+    """The usual place, with pixels of another width."""
+    return Affine(width, 0, ORIGIN.c, 0, ORIGIN.e, ORIGIN.f)
+
+
 @pytest.mark.parametrize(
     ("write", "finding"),
     [
         (lambda path: write_tif(path, noise(20, 30), crs=None), "has no coordinate reference system"),
         (lambda path: write_tif(path, noise(20, 30), transform=Affine.identity()), "has no place on the ground"),
+        (lambda path: write_tif(path, noise(20, 30), transform=placed(np.nan)), "has no place on the ground"),
+        (lambda path: write_tif(path, noise(20, 30), transform=placed(1e-7)), "makes pixels of .* m, expected"),
+        (lambda path: write_tif(path, noise(20, 30), transform=placed(1e300)), "no place on the earth"),
         (lambda path: write_tif(path, noise(20, 30, bands=1)), "has 1 bands, expected red, green and blue"),
         (lambda path: write_tif(path, noise(20, 30).astype(np.complex64)), "has values of complex64"),
         (lambda path: path.write_bytes(b"II*\0 no raster"), "is no raster that can be read"),
         (lambda path: None, "is no raster that can be read"),
         (lambda path: write_tif(path, noise(20, 30), transform=moved(5000, 0)), "shows nothing of what"),
     ],
-    ids=["crs", "place", "grey", "complex", "damaged", "missing", "elsewhere"],
+    ids=["crs", "place", "no number", "too fine", "too far", "grey", "complex", "damaged", "missing", "elsewhere"],
 )
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_raster_that_cannot_be_used_is_one_line(write: Any, finding: str, tmp_path: Path) -> None:
