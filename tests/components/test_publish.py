@@ -46,8 +46,13 @@ def reachable(aws: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_takes_what_was_published_last(
-    repository: Path, reachable: None, s3: S3Server, capsys: pytest.CaptureFixture[str]
+    repository: Path,
+    reachable: None,
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
     main(["--dvc-file", str(repository / "data" / "xbd.dvc"), "--remote", "s3://dvc/latest"])
     assert capsys.readouterr().out == f"latest of s3://dvc/latest: {version(repository)}\n"
     sections = form()
