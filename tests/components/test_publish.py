@@ -50,6 +50,7 @@ def test_a_run_takes_what_was_published_last(
     repository: Path, reachable: None, s3: S3Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PROCESSES, "1")  # no cluster is asked
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
     main(["--dvc-file", str(repository / "data" / "xbd.dvc"), "--remote", "s3://dvc/latest"])
     assert capsys.readouterr().out == f"latest of s3://dvc/latest: {version(repository)}\n"
     sections = form()
