@@ -33,6 +33,7 @@ from model.settings import TrainSettings
 from model.train.distributed import World
 from model.train.training import train
 from xbd.dataset import Scenes
+from xbd.scenes import read_index
 
 FOLDS: dict[str, list[str]] = {
     "michael": ["hurricane-michael"],
@@ -43,7 +44,6 @@ KNOWN = "known events"
 VARIANTS = Path(__file__).parent / "variants"
 CPU_RECIPE = Path("recipes/cpu.yaml")
 CROPS = 4  # of a scene in an epoch, so that an epoch is short beside the whole time
-PROBE_EPOCHS = 2  # the second one is measured
 
 
 @dataclass(frozen=True)
@@ -118,20 +118,25 @@ def run(job: Job, work: Path) -> None:
 
 
 def _settings(job: Job, data: Path, work: Path) -> TrainSettings:
-    """Those of the variant, with as many epochs as the time allows: measured once for a variant and a fold."""
+    """Those of the variant, with as many epochs as the time allows."""
     given = load_params(Path("params.yaml"), CPU_RECIPE, VARIANTS / f"{job.variant}.yaml").train
     given = replace(given, seed=job.seed, crops_per_scene=CROPS, validate_every=0)
-    path = work / job.variant / f"epoch-{job.fold}.json"
+    steps = len(read_index(data, ["train"])) * CROPS // given.global_batch_size
+    epoch = steps * _seconds_a_step(given, data, work / job.variant)
+    return replace(given, epochs=max(1, round(60 * job.minutes / epoch)))
+
+
+def _seconds_a_step(given: TrainSettings, data: Path, folder: Path) -> float:
+    """CPU seconds, measured once for a variant: from the end of a first epoch, which warms up, to that of a second."""
+    path = folder / "step.json"
     if not path.is_file():
         ends: list[float] = []
-        probe = work / job.variant / f"probe-{job.fold}"
-        train(
-            data, probe, replace(given, epochs=PROBE_EPOCHS), World(0, 1, 0, torch.device("cpu")),
-            on_epoch=lambda record: ends.append(time.process_time()),
-        )  # fmt: skip
-        write_file(path, json.dumps(ends[-1] - ends[-2]).encode())
-    epoch = json.loads(path.read_text(encoding="utf-8"))
-    return replace(given, epochs=max(1, round(60 * job.minutes / epoch)))
+        given = replace(given, epochs=2, crops_per_scene=1)
+        alone = World(0, 1, 0, torch.device("cpu"))
+        train(data, folder / "probe", given, alone, on_epoch=lambda record: ends.append(time.process_time()))
+        steps = len(read_index(data, ["train"])) // given.global_batch_size
+        write_file(path, json.dumps((ends[1] - ends[0]) / steps).encode())
+    return float(json.loads(path.read_text(encoding="utf-8")))
 
 
 def table(work: Path, jobs: Iterable[Job]) -> str:
