@@ -248,6 +248,8 @@ def _compile(params: Params, arguments: argparse.Namespace) -> None:
     if missing := [name for name in ("raw_version", *PLACES) if name not in given]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
         print(f"to be filled in for each run: {', '.join(missing)}. Give {options}, and nobody needs to.")
+    if arguments.image == IMAGE:
+        print(f"image: {IMAGE} stands for yours, which `make image` names by its commit. Give --image.")
 
 
 def _run(params: Params, arguments: argparse.Namespace) -> None:

@@ -53,6 +53,8 @@ def train(
 
             connection.reach()  # before the data is fetched, too
         scenes = stack.enter_context(local_scenes(data))
+        if params.train.validate_every:
+            _check_validation(scenes, world)  # before a run is opened in MLflow
         if output is not None:
             processes = f" in {world.size} processes" if world.size > 1 else ""
             print(f"train on {describe(read_index(scenes, ['train']))}{processes}\n{describe_device(world.device)}")
@@ -62,6 +64,19 @@ def train(
             _train(scenes, Path(os.devnull), params, world, pretrained, stop)
     if world.is_main:
         print(f"model: {join(out, 'model')}")
+
+
+def _check_validation(scenes: Path, world: "World") -> None:
+    """Raises InputError where there are no scenes to validate on, and warns where they show no building."""
+    from model.train.validation import validation_scenes
+
+    records = validation_scenes(scenes).records
+    if world.is_main and not any(r.no_damage + r.minor_damage + r.major_damage + r.destroyed for r in records):
+        print(
+            "warning: no scene in validation has a graded building, so that each validation scores 0 and cannot tell "
+            "the best weights. Raise prepare.validation_share, or set train.validate_every to 0.",
+            file=sys.stderr,
+        )
 
 
 def _train_tracked(

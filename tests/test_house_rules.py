@@ -150,7 +150,9 @@ def test_each_system_outside_has_one_door() -> None:
 def test_no_folder_is_a_heap() -> None:
     folders = {path.parent for path in SOURCES}
     sizes = {name_of(folder): len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in folders}
-    assert {folder: size for folder, size in sizes.items() if size > 14} == {}
+    most = {"components": 20}  # a file for each step
+    heaps = {folder: size for folder, size in sizes.items() if size > most.get(folder, 14)}
+    assert heaps == {}, "more files than somebody looks through: group those that belong together in a folder"
 
 
 HELP = """

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from components.kubeflow import steps
 from components.kubeflow.sections import SECTIONS as GRAPH_SECTIONS
-from components.params import Params, load_params
+from components.params import Params, StepName, load_params
 from model.settings import TrainSettings
 from model.train.run import identity_of
 from tests.conftest import GOLDEN, ROOT
@@ -57,11 +57,9 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in parse(path).body if isinstance(node, ast.FunctionDef)}
 
 
-# A file of components/ with a command line is a step; params.py prints a recipe, and kube_check.py asks a cluster.
+# A file of components/ with a command line is a step, but for params.py, which runs a recipe.
 STEPS = sorted(
-    path.stem
-    for path in (ROOT / "components").glob("*.py")
-    if "main" in functions(path) and path.stem not in ("params", "kube_check")
+    path.stem for path in (ROOT / "components").glob("*.py") if "main" in functions(path) and path.stem != "params"
 )
 
 
@@ -99,6 +97,10 @@ def missing(step: str) -> Iterator[tuple[str, str]]:
         yield KUBEFLOW, f"components/kubeflow/steps.py: what it needs, NEEDS[{step!r}]"
     if step not in functions(ROOT / "components" / "kubeflow" / "tasks.py"):
         yield KUBEFLOW, f"components/kubeflow/tasks.py: what its task does around it, a function {step}"
+    if step not in get_args(StepName):
+        yield KUBEFLOW, f"components/params.py: its name in StepName, {step}"
+    if step not in SECTIONS["cluster"]["steps"]:
+        yield KUBEFLOW, f"params.yaml: the size of its pod in cluster.steps, {step}"
     if f"steps.{step}" not in calls(ROOT / "pipeline.py"):
         yield KUBEFLOW, f"pipeline.py: its task in the graph, steps.{step}(...)"
     if f"set_up {step!r}" not in calls(ROOT / "pipeline.py"):

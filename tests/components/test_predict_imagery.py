@@ -14,6 +14,7 @@ import shapely
 import torch
 from affine import Affine
 
+from base.patience import Patience
 from components import predict
 from imagery import mapping
 from imagery.give.outputs import FILES, write_outputs
@@ -194,6 +195,7 @@ def test_a_result_that_s3_did_not_take_is_there_for_the_next_run(
     network: Path, images: list[Path], s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store goes away while the images are predicted: not a window is predicted again when it is back."""
+    monkeypatch.setattr("components.storage.s3.PATIENCE", Patience(away=1))
     use_server(s3, tmp_path / "cache", monkeypatch)
     where = "s3://data/away/out"
     predicted = 0
