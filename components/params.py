@@ -40,6 +40,7 @@ Cores = Annotated[
     BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
     Field(pattern=r"^([1-9][0-9]*(m|\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"),
 ]
+Split = Literal["train", "validation", "out_of_event", "test", "hold"]
 StepName = Literal["check", "fetch", "prepare", "train", "evaluate", "register", "promote", "finish"]
 
 
@@ -81,7 +82,7 @@ class PrepareParams(Section):
 class EvaluateParams(Section):
     """What is scored, and how."""
 
-    splits: list[Literal["train", "validation", "out_of_event", "test", "hold"]] = Field(min_length=1)
+    splits: list[Split] = Field(min_length=1)
     unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]  # target class of un-classified buildings
     # Whether all pixels of a predicted building get the grade that its probabilities vote for. YAML reads a bare `off`
     # as false.
