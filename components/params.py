@@ -277,8 +277,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if key == "network" and isinstance(value, Mapping) and "name" in value:
-            old = None  # another network has other fields
+        if isinstance(value, Mapping) and ((key == "network" and "name" in value) or "transform" in value):
+            old = None  # another network has other fields, and a pipeline of Albumentations is one whole
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 

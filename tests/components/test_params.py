@@ -63,6 +63,15 @@ def test_a_list_in_a_recipe_replaces_the_list(tmp_path: Path) -> None:
     assert load_params(ROOT / "params.yaml", recipe).evaluate.splits == ["hold"]
 
 
+def test_a_pipeline_in_a_recipe_replaces_the_pipeline(tmp_path: Path) -> None:
+    for name, more in (("one", {"p": 0.1}), ("other", {})):
+        pipeline = {"transform": {"__class_fullname__": "Compose", "transforms": [], **more}}
+        recipe = {"train": {"augmentation": {"geometry": pipeline}}}
+        (tmp_path / name).write_text(json.dumps(recipe), encoding="utf-8")
+    augmentation = load_params(ROOT / "params.yaml", tmp_path / "one", tmp_path / "other").train.augmentation
+    assert augmentation == AugmentationSettings(geometry=pipeline, photometry="none")
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown section": ({"servings": {}}, "servings: is not a parameter"),
     "unknown in data": ({"data": {"rot": 1}}, "data.rot: is not a parameter"),
