@@ -26,6 +26,8 @@ def denial(path: Path, *, writing: bool = False) -> str:
     for folder in reversed(real.parents):
         if not _may(folder, os.X_OK):
             return f"{denied} the folder {folder} {_owned(folder, 'x')}"
+    if writing and os.path.exists(real) and os.statvfs(real).f_flag & os.ST_RDONLY:
+        return f"{denied} its file system is mounted read-only. Have it mounted for writing"
     if os.path.isdir(real):
         return "" if _may(real, wanted | os.X_OK) else f"{denied} it {_owned(real, f'{right}x')}"
     if not _may(real, wanted):

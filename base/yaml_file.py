@@ -66,12 +66,8 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         content = yaml.load(text, _Loader)  # a SafeLoader
-    except (
-        yaml.YAMLError,
-        ValueError,
-        KeyError,
-        RecursionError,
-    ) as error:  # the middle two of `!!int x` and `!!bool x`
+    # All but the first and the last of values that a tag is wrong for, such as `!!int x`, `!!bool x` and `!!int ''`.
+    except (yaml.YAMLError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise YamlError(f"is not YAML ({' '.join(str(error).split())})") from error
     _check(content, (), [0])
     return content

@@ -40,6 +40,7 @@ Cores = Annotated[
     BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
     Field(pattern=r"^([1-9][0-9]*(m|\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"),
 ]
+Split = Literal["train", "validation", "out_of_event", "test", "hold"]
 StepName = Literal["check", "fetch", "prepare", "train", "evaluate", "register", "promote", "finish"]
 
 
@@ -81,7 +82,7 @@ class PrepareParams(Section):
 class EvaluateParams(Section):
     """What is scored, and how."""
 
-    splits: list[Literal["train", "validation", "out_of_event", "test", "hold"]] = Field(min_length=1)
+    splits: list[Split] = Field(min_length=1)
     unclassified_as: Annotated[int, Field(ge=0, le=4)] | Literal["ignore"]  # target class of un-classified buildings
     # Whether all pixels of a predicted building get the grade that its probabilities vote for. YAML reads a bare `off`
     # as false.
@@ -276,8 +277,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        if key == "network" and isinstance(value, Mapping) and "name" in value:
-            old = None  # another network has other fields
+        if isinstance(value, Mapping) and ((key == "network" and "name" in value) or "transform" in value):
+            old = None  # another network has other fields, and a pipeline of Albumentations is one whole
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 

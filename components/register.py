@@ -7,14 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from base.access import unreadable
 from base.errors import InputError
 from base.files import copy_anew
+from base.grades import KEYS
 from components.cli import errors_in_one_line, read_params, step_parser
-from components.params import Params
-from components.promotion.gate import ABSENT, SCORES, TRAINED_ON, scores_of
+from components.params import Params, Share, Split
+from components.promotion.gate import ABSENT, GRADES, SCORES, TRAINED_ON, scores_of
 from components.promotion.handover import CHALLENGER
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
 from components.tracking.lineage import circumstances, in_todays_names, source_tags
@@ -36,6 +40,27 @@ LOCK = Path("dvc.lock")
 
 class RegisterError(InputError):
     """The metrics of the model cannot be used."""
+
+
+class _Settings(BaseModel):
+    splits: list[Split] = Field(min_length=1)
+
+
+class _Disaster(BaseModel):
+    score_present: Share
+    absent_grades: list[Literal[KEYS]]  # type: ignore[valid-type]
+
+
+class _Metrics(BaseModel):
+    """What of metrics.json goes into the registry beside `GRADES`, each of which may be missing there."""
+
+    model_config = ConfigDict(strict=True)
+
+    score: Share
+    absent_grades: list[Literal[KEYS]]  # type: ignore[valid-type]
+    prepared_version: str = Field(min_length=1)
+    evaluate_settings: _Settings
+    per_disaster: dict[str, _Disaster] = {}
 
 
 def register(model: Location, metrics_file: Location, run_file: Location, out: Location, params: Params) -> str:
@@ -93,7 +118,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         float(metrics["score"])
     except OSError as error:
         raise RegisterError(f"{path}: {unreadable(path, error, ', expected metrics.json of evaluate.')}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
     settings = metrics.get("evaluate_settings")
     is_known = isinstance(settings, dict) and isinstance(settings.get("splits"), list)
@@ -102,6 +127,17 @@ def read_metrics(path: Path) -> dict[str, Any]:
             f"{path}: does not say on which splits, data and settings its scores were measured, expected the keys "
             f"prepared_version, evaluate_settings and {ABSENT}. It is of an earlier evaluate: evaluate again."
         )
+    try:
+        _Metrics.model_validate(metrics)
+        grades = {key: metrics[key] for key in GRADES if key in metrics}
+        TypeAdapter(dict[str, Share]).validate_python(grades, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60, placeholder=" ...")
+        raise RegisterError(
+            f"{path}: is not the metrics.json of evaluate ({name}: found {found}: {first['msg'].lower()}). "
+            "Evaluate again."
+        ) from error
     return dict(metrics)
 
 

@@ -2,9 +2,11 @@
 
 import getpass
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import geopandas
@@ -138,6 +140,18 @@ def test_an_output_of_another_account_is_refused_before_the_work(tmp_path: Path)
     assert str(caught.value) == (
         f"{tmp_path}: may not be written by this account: it has mode 0500, owner {getpass.getuser()}. Have its owner "
         f"run: chmod a+wx {tmp_path}, or choose another output folder."
+    )
+
+
+def test_an_output_on_a_read_only_file_system_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in pods, whose own disk cannot be written to: there no mode helps."""
+    status = SimpleNamespace(f_flag=os.statvfs(tmp_path).f_flag | os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda path: status)
+    with pytest.raises(InputError) as caught:
+        refuse_no_folder(tmp_path / "new")
+    assert str(caught.value) == (
+        f"{tmp_path}: may not be written by this account: its file system is mounted read-only. Have it mounted for "
+        "writing, or choose another output folder."
     )
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from base.errors import errors_in_one_line
+from base.files import refuse_no_folder, write_file
 from benchmarks.gpu.correctness import Check, check
 from benchmarks.gpu.speed import Row, bf16_rate, feeding, inference, training
 from benchmarks.gpu.subject import SMALL, Scale
@@ -31,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write the numbers there, as JSON")
     parser.add_argument("--tiny", action="store_true", help="a small network and small images, also without a GPU")
     arguments = parser.parse_args(argv)
+    if arguments.out is not None:
+        with errors_in_one_line():  # before minutes of work
+            refuse_no_folder(arguments.out.parent)
     cuda = torch.cuda.is_available()
     if not cuda and not arguments.tiny:
         sys.exit(f"No GPU that torch {torch.__version__} can use was found. Take --tiny to run this on the CPU.")
@@ -60,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.out is not None:
         found = {"machine": machine, "seconds": seconds, "matrix_product_tflops": tflops, "tiny": arguments.tiny}
         parts = {"checks": [asdict(each) for each in checks], "speed": [asdict(row) for row in rows]}
-        arguments.out.write_text(json.dumps(found | parts, indent=2) + "\n", encoding="utf-8")
+        with errors_in_one_line():
+            write_file(arguments.out, json.dumps(found | parts, indent=2) + "\n")
     if not all(each.holds for each in checks):
         sys.exit("A check does not hold: see the first table.")
 

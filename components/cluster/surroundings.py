@@ -69,7 +69,7 @@ def read_surroundings(api: Api, pod: str) -> Surroundings:
 def _volume_of(path: str, container: Mapping[str, Any], pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The volume that holds a file of the container; None for one of the image, which the training's pods have, too."""
     for mount in container.get("volumeMounts") or []:
-        if path.startswith(f"{mount['mountPath'].rstrip('/')}/"):
+        if f"{path}/".startswith(f"{mount['mountPath'].rstrip('/')}/"):  # or by itself, as a subPath of the volume
             volumes: list[dict[str, Any]] = pod["volumes"]
             return next(volume for volume in volumes if volume["name"] == mount["name"])
     return None

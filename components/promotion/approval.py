@@ -77,24 +77,29 @@ def tag_of(alias: str, code: str) -> str:
 def wait_for_approval(request: Request, approval: Approval) -> str:
     """Who approved it, with the approval used up; raises GateError where nobody did in time, TrackingError."""
     from components.tracking import registry
-    from components.tracking.connection import AwayError
 
     version, tag = request.version, request.tag
-    deadline = time.monotonic() + approval.timeout
-    by = dict(version.tags).get(tag)
-    if not by:
-        print(f"waiting {approval.timeout:g} s for approval: {request}", flush=True)
-    while not by:
-        left = deadline - time.monotonic()
+    deadline, is_asked = time.monotonic() + approval.timeout, False
+    # Never by the tags that the version had when this promotion began: another one may have used them meanwhile.
+    while not (by := _given(version, tag)):
+        if not is_asked:
+            print(f"waiting {approval.timeout:g} s for approval: {request}", flush=True)
+        left, is_asked = deadline - time.monotonic(), True
         if left <= 0:
             raise GateError(f"nobody approved it within {approval.timeout:g} s: {request}, and promote again.")
         time.sleep(min(approval.interval, left))
-        try:
-            found = registry.find_version(version.name, version=int(version.version))
-        except AwayError:  # who waits for hours lives through a restart of the server
-            continue
-        by = None if found is None else dict(found.tags).get(tag)
     # Before the alias moves: after a rollback the same decision asks for a new approval. Who gave this one stays in
     # the record of the decision.
     registry.untag_version(version, tag)
     return by
+
+
+def _given(version: "ModelVersion", tag: str) -> str | None:
+    from components.tracking import registry
+    from components.tracking.connection import AwayError
+
+    try:
+        found = registry.find_version(version.name, version=int(version.version))
+    except AwayError:  # who waits for hours lives through a restart of the server
+        return None
+    return None if found is None else dict(found.tags).get(tag)

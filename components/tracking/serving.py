@@ -19,7 +19,8 @@ from base.errors import errors_in_one_line, printable
 LIMIT = 500  # characters of a message
 WORD = re.compile(r"[^\s,.:;]{60,}")  # nothing of ours is as long, and base64 is
 KEPT = 20  # characters of such a word
-ECHOES = re.compile(r"\nInput: \n.*", re.DOTALL)  # behind which MLflow repeats a request that is no JSON
+# Behind which MLflow repeats a request that is no JSON, and within which one that is no UTF-8.
+ECHOES = re.compile(r"\nInput: \n.*|(?<=UnicodeDecodeError\('utf-8', )b.*, (?=\d+, \d+, ')", re.DOTALL)
 INNER = "\nError: "  # behind which stands what the model said, after the data that it said it of
 
 Message = MutableMapping[str, Any]

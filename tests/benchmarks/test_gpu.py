@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import environment
+from benchmarks.gpu.__main__ import main
+from tests.commands import environment, exit_line
 from tests.paths import ROOT
 
 # What a bare machine with a GPU does not have; torch may ask for some of it, our code may not.
@@ -32,7 +33,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 
 @pytest.mark.slow
 def test_it_runs_on_a_cpu_with_torch_and_little_else(tmp_path: Path) -> None:
-    out = tmp_path / "gpu.json"
+    out = tmp_path / "new" / "gpu.json"
     code = WITHOUT.format(root=f"{ROOT}/", out=str(out))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300
@@ -43,3 +44,10 @@ def test_it_runs_on_a_cpu_with_torch_and_little_else(tmp_path: Path) -> None:
     assert [row["note"] for row in found["speed"] if row["note"]] == []
     assert all(row["rate"] > 0 for row in found["speed"])
     assert all(f"| {row['name']} |" in done.stdout for row in found["speed"])
+
+
+def test_a_place_where_nothing_can_be_written_ends_it_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert exit_line(main, "--tiny", "--out", tmp_path / "file" / "gpu.json").startswith(
+        f"InputError: {tmp_path / 'file'}: is a file, expected a folder"
+    )

@@ -63,6 +63,15 @@ def test_a_list_in_a_recipe_replaces_the_list(tmp_path: Path) -> None:
     assert load_params(ROOT / "params.yaml", recipe).evaluate.splits == ["hold"]
 
 
+def test_a_pipeline_in_a_recipe_replaces_the_pipeline(tmp_path: Path) -> None:
+    for name, more in (("one", {"p": 0.1}), ("other", {})):
+        pipeline = {"transform": {"__class_fullname__": "Compose", "transforms": [], **more}}
+        recipe = {"train": {"augmentation": {"geometry": pipeline}}}
+        (tmp_path / name).write_text(json.dumps(recipe), encoding="utf-8")
+    augmentation = load_params(ROOT / "params.yaml", tmp_path / "one", tmp_path / "other").train.augmentation
+    assert augmentation == AugmentationSettings(geometry=pipeline, photometry="none")
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "unknown section": ({"servings": {}}, "servings: is not a parameter"),
     "unknown in data": ({"data": {"rot": 1}}, "data.rot: is not a parameter"),
@@ -164,6 +173,9 @@ def test_all_problems_are_named_at_once_and_the_recipe_with_them(tmp_path: Path)
         (b"train: {seed: 9007199254740993}", "train.seed: found 9007199254740993, expected a whole number of at most"),
         (b"tracking: {experiment: !!binary AAAA}", "is not YAML"),
         (b"train: {seed: !!int x}", "is not YAML"),
+        (b"train: {seed: !!int ''}", "is not YAML"),
+        (b"train: {scale: [0." + b"9:00" * 400 + b".5]}", "train.scale.0"),
+        (b"train: {damage_focus: 1:" + b"00:" * 500 + b"00.5}", "is not YAML"),
         (b"train: &a {network: *a}", "within each other"),
         (b"a: [" + b"[" * 1000, "is not YAML"),
         (b'tracking: {experiment: "\\ud800"}', r"tracking.experiment: found '\ud800', expected text without"),

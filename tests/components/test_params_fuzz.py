@@ -26,6 +26,7 @@ ODD = (
     "&b [*b]", "&c {c: *c}", "[1, [2, [3]]]", "{a: 1, a: 2}", "{1: 2}", "{[1]: 2}", "{null: 2}", "{? {a: 1} : 2}",
     "<<: 3", "{<<: {seed: 3}}", '"\\ud800"', '"\\0"', "\t1", "|\n    text", "\ufeff1", "\u2028", "ü", "- 1", "[" * 60,
     "---", "...", "%YAML 3.0", "@", "`", "? a", "1\r\n", "1 # why", "=", "{=: 1}", "<", "!!null x", "!!str 1", "--- 1",
+    "!!int ''", "!!float '-'", f"1:{'00:' * 500}00.5",
 )  # fmt: skip
 values = st.sampled_from(ODD) | st.text(max_size=8) | st.floats().map(str) | st.integers().map(str)
 lines = st.tuples(st.integers(0, len(LINES) - 1), st.sampled_from(["value", "line", "key", "cut"]), values)

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from components.params import load_params
-from components.register import CODE, main, register
+from components.register import CODE, RegisterError, main, read_metrics, register
 from components.tracking import lock, runs
 from components.tracking.lock import LockError, pin, read_lock
 from tests.conftest import ROOT, exit_line, write_params
@@ -105,6 +105,29 @@ def test_scores_that_do_not_say_of_what_they_are_become_no_version(work: Work) -
         assert line.startswith(f"RegisterError: {work.folder / 'metrics.json'}: does not say on which splits")
         assert line.endswith("evaluate again.")
     assert work.versions() == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"score": float("nan")}, "score: found nan"),
+        ({"score": 2.0}, "score: found 2.0"),
+        ({"score": 10**400}, "OverflowError"),
+        ({"damage_f1_destroyed": [1]}, "damage_f1_destroyed: found [1]"),
+        ({"absent_grades": "none"}, "absent_grades: found 'none'"),
+        ({"prepared_version": None}, "prepared_version: found None"),
+        ({"evaluate_settings": {"splits": []}}, "evaluate_settings.splits: found []"),
+        ({"evaluate_settings": {"splits": ["tests"]}}, "evaluate_settings.splits.0: found 'tests'"),
+        ({"per_disaster": {"fire": {"score": 0.5}}}, "per_disaster.fire.score_present: found"),
+    ],
+)
+def test_metrics_that_evaluate_never_writes_are_refused(tmp_path: Path, given: dict[str, Any], named: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(METRICS | given), encoding="utf-8")
+    with pytest.raises(RegisterError) as caught:
+        read_metrics(path)
+    assert str(caught.value).startswith(f"{path}: is not the metrics.json of evaluate ({named}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@ nothing of ours, imported already.
 
 `fork_python()` has subprocess start `python -m MODULE ...` and `python FILE.py ...` so. What starts is a process of its
 own in every other respect, and a real child of the one that asked: pid, signals, exit code, session, working directory,
-environment and files are as after exec. What a fresh interpreter shows is tested with one: by --help, by -c, and where
-subprocess is told more (preexec_fn, pass_fds, executable).
+environment, umask and files are as after exec; but the hashes of texts, and so the order of sets, are the same in all.
+What a fresh interpreter shows is tested with one: by --help, by -c, and where subprocess is told more (preexec_fn,
+pass_fds, executable).
 """
 
 import ctypes
@@ -19,11 +20,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
+
+import numpy
 
 LIBRARIES = (
     "boto3",
@@ -94,7 +98,8 @@ def _request(options: Mapping[str, Any], servers: Mapping[str, str]) -> Request 
     if not arguments or special or customized or threads or early != theirs or not os.path.isdir(cwd):
         return None
     session, group = options["start_new_session"], options["process_group"]
-    return {"arguments": arguments, "env": env, "cwd": cwd, "session": session, "group": group}
+    os.umask(umask := os.umask(0o077))
+    return {"arguments": arguments, "env": env, "cwd": cwd, "session": session, "group": group, "umask": umask}
 
 
 def _arguments(words: list[str], env: dict[str, str]) -> list[str]:
@@ -102,7 +107,7 @@ def _arguments(words: list[str], env: dict[str, str]) -> list[str]:
     if words[-2:-1] == ["-c"] and re.fullmatch(r"python -m [\w./ -]+", words[-1]):  # a stage of DVC, by a shell
         words = words[-1].split()
     elif "-m kfp.dsl.executor_main " in "".join(words[2:3]):  # a task of Kubeflow, whose code a shell writes to a file
-        file = Path(mkdtemp(), "ephemeral_component.py")
+        file = Path(tempfile.mkdtemp(), "ephemeral_component.py")
         file.write_text(words[3], encoding="utf-8")
         words = [sys.executable, "-m", "kfp.dsl.executor_main", "--component_module_path", str(file), *words[4:]]
         env["_KFP_RUNTIME"] = "true"
@@ -160,6 +165,11 @@ def _enter(request: Request, files: Sequence[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    os.umask(request["umask"])
+    # What libraries took from the server's environment, or drew once, when they were imported.
+    time.tzset()
+    tempfile.tempdir = None
+    numpy.random.seed()
 
 
 def main(channel: socket.socket) -> None:

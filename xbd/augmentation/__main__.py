@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from base.command_line import Parser, whole_number
 from base.errors import InputError, errors_in_one_line
+from base.yaml_file import YamlError, parse_yaml
 from xbd.dataset import SceneCrops
 from xbd.overview import colour, draw_grid
 
@@ -59,14 +58,13 @@ def _pipeline(name: str, given: str) -> str | dict[str, Any]:
     if given in PRESETS:
         return given
     try:
-        form = yaml.safe_load(Path(given).read_text(encoding="utf-8"))  # JSON is YAML, too
+        form = parse_yaml(Path(given).read_text(encoding="utf-8"))  # JSON is YAML, too
     except FileNotFoundError:
         raise InputError(f"--{name}: found {given}, expected {', '.join(PRESETS)}, or a file.") from None
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--{name}: {given} is not YAML or JSON ({reason}). Write it by albumentations.save."
-        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"--{name}: {given} is no text. Write it by albumentations.save.") from error
+    except YamlError as error:
+        raise InputError(f"--{name}: {given} {error}. Write it by albumentations.save.") from error
     if not isinstance(form, dict):
         raise InputError(f"--{name}: {given} holds a {type(form).__name__}, expected what albumentations.save writes.")
     return form

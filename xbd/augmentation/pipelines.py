@@ -3,6 +3,8 @@
 Its import takes seconds, so only what augments imports this file.
 """
 
+import copy
+import math
 import os
 import random
 import warnings
@@ -11,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from base.errors import InputError
+from base.errors import InputError, printable
 from base.grades import UNCLASSIFIED
 
 # Albumentations asks PyPI for a newer version when it is imported, and warns where there is no network.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
+import cv2
 
 from xbd.augmentation.presets import GEOMETRY, PHOTOMETRY
 from xbd.augmentation.rotated_crop import RotatedCrop
@@ -29,6 +32,8 @@ KEEPS_THE_SQUARE = (
     A.HorizontalFlip, A.VerticalFlip, A.Transpose, A.D4, A.SquareSymmetry, A.RandomRotate90, A.CoarseDropout,
     A.GridDropout, A.NoOp,
 )  # fmt: skip
+NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)  # of a mask, between whose grades no other grade lies
+TRIALS = 8  # samples by which a pipeline of a user is tried, each of which takes one way through groups such as OneOf
 
 
 class AugmentationError(InputError):
@@ -39,8 +44,9 @@ class Augmentation:
     """What `train.augmentation` says, ready to be applied to samples of `size` pixels.
 
     geometry, photometry: the name of a preset, or a pipeline in the form of `albumentations.to_dict`.
-    Raises AugmentationError where one is no pipeline, where geometry changes light or takes what it uncovers in the
-    mask for background, and where photometry moves pixels, which the mask would not follow.
+    Raises AugmentationError where one is no pipeline, where geometry changes light, mixes grades of the mask or takes
+    what it uncovers in it for background, where photometry moves pixels, which the mask would not follow, and where
+    samples on which a pipeline of a user is tried come out as none.
     """
 
     def __init__(self, geometry: Pipeline, photometry: Pipeline, size: int) -> None:
@@ -61,6 +67,8 @@ class Augmentation:
                 )
         self._turns = any(isinstance(transform, RotatedCrop) for transform in leaves)
         self._keeps = all(isinstance(transform, KEEPS_THE_SQUARE) for transform in leaves)
+        if not (isinstance(geometry, str) and isinstance(photometry, str)):
+            self._try()
 
     @property
     def reach(self) -> float:
@@ -83,10 +91,16 @@ class Augmentation:
         """
         # Not from 0 on: numpy takes (seed, index, 0) for (seed, index), from which the window was drawn.
         self._draw_from(self.geometry, (*seed, 1))
-        made = self.geometry(image=parts.pre, post=parts.post, mask=parts.mask)
-        pre, post, mask = (_centre(made[name], self.size) for name in ("image", "post", "mask"))
-        if self.photometry.transforms:  # season, hour and sensor of the two differ
-            pre, post = (self._light(image, (*seed, number)) for number, image in enumerate((pre, post), 2))
+        try:
+            made = self.geometry(image=parts.pre, post=parts.post, mask=parts.mask)
+            pre, post, mask = (_centre(made[name], self.size) for name in ("image", "post", "mask"))
+            if self.photometry.transforms:  # season, hour and sensor of the two differ
+                pre, post = (self._light(image, (*seed, number)) for number, image in enumerate((pre, post), 2))
+        except Exception as error:  # whatever a hundred transforms raise
+            raise AugmentationError(
+                f"train.augmentation: a pipeline fails on a sample ({_reason(error)}). Leave out the transform that "
+                "does, or what it needs beside images and mask."
+            ) from error
         result = Parts(pre, post, mask)
         for name, part, shape in zip(Parts._fields, result, ([3], [3], []), strict=True):
             if list(part.shape) != [self.size, self.size, *shape] or part.dtype != np.uint8:
@@ -100,6 +114,16 @@ class Augmentation:
         self._draw_from(self.photometry, seed)
         return self.photometry(image=image)["image"]
 
+    def _try(self) -> None:
+        """Raises AugmentationError where samples come out as none, with all transforms applied that ever are."""
+        trial, side = copy.copy(self), self.side or round(self.size * self.reach)
+        trial.geometry, trial.photometry = copy.deepcopy((self.geometry, self.photometry))
+        for transform in (*_leaves(trial.geometry), *_leaves(trial.photometry)):
+            transform.p = math.ceil(transform.p)
+        image = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
+        for seed in range(TRIALS):
+            trial.apply(Parts(image, image.copy(), image[..., 0] % 5), (seed,))
+
     def _check_geometry(self, transform: Any) -> None:
         name = type(transform).__name__
         if not isinstance(transform, A.DualTransform):
@@ -112,6 +136,11 @@ class Augmentation:
             raise AugmentationError(
                 f"train.augmentation.geometry: {name} fills the mask with {fill}, which says what is not seen; "
                 f"expected fill_mask {UNCLASSIFIED}, which no loss counts."
+            )
+        if getattr(transform, "mask_interpolation", cv2.INTER_NEAREST) not in NEAREST:
+            raise AugmentationError(
+                f"train.augmentation.geometry: {name} mixes grades of the mask (mask_interpolation "
+                f"{transform.mask_interpolation}); expected {cv2.INTER_NEAREST}, which takes the nearest pixel."
             )
         if isinstance(transform, RotatedCrop) and (
             transform.size != self.size or transform not in self.geometry.transforms
@@ -136,16 +165,20 @@ def _read(name: str, form: Mapping[str, Any]) -> list[Any]:
         with warnings.catch_warnings(action="ignore"):  # of what is missing, before the error that says so
             pipeline = A.from_dict(dict(form))
     except Exception as error:  # whatever pydantic and the constructors of a hundred transforms raise
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
         raise AugmentationError(
-            f"train.augmentation.{name}: Albumentations {A.__version__} cannot read it ({reason}); expected the name "
-            "of a preset, or what its `to_dict` gives for a Compose."
+            f"train.augmentation.{name}: Albumentations {A.__version__} cannot read it ({_reason(error)}); expected "
+            "the name of a preset, or what its `to_dict` gives for a Compose."
         ) from error
     if not isinstance(pipeline, A.Compose):
         raise AugmentationError(
             f"train.augmentation.{name}: found {type(pipeline).__name__}; expected a Compose around all transforms."
         )
-    return list(pipeline.transforms)
+    transforms = list(pipeline.transforms)
+    return transforms if pipeline.p == 1 else [A.Sequential(transforms, p=pipeline.p)]
+
+
+def _reason(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}")
 
 
 def _leaves(pipeline: Any) -> list[Any]:

@@ -85,18 +85,21 @@ def test_a_file_of_the_image_is_named_to_the_training_and_one_of_a_volume_is_war
     found = read(
         env=[
             {"name": "AWS_CA_BUNDLE", "value": "/kfp/certs/ca.crt"},
+            {"name": "REQUESTS_CA_BUNDLE", "value": "/opt/ca.pem"},
             {"name": "MLFLOW_TRACKING_SERVER_CERT_PATH", "value": certificates.FILE},
             {"name": "SSL_CERT_FILE", "value": "/etc/ssl/certs/ca-certificates.crt"},
         ],
         volumeMounts=[
-            {"name": "kfp", "mountPath": "/kfp/certs"}, {"name": "ours", "mountPath": certificates.FOLDER}
+            {"name": "kfp", "mountPath": "/kfp/certs"}, {"name": "ours", "mountPath": certificates.FOLDER},
+            {"name": "kfp", "mountPath": "/opt/ca.pem", "subPath": "ca.pem"},
         ],
         volumes=[{"name": "kfp", "configMap": {"name": "kfp-ca"}}, {"name": "ours", "configMap": {"name": "ca"}}],
     )  # fmt: skip
     assert found.environment == {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"}
-    assert capfd.readouterr().err == (
-        "warning: AWS_CA_BUNDLE: /kfp/certs/ca.crt lies in the config map kfp-ca of this pod, which the training's "
-        "pods do not have. Put the certificates as ca.crt into a config map, and name that in cluster.certificates.\n"
+    assert capfd.readouterr().err == "".join(
+        f"warning: {name} lies in the config map kfp-ca of this pod, which the training's pods do not have. Put the "
+        "certificates as ca.crt into a config map, and name that in cluster.certificates.\n"
+        for name in ("AWS_CA_BUNDLE: /kfp/certs/ca.crt", "REQUESTS_CA_BUNDLE: /opt/ca.pem")
     )
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from components.params import PromoteParams
 from components.promote import main, promote, rollback
+from components.promotion.approval import Approval
+from components.promotion.gate import GateError
 from tests.components.tracking.model_registry import Registry
 from tests.conftest import exit_line, write_params
 
@@ -77,6 +79,22 @@ def test_an_approval_is_used_once(registry: Registry, params_file: Path) -> None
     rollback(registry.name)
     assert tag_in(asked(registry, params_file)) == tag_in(line)
     assert registry.production() == 1
+
+
+def test_an_approval_that_another_promotion_uses_meanwhile_is_none(registry: Registry) -> None:
+    """To score production anew may take an hour, in which the same decision is made, and taken back."""
+    version = str(registry.add(0.5))
+    with pytest.raises(GateError) as caught:
+        promote(registry.name, GATE, alias="challenger", approval=Approval(0, 1))
+    tag = tag_in(str(caught.value))
+    registry.client.set_model_version_tag(registry.name, version, tag, "Ada")
+
+    def use(rows: object) -> None:
+        registry.client.delete_model_version_tag(registry.name, version, tag)
+
+    with pytest.raises(GateError, match="nobody approved it"):
+        promote(registry.name, GATE, alias="challenger", approval=Approval(0, 1), on_comparison=use)
+    assert registry.production() is None
 
 
 def test_an_approval_is_for_one_version_alias_predecessor_and_table(

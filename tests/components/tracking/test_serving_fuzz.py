@@ -109,3 +109,11 @@ def test_an_image_whose_base64_lost_its_end_is_refused(app: App, form: str) -> N
     status, answer = post(app, json.dumps({form: content}).encode())
     assert status == 400
     assert "adding" in json.loads(answer)["message"]  # Python's word for it
+
+
+def test_a_request_that_is_no_text_is_not_repeated(app: App) -> None:
+    status, answer = post(app, b'{"note": "of a person, (1, 2, \'three\')", "pre": "\xff\xfe"}')
+    assert status == 400
+    message = json.loads(answer)["message"]
+    assert "UnicodeDecodeError" in message and "invalid start byte" in message
+    assert "person" not in message and "three" not in message

@@ -18,7 +18,6 @@ from xbd.augmentation.pipelines import Augmentation, AugmentationError
 from xbd.augmentation.presets import GEOMETRY
 from xbd.augmentation.rotated_crop import RotatedCrop, rotation
 from xbd.dataset import Sample, SceneCrops
-from xbd.windows import Parts
 
 PAPER = {"geometry": "paper", "photometry": "none"}
 STRONG = {"geometry": "strong", "photometry": "strong"}
@@ -190,6 +189,7 @@ def test_the_librarys_own_rotation_shows_no_corners_either(tmp_path: Path) -> No
         ("none", pipeline(A.HorizontalFlip()), "found HorizontalFlip, which moves or hides pixels"),
         ("none", pipeline(A.OneOf([A.RandomGamma(), A.CoarseDropout()])), "found CoarseDropout"),
         (dict(A.to_dict(A.HorizontalFlip())), "none", "found HorizontalFlip; expected a Compose"),
+        (pipeline(A.Affine(fill_mask=255, mask_interpolation=2)), "none", "Affine mixes grades of the mask"),
         (pipeline(RotatedCrop(size=64)), "none", "RotatedCrop gives 64 pixels; expected train.crop_size, 48"),
         (pipeline(A.OneOf([RotatedCrop(size=CROP)])), "none", "no group such as OneOf"),
         ("none", {"transform": {"__class_fullname__": "RandomGamma", "gamma_limit": "x", "p": 1.0}}, "cannot read it"),
@@ -204,8 +204,26 @@ def test_what_would_spoil_the_samples_is_refused(geometry: Any, photometry: Any,
     assert "\n" not in message
 
 
-def test_a_pipeline_whose_results_are_no_samples_is_refused() -> None:
-    augmentation = Augmentation("none", pipeline(A.ToFloat()), CROP)
-    image, mask = np.zeros((CROP, CROP, 3), np.uint8), np.zeros((CROP, CROP), np.uint8)
-    with pytest.raises(AugmentationError, match=r"found pre of .* and float32"):
-        augmentation.apply(Parts(image, image, mask), (0, 0))
+@pytest.mark.parametrize(
+    ("geometry", "photometry", "named"),
+    [
+        ("none", pipeline(A.ToFloat(p=0.01)), "found pre of [48, 48, 3] and float32"),
+        ("none", pipeline(A.OneOf([A.Blur(p=1), A.ToGray(num_output_channels=1, p=1)])), "found pre of [48, 48] and"),
+        (pipeline(A.BBoxSafeRandomCrop(p=0.01)), "none", "a pipeline fails on a sample (KeyError: 'bboxes')"),
+    ],
+)
+def test_a_pipeline_whose_results_are_no_samples_is_refused_before_training(
+    geometry: Any, photometry: Any, named: str
+) -> None:
+    """Also one that would spoil a sample in a hundred only."""
+    with pytest.raises(AugmentationError) as caught:
+        Augmentation(geometry, photometry, CROP)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_probability_of_a_whole_pipeline_counts(coordinates: Path) -> None:
+    geometry = dict(A.to_dict(A.Compose([A.HorizontalFlip(p=1.0)], p=0.25)))
+    given = crops(coordinates, {"geometry": geometry, "photometry": "none"})
+    images = [as_arrays(given[index])[0].astype(int) for index in range(80)]
+    assert 8 < sum(image[0, 0, 0] > image[0, -1, 0] for image in images) < 35
