@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from base.access import denial
@@ -74,7 +74,8 @@ def _give_usual_modes(folder: Path) -> None:
     for path in folder.rglob("*"):
         status = path.lstat()
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and stat.S_IMODE(status.st_mode) != usual:
-            path.chmod(usual)
+            with suppress(OSError):  # of another account, or on a disk without modes: the result is whole all the same
+                path.chmod(usual)
 
 
 def copy_anew(source: Path, to: Path) -> Path:

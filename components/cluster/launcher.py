@@ -59,7 +59,7 @@ def run(job: TrainingJob, api: Api, backend: Backend, on_runs: OnRuns = lambda r
         with _signals_raise():
             warn_of_gang(api, job.cluster)
             return _run(job, api, backend, on_runs)
-    except Preempted as error:
+    except _Signal as error:
         with _signals_ignored():
             raise Preempted(f"{error}: {_leave(job, api)}") from None
 
@@ -263,12 +263,16 @@ def _leave(job: TrainingJob, api: Api) -> str:
     return "the training job was deleted. Run the same command to go on."
 
 
+class _Signal(BaseException):
+    """What a signal raises: no Exception, which a library may catch wherever the signal comes."""
+
+
 @contextmanager
 def _signals_raise() -> Iterator[None]:
     """SIGTERM and SIGINT interrupt whatever the block waits for."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Preempted(signal.Signals(number).name)
+        raise _Signal(signal.Signals(number).name)
 
     with _handler(stop):
         yield
