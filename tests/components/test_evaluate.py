@@ -328,6 +328,6 @@ def test_evaluate_refuses_a_wrong_history_before_it_writes_anything(
         history.mkdir()
     else:
         history.write_bytes(content)
-    with pytest.raises(evaluate.EvaluateError, match=r"expected history\.csv of train"):
+    with pytest.raises(evaluate.EvaluateError, match=r"expected history\.csv of train|history: is a folder"):
         evaluate.evaluate(prepared, model, tmp_path / "out", params, history=history)
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """An experiment by a recipe: DVC runs it with exactly what params.yaml and the recipe give, whatever stands in them."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -89,10 +90,19 @@ def experiment(recipe: Path, *more: str) -> int:
     return caught.value.code
 
 
+class Quoting(yaml.SafeDumper):
+    """Puts quotes around texts that YAML 1.2 would take for numbers."""
+
+
+Quoting.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("0123456789")
+)
+
+
 def write_recipe(folder: Path, content: Any) -> Path:
     """A recipe beside the repository, which stays clean."""
     path = folder.parent / "recipe.yaml"
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(yaml.dump(content, Dumper=Quoting), encoding="utf-8")
     return path
 
 
