@@ -44,9 +44,8 @@ class AugmentationSettings:
     """Two pipelines of Albumentations, each by the name of a preset or in the form of `albumentations.to_dict`."""
 
     geometry: Annotated[Any, PlainValidator(_pipeline)]  # one draw for pre, post and mask
-    photometry: Annotated[
-        Any, PlainValidator(_pipeline)
-    ]  # of light, colour and sharpness, drawn for pre and post by itself
+    # Of light, colour and sharpness, drawn for pre and post each by itself.
+    photometry: Annotated[Any, PlainValidator(_pipeline)]
 
 
 def _augmentation_settings(fields: Any) -> Any:

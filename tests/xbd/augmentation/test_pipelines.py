@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from base.grades import UNCLASSIFIED
+from model import settings
 from tests.xbd.test_crops import as_arrays, coordinate_scene, write_scenes
+from xbd.augmentation import __main__ as command
 from xbd.augmentation.pipelines import Augmentation, AugmentationError
-from xbd.augmentation.presets import GEOMETRY
+from xbd.augmentation.presets import GEOMETRY, PHOTOMETRY
 from xbd.augmentation.rotated_crop import RotatedCrop, rotation
 from xbd.dataset import Sample, SceneCrops
 
@@ -159,6 +161,11 @@ def test_a_sample_depends_on_seed_and_index_alone(gray: Path) -> None:
         expected = [torch.stack(parts) for parts in zip(*forwards[8 * number : 8 * number + 8], strict=True)]
         assert equal(Sample(*batch), Sample(*expected))
     assert not equal(crops(gray, STRONG, seed=4)[0], crops(gray, STRONG, seed=3)[0])
+
+
+def test_parameters_and_the_command_know_the_presets_that_there_are() -> None:
+    """By lists of their own: the import of the presets takes seconds."""
+    assert set(settings.PRESETS) == set(command.PRESETS) == set(GEOMETRY) == set(PHOTOMETRY)
 
 
 def test_a_preset_in_the_form_of_the_library_gives_the_same_samples(coordinates: Path) -> None:
