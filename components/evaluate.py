@@ -86,7 +86,7 @@ def _evaluate(
     from xbd.scenes import describe, prepared_version
 
     scenes = Scenes(data, params.splits)
-    predictor = Predictor(load_model(model).to(device))
+    predictor = Predictor(load_model(model).to(device), params.views)
     what = f"{', '.join(params.splits)}: {describe(scenes.records)}"
     print(f"evaluate {what}\n{describe_device(device)}")
 
@@ -118,7 +118,8 @@ def _evaluate(
     # Scores compare only where both are equal. How many pictures are drawn changes no score.
     measured = {
         "prepared_version": prepared_version(data),
-        "evaluate_settings": params.model_dump(mode="json", exclude={"pictures"}),
+        # A setting that came later and stands at its default leaves earlier scores what they were.
+        "evaluate_settings": params.model_dump(mode="json", exclude={"pictures"}, exclude_defaults=True),
     }
     metrics = evaluation.metrics() | measured
     if absence := describe_absence(metrics):

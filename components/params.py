@@ -88,6 +88,7 @@ class EvaluateParams(Section):
     # as false.
     per_building: Annotated[Literal["off", "vote"], BeforeValidator(lambda value: "off" if value is False else value)]
     pictures: Count  # scenes of each kind shown in the report: best, median, worst
+    views: Literal[1, 4, 8] = 1  # of each pair, whose mean is scored: as it is, with its flips, with quarter turns, too
 
 
 class RegisterParams(Section):

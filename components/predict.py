@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from imagery.give.summary import Summary
     from imagery.mapping import Loaded
-    from model.inference import Predictor
+    from model.inference import Predictor, Views
 
 PRE, POST = (file_name("", moment) for moment in MOMENTS)
 PLAIN = (".png", ".jpg", ".jpeg", ".webp")  # images that lie nowhere; whatever else there is, GDAL is asked to read
@@ -37,10 +37,11 @@ class PredictError(InputError):
     """Images that cannot be predicted, or not with the options given."""
 
 
-def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None:
+def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location, *, views: "Views" = 1) -> None:
     """Predicts image pairs of any size, large ones in the windows of imagery.
 
     model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    views: see `Predictor`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
     Raises ModelError, ImageError, PredictError, StorageError, DeviceError; pairs before the failing one stay
     written in a path.
@@ -54,7 +55,7 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location) -> None
 
     device = choose_device()
     with local_output(out) as folder, local_model(model) as directory:
-        predictor = _predictor(directory, device)
+        predictor = _predictor(directory, device, views)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
             if pre.shape != post.shape:
@@ -73,11 +74,12 @@ def predict_imagery(
     model: Location, pre: Sequence[Location], post: Sequence[Location], out: Location, *,
     reading: Reading | None = None, windows: Windows | None = None, align: str = ALIGN,
     footprints: Location | None = None, areas: Location | None = None, cell: float = CELL, resume: bool = False,
+    views: "Views" = 1,
 ) -> "Summary":  # fmt: skip
     """Predicts a pair of georeferenced images, or of tiles of them, and writes maps of it into `out`.
 
-    model: as for `predict_pairs`. footprints, areas: vector files of buildings to grade instead of those found, and of
-    areas to sum up by instead of squares of `cell` metres. The rest: see `imagery.mapping.make_map`.
+    model, views: as for `predict_pairs`. footprints, areas: vector files of buildings to grade instead of those found,
+    and of areas to sum up by instead of squares of `cell` metres. The rest: see `imagery.mapping.make_map`.
     Raises ModelError, RasterError, VectorError, OutputError, StorageError, DeviceError.
     """
     from imagery.give.outputs import check_outputs
@@ -98,7 +100,7 @@ def predict_imagery(
 
         def load() -> "Loaded":
             directory = stack.enter_context(local_model(model))
-            return Loaded(_predictor(directory, device), identity_of(directory), read_origin(directory))
+            return Loaded(_predictor(directory, device, views), identity_of(directory), read_origin(directory))
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
@@ -153,12 +155,12 @@ def local_model(model: Location) -> Iterator[Path]:
         yield registry.download_model(str(model), Path(folder))
 
 
-def _predictor(directory: Path, device: "torch.device") -> "Predictor":
+def _predictor(directory: Path, device: "torch.device", views: "Views") -> "Predictor":
     from model.device import describe_device
     from model.inference import Predictor, load_model
 
     print(describe_device(device))
-    return Predictor(load_model(directory).to(device))
+    return Predictor(load_model(directory).to(device), views)
 
 
 def _is_imagery(images: Sequence[str]) -> bool:
@@ -247,6 +249,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")
     parser.add_argument("--images", metavar="LOCATION", help=f"folder of pairs NAME{PRE} and NAME{POST}")
     parser.add_argument("--out", required=True, metavar="LOCATION", help="results are written here")
+    parser.add_argument(
+        "--views", type=int, choices=(1, 4, 8), default=1,
+        help="take the mean over each image and its flips (4), and quarter turns (8); as many times as slow",
+    )  # fmt: skip
     names = _add_imagery_options(parser)
     a = parser.parse_args(argv)
     if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
@@ -256,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with errors_in_one_line(), ExitStack() as stack:
         _refuse_unused(given, imagery=imagery)
         if imagery:
-            summary = predict_imagery(a.model, a.pre, a.post, a.out, **_typed(given))
+            summary = predict_imagery(a.model, a.pre, a.post, a.out, views=a.views, **_typed(given))
             buildings = "1 building" if len(summary) == 1 else f"{len(summary)} buildings"
             print(f"{buildings}; wrote damage.tif, buildings.gpkg, report.html and more to {a.out}")
             return
@@ -265,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             pre, post = (stack.enter_context(local_input(image)) for image in (*a.pre, *a.post))
             pairs = [("", pre, post)]
-        predict_pairs(a.model, pairs, a.out)
+        predict_pairs(a.model, pairs, a.out, views=a.views)
         print(f"wrote {3 * len(pairs)} files to {a.out}")
 
 

@@ -4,12 +4,13 @@
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -27,6 +28,8 @@ from model.settings import network_settings
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+Views = Literal[1, 4, 8]
+_FLIPS = ((), (-1,), (-2,), (-2, -1))
 
 
 class ModelError(InputError):
@@ -116,10 +119,13 @@ class Predictor:
 
     Computes in float32 and gives the classes of `model` itself but for pixels that rounding decides: measured on W32
     at 1024 x 1024, the same class map. The model is copied, so that it can be trained on, or dropped.
+
+    views: 1; 4 for the mean of the logits over an image and its flips; 8 for these and each turned by a quarter. It
+    takes as many times as long.
     """
 
-    def __init__(self, model: PairNetwork) -> None:
-        self.device = next(model.parameters()).device
+    def __init__(self, model: PairNetwork, views: Views = 1) -> None:
+        self.device, self.views = next(model.parameters()).device, views
         self.network = model.for_inference()
 
     @torch.inference_mode()
@@ -140,8 +146,21 @@ class Predictor:
     def logits(self, pre: Tensor, post: Tensor) -> DualLogits:
         """What the classes are made of, [B, 2 and 4, ceil(H / 4), ceil(W / 4)], for what is put together of parts."""
         check_pair(pre, post, "Predictor")
-        logits: DualLogits = self.network(*(normalize(image.to(self.device)) for image in (pre, post)))
-        return logits
+        images = [normalize(image.to(self.device)) for image in (pre, post)]
+        if self.views == 1:
+            logits: DualLogits = self.network(*images)
+            return logits
+        height, width = pre.shape[-2:]
+        # Whole logits, so that those of a flipped image lie on those of the image.
+        images = [F.pad(image, (0, -width % 4, 0, -height % 4)) for image in images]
+        found = [self._seen(images, axes, turned) for turned in (False, True)[: self.views // 4] for axes in _FLIPS]
+        return DualLogits(*(torch.stack(parts).mean(0) for parts in zip(*found, strict=True)))
+
+    def _seen(self, images: Sequence[Tensor], flipped: tuple[int, ...], turned: bool) -> list[Tensor]:
+        """The logits of the images flipped and turned, put back."""
+        views = [image.flip(flipped) for image in images]
+        logits = self.network(*(view.mT if turned else view for view in views))
+        return [(part.mT if turned else part).flip(flipped) for part in logits]
 
 
 def save_model(

@@ -1,4 +1,5 @@
-"""The objective: Lovász-softmax on localization and damage, in probabilities at full resolution.
+"""The objective: Lovász-softmax on localization and damage, in probabilities at full resolution, and what a recipe may
+add to it.
 
 Source: paper, section 3, equation 2.
 """
@@ -41,16 +42,56 @@ def _dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Los
     ignored = torch.full_like(mask, UNCLASSIFIED)
     building = torch.where(mask == UNCLASSIFIED, ignored, (mask > 0).to(mask.dtype))
     grade = torch.where((mask == 0) | (mask == UNCLASSIFIED), ignored, mask - 1)
-    localization = lovasz_softmax(resize(F.softmax(logits.localization, 1), size), building, UNCLASSIFIED)
-    probs = resize(F.softmax(logits.damage, 1), size)
-    damage = lovasz_softmax(probs, grade, UNCLASSIFIED, settings.class_weights)
+    places = resize(F.softmax(logits.localization, 1), size)
+    grades = resize(F.softmax(logits.damage, 1), size)
+    localization = lovasz_softmax(places, building, UNCLASSIFIED)
+    damage = lovasz_softmax(grades, grade, UNCLASSIFIED, settings.class_weights)
     if settings.damage_cross_entropy > 0:
-        damage = damage + settings.damage_cross_entropy * _cross_entropy(probs, grade, settings.class_weights)
+        smoothing = settings.grade_smoothing
+        damage = damage + settings.damage_cross_entropy * _cross_entropy(
+            grades, grade, settings.class_weights, smoothing
+        )
+    for weight, term in ((settings.focal, focal_loss), (settings.dice, dice_loss)):
+        if weight > 0:
+            localization = localization + weight * term(places, building)
+            damage = damage + weight * term(grades, grade)
     return Losses(localization + settings.damage_weight * damage, localization, damage)
 
 
-def _cross_entropy(probs: Tensor, grade: Tensor, class_weights: Sequence[float] | None) -> Tensor:
+def focal_loss(probs: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy times (1 - p)^2, so that pixels which are nearly right count little; mean over the labelled pixels.
+
+    probs: [B, C, H, W]; labels: [B, H, W], a class or 255. 0 where no pixel has a label. Returns a scalar.
+    Source: Lin et al., "Focal loss for dense object detection", https://arxiv.org/abs/1708.02002, equation 4.
+    """
+    if bool((labels == UNCLASSIFIED).all()):
+        return probs.sum() * 0
+    weighted = (1 - probs).square() * probs.clamp_min(1e-12).log()
+    return F.nll_loss(weighted, labels.long(), ignore_index=UNCLASSIFIED)
+
+
+def dice_loss(probs: Tensor, labels: Tensor) -> Tensor:
+    """1 - Dice coefficient over the pixels of the batch, mean over the classes that have a pixel; a scalar.
+
+    probs: [B, C, H, W]; labels: [B, H, W], a class or 255. 0 where no pixel has a label.
+    Source: Milletari et al., "V-Net", https://arxiv.org/abs/1606.04797, section 3.
+    """
+    valid = labels != UNCLASSIFIED
+    truth = F.one_hot(torch.where(valid, labels, 0).long(), probs.shape[1]).movedim(-1, 1) * valid[:, None]
+    found = probs * valid[:, None]
+    sums = [(part * other).sum((0, 2, 3)) for part, other in ((found, truth), (found, found), (truth, truth))]
+    both, found_size, true_size = sums
+    present = true_size > 0
+    dice = 2 * both[present] / (found_size + true_size)[present]
+    return (1 - dice).mean() if bool(present.any()) else probs.sum() * 0
+
+
+def _cross_entropy(
+    probs: Tensor, grade: Tensor, class_weights: Sequence[float] | None, smoothing: float = 0.0
+) -> Tensor:
     """Weighted mean over the graded pixels, 0 where there is none.
+
+    smoothing: the share of a pixel's label that its neighbouring grades have, half each; at the ends one has it all.
 
     Why it is there: Lovász-softmax pulls a grade up by a force that falls with p (1 - p) of its softmax, so that a
     grade which lost its probability early (in small batches that lack it) never comes back; cross-entropy's pull
@@ -59,4 +100,14 @@ def _cross_entropy(probs: Tensor, grade: Tensor, class_weights: Sequence[float] 
     if bool((grade == UNCLASSIFIED).all()):
         return probs.sum() * 0
     weights = None if class_weights is None else probs.new_tensor(class_weights)
-    return F.nll_loss(probs.clamp_min(1e-12).log(), grade.long(), weights, ignore_index=UNCLASSIFIED)
+    logs = probs.clamp_min(1e-12).log()
+    if smoothing > 0:
+        logs = torch.einsum("bchw,gc->bghw", logs, _smoothed(probs.shape[1], smoothing).to(logs))
+    return F.nll_loss(logs, grade.long(), weights, ignore_index=UNCLASSIFIED)
+
+
+def _smoothed(grades: int, smoothing: float) -> Tensor:
+    """[grades, grades]: what of a label of each grade (row) counts for each grade (column)."""
+    near = torch.diag(torch.ones(grades - 1), 1)
+    near = near + near.T
+    return (1 - smoothing) * torch.eye(grades) + smoothing * near / near.sum(1, keepdim=True)

@@ -90,6 +90,13 @@ class TrainSettings:
     profile: bool  # trace a few steps
     # None is what there was before: flips and quarter turns.
     augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
+    focal: Annotated[float, Ge(0)] = 0.0  # share of the focal loss that is added to both losses
+    dice: Annotated[float, Ge(0)] = 0.0  # share of the Dice loss that is added to both losses
+    # Share of a label that the neighbouring grades have in cross-entropy: they are ordered.
+    grade_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    swap: Annotated[float, Ge(0), Le(1)] = 0.0  # share of the crops without damage whose images change places
+    # Of the exponential moving average of the weights that is judged and kept; 0 keeps the weights themselves.
+    average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     @field_validator("crop_size")
     @classmethod

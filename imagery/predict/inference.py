@@ -39,7 +39,7 @@ def predict_classes(
     Raises RasterError, also where no pixel has data in both images.
     """
     tiles = plan(pair.grid.width, pair.grid.height, windows.tile, windows.overlap)
-    store = TileStore(work, _describe(identity, pair, windows), resume=resume)
+    store = TileStore(work, _describe(identity, predictor.views, pair, windows), resume=resume)
     with ExitStack() as stack:
         others = [stack.enter_context(ImagePair(pair.sources, like=pair)) for _ in range(windows.workers - 1)]
         try:
@@ -63,7 +63,7 @@ def identity_of(model: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(identity: str, pair: ImagePair, windows: Windows) -> str:
+def _describe(identity: str, views: int, pair: ImagePair, windows: Windows) -> str:
     """What tiles are of, as text that is equal only where they fit together."""
     files = [
         [file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns] for file in (*pair.pre.files, *pair.post.files)
@@ -71,7 +71,9 @@ def _describe(identity: str, pair: ImagePair, windows: Windows) -> str:
     settings = {name: str(value) for name, value in asdict(pair.sources).items()}
     grid = [pair.grid.crs.to_wkt(), *pair.grid.transform, pair.grid.width, pair.grid.height]
     lies = [value.tolist() if isinstance(value, np.ndarray) else value for value in pair.alignment]
-    return json.dumps([identity, files, settings, grid, pair.ranges, lies, windows.tile, windows.overlap], indent=1)
+    return json.dumps(
+        [identity, views, files, settings, grid, pair.ranges, lies, windows.tile, windows.overlap], indent=1
+    )
 
 
 def _predict_tiles(

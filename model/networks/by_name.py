@@ -7,9 +7,11 @@ from typing import Any
 
 from model.dual_hrnet import DualHRNet
 from model.networks.pair_network import NetworkError, PairNetwork
+from model.networks.siamese_unet import SiameseUNet
 
 NETWORKS: dict[str, type[PairNetwork]] = {
     "dual-hrnet": DualHRNet,
+    "siamese-unet": SiameseUNet,
 }
 
 

@@ -14,6 +14,7 @@ from base.errors import InputError
 from model.inference import Origin, save_model
 from model.networks.pair_network import PairNetwork
 from model.settings import TrainSettings
+from model.train.average import Average
 from model.train.checkpoints import Checkpoints
 from model.train.distributed import World
 from model.train.history import (
@@ -64,6 +65,7 @@ class Run:
             if world.size == 1
             else DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         )
+        self.average = Average(model, settings.average_decay) if settings.average_decay else None
         self.epoch, self.step, self.meter = 1, 0, Meter()
         self.history: list[Record] = []
         self.origin = origin_of(data, raw_version)
@@ -90,6 +92,9 @@ class Run:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.tensors = {name: part.to(self.world.device) for name, part in state["average"].items()}
+            self.average.steps = state["average_steps"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.history, self.meter = state["history"], Meter(state["sums"])
         if len(state["rng"]) == self.world.size:
@@ -117,8 +122,14 @@ class Run:
             "history": self.history,
             "rng": rng,
         }
+        if self.average is not None:
+            state |= {"average": self.average.tensors, "average_steps": self.average.steps}
         done = (self.epoch - 1) * self.steps + self.step
         self.meter.add(checkpoint_pause=self.checkpoints.save(done, self.epoch, state, score))
+
+    def judged(self) -> PairNetwork:
+        """The network as it would be kept now."""
+        return self.model if self.average is None else self.average.model(self.settings, self.world.device)
 
     def finish_epoch(self, record: Record) -> None:
         """Ends the epoch: keeps its record and writes the checkpoint between it and the next."""
@@ -157,7 +168,9 @@ class Run:
                         f"{record['epoch']:.0f}: it could not be written or was damaged, as said above. Free the "
                         "disk and run the same command again, which goes on from the newest good checkpoint."
                     )
-                self.model.load_state_dict(best.state["model"])
+                self.model.load_state_dict(best.state.get("average", best.state["model"]))
+            elif self.average is not None:
+                self.model.load_state_dict(self.average.tensors)
             save_model(self.model, self.out / "model", self.origin, self.augmentation)
         return record
 

@@ -90,7 +90,7 @@ def train(
             record = _train_epoch(run, crops, pulse, should_stop)
             if validation is not None and run.is_validation_due():
                 run.save()  # a run that is killed while it validates has its epoch behind it
-                scores = validate(model, validation, world, pulse)
+                scores = validate(run.judged(), validation, world, pulse)
                 record |= {f"validation_{key}": value for key, value in scores.items()}
             run.finish_epoch(record)
         return run.finish()
@@ -110,6 +110,7 @@ def _crops(data: Path, settings: TrainSettings) -> SceneCrops:
         seed=settings.seed,
         damage_focus=settings.damage_focus,
         misalignment=settings.misalignment,
+        swap=settings.swap,
         augmentation=None if settings.augmentation is None else asdict(settings.augmentation),
     )
     if len(crops) < settings.global_batch_size:
@@ -147,6 +148,8 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
                 _refuse_loss(run, crops, losses, indices)
             norm = torch.nn.utils.get_total_norm([cast(Tensor, p.grad) for p in run.model.parameters()]).item()
             run.optimizer.step()
+            if run.average is not None:
+                run.average.update(run.model)
             run.step += 1
             meter.add(
                 loss=total,

@@ -3,13 +3,15 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from components.params import load_params
 from model.dual_hrnet import DualLogits
-from model.losses import dual_loss
+from model.losses import dice_loss, dual_loss
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
 
@@ -42,11 +44,19 @@ def inner(gradient: Tensor | None, top: int, left: int) -> Tensor:
     return gradient[:, :, top + 1 : top + 7, left + 1 : left + 7]
 
 
-@pytest.mark.parametrize("cross_entropy", [0.0, 0.3])
+# Terms that are added to the paper's loss.
+TERMS = [
+    {},
+    {"damage_cross_entropy": 0.3},
+    {"damage_cross_entropy": 0.3, "grade_smoothing": 0.2, "focal": 2, "dice": 1},
+]
+
+
+@pytest.mark.parametrize("terms", TERMS, ids=str)
 def test_un_classified_pixels_teach_neither_head_and_background_teaches_no_damage(
-    settings: TrainSettings, cross_entropy: float
+    settings: TrainSettings, terms: dict[str, float]
 ) -> None:
-    logits, settings = random_logits(), dataclasses.replace(settings, damage_cross_entropy=cross_entropy)
+    logits, settings = random_logits(), dataclasses.replace(settings, **terms)  # type: ignore[arg-type]
     dual_loss(logits, quartered_mask(), settings).total.backward()  # type: ignore[no-untyped-call]
     for head in logits:
         assert not inner(head.grad, 8, 8).any()  # un-classified
@@ -56,10 +66,10 @@ def test_un_classified_pixels_teach_neither_head_and_background_teaches_no_damag
     assert not inner(logits.damage.grad, 0, 0).any()
 
 
-@pytest.mark.parametrize("cross_entropy", [0.0, 0.3])
-def test_changed_logits_on_ignored_pixels_change_no_loss(settings: TrainSettings, cross_entropy: float) -> None:
+@pytest.mark.parametrize("terms", TERMS, ids=str)
+def test_changed_logits_on_ignored_pixels_change_no_loss(settings: TrainSettings, terms: dict[str, float]) -> None:
     logits, mask = random_logits(), quartered_mask()
-    settings = dataclasses.replace(settings, damage_cross_entropy=cross_entropy)
+    settings = dataclasses.replace(settings, **terms)  # type: ignore[arg-type]
     before = dual_loss(logits, mask, settings)
     with torch.no_grad():
         logits.localization[:, 0, 9:15, 9:15] += 50
@@ -106,8 +116,58 @@ def test_cross_entropy_is_a_weighted_mean_over_graded_pixels(
     assert (with_it - without).item() == pytest.approx(0.3 * total / norm, rel=1e-4)
 
 
-def test_cross_entropy_without_a_graded_pixel_is_zero_and_not_nan(settings: TrainSettings) -> None:
-    settings = dataclasses.replace(settings, damage_cross_entropy=0.3)
+def upsampled(head: Tensor) -> npt.NDArray[np.float64]:
+    """Probabilities at full resolution, [C, H, W]."""
+    probs = torch.nn.functional.interpolate(head.softmax(1), scale_factor=4, mode="bilinear")
+    return probs[0].detach().double().numpy()
+
+
+def test_focal_and_dice_are_added_to_both_losses_with_their_weights(settings: TrainSettings) -> None:
+    logits, mask = random_logits(), quartered_mask()
+    plain = dual_loss(logits, mask, settings)
+    added = dual_loss(logits, mask, dataclasses.replace(settings, focal=0.7, dice=0.2))
+    labels = mask[0].numpy().astype(int)
+    for head, offset, found in (
+        (logits.localization, 0, added.localization - plain.localization),
+        (logits.damage, 1, added.damage - plain.damage),
+    ):
+        probs, known = upsampled(head), (labels >= offset) & (labels != 255)
+        target = np.minimum(labels, 1) if offset == 0 else labels - offset
+        right = np.take_along_axis(probs, np.where(known, target, 0)[None], 0)[0][known]
+        focal = np.mean(-((1 - right) ** 2) * np.log(right))
+        losses = []
+        for number, prob in enumerate(probs):
+            truth = (target == number)[known]
+            losses.append(1 - 2 * prob[known][truth].sum() / ((prob[known] ** 2).sum() + truth.sum()))
+        assert found.item() == pytest.approx(0.7 * focal + 0.2 * np.mean(losses), rel=1e-4)
+
+
+def test_dice_leaves_out_classes_without_a_pixel() -> None:
+    probs = torch.full((1, 4, 8, 8), 0.25)
+    labels = torch.full((1, 8, 8), 255, dtype=torch.uint8)
+    labels[:, :4], labels[:, 4:6] = 1, 3
+    # Each has 32 and 16 pixels of 48, on which its probability is a quarter.
+    expected = np.mean([1 - 2 * count / 4 / (48 / 16 + count) for count in (32, 16)])
+    assert dice_loss(probs, labels).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_smoothing_gives_the_neighbours_of_a_grade_their_share(settings: TrainSettings) -> None:
+    logits, mask = random_logits(), quartered_mask()
+    weights = (0.4, 1.2, 2.0, 0.5)
+    settings = dataclasses.replace(settings, class_weights=weights, damage_cross_entropy=1.0)
+    without = dual_loss(logits, mask, dataclasses.replace(settings, damage_cross_entropy=0.0)).damage
+    found = dual_loss(logits, mask, dataclasses.replace(settings, grade_smoothing=0.2)).damage - without
+    shares = [[0.8, 0.2, 0, 0], [0.1, 0.8, 0.1, 0], [0, 0.1, 0.8, 0.1], [0, 0, 0.2, 0.8]]
+    logs, total, norm = np.log(upsampled(logits.damage)), 0.0, 0.0
+    for grade, (weight, share) in enumerate(zip(weights, shares, strict=True), start=1):
+        of_grade = logs[:, mask[0].numpy() == grade]
+        total -= weight * float((np.array(share)[:, None] * of_grade).sum())
+        norm += weight * of_grade.shape[1]
+    assert found.item() == pytest.approx(total / norm, rel=1e-4)
+
+
+def test_terms_without_a_graded_pixel_are_zero_and_not_nan(settings: TrainSettings) -> None:
+    settings = dataclasses.replace(settings, damage_cross_entropy=0.3, grade_smoothing=0.1, focal=1.0, dice=1.0)
     mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
     mask[:, 32:] = 255
     assert dual_loss(random_logits(), mask, settings).damage.item() == 0

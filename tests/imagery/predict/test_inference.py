@@ -195,7 +195,7 @@ class Counted(Predictor):
     """Counts the tiles that are computed."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.device, self.network, self.calls = predictor.device, predictor.network, 0
+        self.device, self.network, self.views, self.calls = predictor.device, predictor.network, predictor.views, 0
 
     def logits(self, pre: Any, post: Any) -> DualLogits:
         self.calls += len(pre)

@@ -1,0 +1,107 @@
+"""A siamese U-Net: one ResNet and one decoder, with the same weights, see the scene before and the scene after.
+
+The localization is read from the features of before, the damage from those of both. It is what the first place of
+xView2 trained, smaller: Durnov, https://github.com/DIUx-xView/xView2_first_place, with the head at a quarter of the
+resolution; that a plain siamese U-Net is hard to beat on xBD was shown by Gerard et al., https://arxiv.org/abs/2401.17271.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le, Len
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from model.hrnet import conv3x3, conv_bn_relu, resize
+from model.networks.pair_network import DualLogits, PairNetwork, check_pair
+
+
+@dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
+class SiameseUNetSettings:
+    """What decides the tensors of the network; with the defaults the encoder is a ResNet-34."""
+
+    name: Literal["siamese-unet"] = "siamese-unet"
+    width: Annotated[int, Ge(1)] = 64  # channels at a quarter of the resolution; twice as many at each half of it
+    blocks: Annotated[Sequence[Annotated[int, Ge(1)]], Len(4, 4)] = (3, 4, 6, 3)  # residual blocks at each resolution
+    decoder: Annotated[int, Ge(1)] = 64  # channels of the decoder at a quarter of the resolution
+    batch_norm_momentum: Annotated[float, Gt(0), Le(1)] = 0.1
+
+
+class SiameseUNet(PairNetwork):
+    """See above. `SiameseUNet(SiameseUNetSettings())` has as many weights as a ResNet-34 and a tenth on top."""
+
+    Settings = SiameseUNetSettings
+    architecture: SiameseUNetSettings
+
+    def __init__(self, architecture: SiameseUNetSettings) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        momentum = a.batch_norm_momentum
+        channels = [a.width * 2**level for level in range(4)]
+        self.stem = nn.Sequential(conv_bn_relu(3, a.width, 7, 2, momentum), nn.MaxPool2d(3, 2, 1))
+        before = [a.width, *channels]
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                _Block(before[level], channels[level], 1 if level == 0 else 2, momentum),
+                *(_Block(channels[level], channels[level], 1, momentum) for _ in range(a.blocks[level] - 1)),
+            )
+            for level in range(4)
+        )
+        # From coarse to fine: what is upsampled is made as thin as the level below before it is added.
+        self.lateral = nn.ModuleList(nn.Conv2d(c, min(c, a.decoder * 2**n), 1) for n, c in enumerate(channels))
+        thin = [min(c, a.decoder * 2**n) for n, c in enumerate(channels)]
+        self.thinner = nn.ModuleList(nn.Conv2d(thin[n + 1], thin[n], 1) for n in range(3))
+        self.smooth = nn.ModuleList(conv_bn_relu(thin[n], thin[n], 3, 1, momentum) for n in range(3))
+        self.localization = nn.Sequential(conv_bn_relu(thin[0], thin[0], 3, 1, momentum), nn.Conv2d(thin[0], 2, 1))
+        self.damage = nn.Sequential(conv_bn_relu(2 * thin[0], thin[0], 3, 1, momentum), nn.Conv2d(thin[0], 4, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
+        """See `PairNetwork.forward`; sides that are not multiples of 32 are padded as in Dual-HRNet."""
+        check_pair(pre, post, "SiameseUNet")
+        height, width = pre.shape[-2:]
+        both = F.pad(torch.cat([pre, post]), (0, -width % 32, 0, -height % 32))
+        before, after = self._features(both).chunk(2)
+        logits = self.localization(before), self.damage(torch.cat([before, after], 1))
+        return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
+
+    def _features(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W], H and W multiples of 32, to [B, decoder, H/4, W/4]."""
+        x: Tensor = self.stem(images)
+        sides: list[Tensor] = []
+        for level, lateral in zip(self.levels, self.lateral, strict=True):
+            x = level(x)
+            sides.append(lateral(x))
+        x = sides.pop()
+        for thinner, smooth in zip(reversed(self.thinner), reversed(self.smooth), strict=True):
+            side = sides.pop()
+            x = smooth(side + resize(thinner(x), side.shape[-2:]))
+        return x
+
+
+class _Block(nn.Module):
+    """The basic block of a ResNet; the shortcut is a 1x1 convolution where the size or the channels change."""
+
+    def __init__(self, channels: int, out: int, stride: int, momentum: float) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv3x3(channels, out, stride), nn.BatchNorm2d(out, momentum=momentum)
+        self.conv2, self.bn2 = conv3x3(out, out), nn.BatchNorm2d(out, momentum=momentum)
+        same = stride == 1 and channels == out
+        self.downsample = (
+            nn.Identity()
+            if same
+            else nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out, momentum=momentum)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)).add_(self.downsample(x)), inplace=True)
