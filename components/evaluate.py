@@ -94,7 +94,7 @@ def _evaluate(
         prediction, probabilities = predictor.probabilities(sample.pre, sample.post)
         return Prediction(*(part.cpu() for part in prediction)), Probabilities(*(part.cpu() for part in probabilities))
 
-    evaluation = Evaluation(params.per_building == "vote", unclassified_as)
+    evaluation = Evaluation(params.per_building == "vote", unclassified_as, predictor.temperatures)
     thumbnails = []
     pairs = zip(tqdm(scenes.records, "evaluate", disable=None), DataLoader(scenes, batch_size=1), strict=True)
     with nullcontext() if submission is None else new_folder(submission, is_submission_file) as folder:

@@ -55,7 +55,7 @@ def make_map(
         if origin.doubt:
             print(f"warning: {origin.doubt}", file=sys.stderr, flush=True)
         pair.align(register(pair, align))
-        facts = _facts(pair, origin)
+        facts = _facts(pair, origin, calibrated=predictor.temperatures is not None)
         print(f"alignment {facts['alignment']['said']}", flush=True)
         look = look_at(pair, {**names, **facts})
         classes = predict_classes(predictor, identity, pair, work, windows, resume=resume)
@@ -67,11 +67,11 @@ def make_map(
     return summary
 
 
-def _facts(pair: ImagePair, origin: Origin) -> dict[str, Any]:
+def _facts(pair: ImagePair, origin: Origin, *, calibrated: bool) -> dict[str, Any]:
     """What is known of how the images were read and of the model that reads them, fit for JSON."""
     return {
         "bands": {"before": str(pair.pre.bands), "after": str(pair.post.bands)},
         "alignment": pair.alignment.facts(pair.grid.gsd),
-        "model": {**asdict(origin), "said": str(origin)},
+        "model": {**asdict(origin), "said": str(origin), "calibrated": calibrated},
         "doubts": [*doubts(pair), *([origin.doubt] if origin.doubt else [])],
     }

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from base.errors import InputError, printable
 from base.files import new_folder
 from model.hrnet import resize
 from model.networks.by_name import find_network
-from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, check_pair
+from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, Temperatures, check_pair
 from model.settings import network_settings
 
 # ImageNet statistics of RGB in [0, 1]: the published weights and every HRNet backbone were trained with them.
@@ -29,6 +29,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 Views = Literal[1, 4, 8]
+Part = TypeVar("Part")
+Default = TypeVar("Default")
 _FLIPS = ((), (-1,), (-2,), (-2, -1))
 
 
@@ -91,20 +93,20 @@ def classify(logits: DualLogits, size: tuple[int, int]) -> Prediction:
 
     Source: paper, section 3: "we set classification output in background by localization output".
     """
-    localization, damage = (_largest(_at_full_size(part, size)) for part in logits)
+    localization, damage = (_largest(at_full_size(part, size)) for part in logits)
     return Prediction(localization, (damage + 1) * localization)
 
 
 def estimate(logits: DualLogits, size: tuple[int, int]) -> tuple[Prediction, Probabilities]:
     """Logits to classes, as `classify`, and to the probabilities of which they are the largest."""
-    localization, damage = (_at_full_size(part, size) for part in logits)
+    localization, damage = (at_full_size(part, size) for part in logits)
     building = _largest(localization)
     return Prediction(building, (_largest(damage) + 1) * building), Probabilities(
         (localization[:, 1] - localization[:, 0]).sigmoid_(), damage.softmax(1)
     )
 
 
-def _at_full_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def at_full_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """[B, C, h, w] to [B, C, *size]; a logit stands for 4 x 4 pixels."""
     full = resize(logits.float(), (4 * logits.shape[-2], 4 * logits.shape[-1]))
     return full[..., : size[0], : size[1]]
@@ -126,7 +128,7 @@ class Predictor:
 
     def __init__(self, model: PairNetwork, views: Views = 1) -> None:
         self.device, self.views = next(model.parameters()).device, views
-        self.network = model.for_inference()
+        self.network, self.temperatures = model.for_inference(), model.temperatures
 
     @torch.inference_mode()
     def __call__(self, pre: Tensor, post: Tensor) -> Prediction:
@@ -144,13 +146,22 @@ class Predictor:
 
     @torch.inference_mode()
     def logits(self, pre: Tensor, post: Tensor) -> DualLogits:
-        """What the classes are made of, [B, 2 and 4, ceil(H / 4), ceil(W / 4)], for what is put together of parts."""
+        """What the classes are made of, [B, 2 and 4, ceil(H / 4), ceil(W / 4)], for what is put together of parts.
+
+        Divided by the temperatures of a calibrated model.
+        """
         check_pair(pre, post, "Predictor")
-        images = [normalize(image.to(self.device)) for image in (pre, post)]
+        logits = self._of_views([normalize(image.to(self.device)) for image in (pre, post)])
+        by = self.temperatures
+        if by is None:
+            return logits
+        return DualLogits(logits.localization / by.localization, logits.damage / by.damage)
+
+    def _of_views(self, images: Sequence[Tensor]) -> DualLogits:
         if self.views == 1:
             logits: DualLogits = self.network(*images)
             return logits
-        height, width = pre.shape[-2:]
+        height, width = images[0].shape[-2:]
         # Whole logits, so that those of a flipped image lie on those of the image.
         images = [F.pad(image, (0, -width % 4, 0, -height % 4)) for image in images]
         found = [self._seen(images, axes, turned) for turned in (False, True)[: self.views // 4] for axes in _FLIPS]
@@ -169,8 +180,9 @@ def save_model(
     origin: Origin | None = None,
     augmentation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the model directory: weights as safetensors; architecture, preprocessing and, where they are known, what
-    the model was trained on and the pipelines of Albumentations that its samples went through as JSON; nothing pickled.
+    """Writes the model directory: weights as safetensors; architecture, preprocessing and, where they are known, the
+    temperatures, what the model was trained on and the pipelines of Albumentations that its samples went through as
+    JSON; nothing pickled.
 
     The directory appears at once, complete; an existing one is replaced.
     """
@@ -178,6 +190,7 @@ def save_model(
         "model": model.architecture.name,
         "architecture": asdict(model.architecture),
         "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
+        **({} if model.temperatures is None else {"temperatures": asdict(model.temperatures)}),
         **({} if origin is None else {"trained_on": asdict(origin)}),
         **({} if augmentation is None else {"augmentation": augmentation}),
     }
@@ -217,17 +230,25 @@ def load_model(directory: Path | str) -> PairNetwork:
             f"{weights_path}: {len(spoiled)} tensors hold values that are no numbers, {spoiled[0]} among them. {remedy}"
         )
     model.load_state_dict(state)
+    model.temperatures = _read_part(config_path, "temperatures", Temperatures, None)
     return model.eval()
 
 
 def read_origin(directory: Path) -> Origin:
     """What the model of a directory was trained on; raises ModelError. Directories of earlier versions do not say."""
-    path = directory / CONFIG
+    return _read_part(directory / CONFIG, "trained_on", Origin, Origin())
+
+
+def _read_part(path: Path, key: str, kind: type[Part], default: Default) -> Part | Default:
+    """What a config.json holds under the key, which it may lack; raises ModelError."""
+    config = _read_config(path)
+    if key not in config:
+        return default
     try:
-        return TypeAdapter(Origin).validate_python(_read_config(path).get("trained_on", {}))
+        return TypeAdapter(kind).validate_json(json.dumps(config[key]))  # where a strict dataclass may be a mapping
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, ("trained_on", *first["loc"])))
+        field = ".".join(map(str, (key, *first["loc"])))
         raise _undescribed(path, f"{field}: found {_shown(first['input'])}: {first['msg'].lower()}") from error
 
 

@@ -6,6 +6,9 @@ Source: Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.or
 import torch
 from torch import Tensor
 
+from base.grades import GRADES, KEYS
+from model.networks.pair_network import Temperatures
+
 BINS = 15
 
 
@@ -37,3 +40,40 @@ class Calibration:
         filled = pixels > 0
         confidence, right = self.confidence[filled] / pixels[filled], self.pixels[1][filled] / pixels[filled]
         return confidence.tolist(), right.tolist()
+
+
+class Confidence:
+    """How sure a model is and how often it is right: of buildings, of grades, and of each grade by itself."""
+
+    def __init__(self) -> None:
+        self.parts = {part: Calibration() for part in ("localization", "damage", *KEYS)}
+
+    def add_buildings(self, probability: Tensor, truth: Tensor) -> None:
+        """Adds pixels. probability: [N], of a building; truth: bool [N], whether one is there."""
+        found = probability > 0.5
+        self.parts["localization"].add(torch.where(found, probability, 1 - probability), found == truth)
+
+    def add_grades(self, probabilities: Tensor, grades: Tensor) -> None:
+        """Adds pixels of buildings. probabilities: [4, N], of each grade; grades: [N] of 1-4."""
+        confidence, chosen = probabilities.max(0)
+        self.parts["damage"].add(confidence, chosen + 1 == grades)
+        for probability, grade in zip(probabilities, GRADES, strict=True):
+            self.parts[grade.key].add(probability, grades == grade.number)
+
+    def errors(self) -> dict[str, float]:
+        """See `Calibration.error`; of a grade: how far its probability is from the share of pixels that have it."""
+        return {part: calibration.error() for part, calibration in self.parts.items()}
+
+    def curves(self) -> dict[str, tuple[list[float], list[float]]]:
+        """See `Calibration.curve`, of localization and damage."""
+        return {part: self.parts[part].curve() for part in ("localization", "damage")}
+
+
+def undo(temperatures: Temperatures, building: Tensor, damage: Tensor) -> tuple[Tensor, Tensor]:
+    """The probabilities as they would be without temperatures: those are softmax(logits / T), and T log p are the
+    logits but for a constant. building: [N]; damage: [4, n].
+    """
+    return (
+        building.logit(eps=1e-7).mul(temperatures.localization).sigmoid(),
+        damage.clamp_min(1e-30).log().mul(temperatures.damage).softmax(0),
+    )

@@ -16,8 +16,9 @@ from torch import Tensor
 from base.grades import GRADES, UNCLASSIFIED
 from model.buildings import Grading, grade, separate
 from model.inference import Prediction, Probabilities
-from model.judge.calibration import Calibration
+from model.judge.calibration import Confidence, undo
 from model.judge.matching import building_scores, match_buildings
+from model.networks.pair_network import Temperatures
 from model.score import (
     absent_grades,
     confusion,
@@ -49,17 +50,21 @@ def vote(prediction: Prediction, probabilities: Probabilities) -> Grading:
 class Evaluation:
     """Judges predictions one scene at a time.
 
-    per_building: whether the result has one grade a building. unclassified_as: see `joint_counts`.
+    per_building: whether the result has one grade a building. unclassified_as: see `joint_counts`. temperatures: by
+    which the model's logits were divided.
     """
 
-    def __init__(self, per_building: bool, unclassified_as: int | None) -> None:
-        self.per_building, self.unclassified_as = per_building, unclassified_as
+    def __init__(
+        self, per_building: bool, unclassified_as: int | None, temperatures: Temperatures | None = None
+    ) -> None:
+        self.per_building, self.unclassified_as, self.temperatures = per_building, unclassified_as, temperatures
         self.scenes: list[SceneResult] = []
         self.counts = no_counts()
         self._other_counts = no_counts()
         self._groups: dict[tuple[str, str], Tensor] = defaultdict(no_counts)
         self._buildings: npt.NDArray[np.int64] = np.zeros((5, 5), np.int64)
-        self._localization, self._damage = Calibration(), Calibration()
+        self._confidence = Confidence()
+        self._uncalibrated = Confidence()  # the same before the logits were divided
 
     def add(
         self, record: SceneRecord, prediction: Prediction, probabilities: Probabilities, target: Tensor
@@ -70,7 +75,7 @@ class Evaluation:
         """
         grading = vote(prediction, probabilities)
         self._buildings += match_buildings(grading.labels, grading.grades, target[0].numpy(), self.unclassified_as)
-        self._calibrate(prediction, probabilities, target)
+        self._calibrate(probabilities, target)
 
         scored, other = self._both(prediction, grading)
         self._other_counts += joint_counts(*other, target, self.unclassified_as)
@@ -98,21 +103,23 @@ class Evaluation:
 
     def reliability(self) -> dict[str, tuple[list[float], list[float]]]:
         """By part: mean confidence and share of right pixels, of each bin of confidences that has pixels."""
-        return {"localization": self._localization.curve(), "damage": self._damage.curve()}
+        return self._confidence.curves()
 
     def metrics(self) -> dict[str, Any]:
         """The content of metrics.json: the official keys first, then what stands beside them."""
         official, other = _official(self.counts), _official(self._other_counts)
         per_pixel, per_building = (other, official) if self.per_building else (official, other)
-        buildings = building_scores(self._buildings)
+        buildings, errors = building_scores(self._buildings), self._confidence.errors()
+        before = errors if self.temperatures is None else self._uncalibrated.errors()
         return {
             **official,
             **_present(self.counts),
             "score_per_pixel": per_pixel["score"],
             "score_per_building": per_building["score"],
             "building_f1": buildings["f1"]["localization"],
-            "localization_calibration_error": self._localization.error(),
-            "damage_calibration_error": self._damage.error(),
+            "localization_calibration_error": errors["localization"],
+            "damage_calibration_error": errors["damage"],
+            "calibration": {part: {"before": before[part], "after": error} for part, error in errors.items()},
             **precision_recall(self.counts),
             "buildings": buildings,
             "per_pixel": per_pixel,
@@ -127,27 +134,27 @@ class Evaluation:
             },
         }
 
-    def _calibrate(self, prediction: Prediction, probabilities: Probabilities, target: Tensor) -> None:
+    def _calibrate(self, probabilities: Probabilities, target: Tensor) -> None:
         """Localization on all pixels that count, damage on those of labelled buildings."""
-        target, localization, damage = (
+        target, building, damage = (
             target.flatten(),
-            prediction.localization.flatten(),
-            probabilities.damage.flatten(2),
+            probabilities.building.flatten(),
+            probabilities.damage.flatten(2)[0],
         )
         unclassified = target == UNCLASSIFIED
-        building = localization == 1
-        sure = probabilities.building.flatten()
-        sure = torch.where(building, sure, 1 - sure)
         if self.unclassified_as is None:
             known = ~unclassified
-            target, sure, building, damage = target[known], sure[known], building[known], damage[..., known]
+            target, building, damage = target[known], building[known], damage[:, known]
         else:
             target = target.masked_fill(unclassified, self.unclassified_as)
-        self._localization.add(sure, building == (target > 0))
         # Of the grades alone, also where the localization saw no building: it is judged by itself.
-        graded = target.nonzero()[:, 0]
-        confidence, grades = damage[0, :, graded].max(0)
-        self._damage.add(confidence, grades + 1 == target[graded])
+        damage, truth = damage[:, target > 0], target > 0
+        self._confidence.add_buildings(building, truth)
+        self._confidence.add_grades(damage, target[truth])
+        if self.temperatures is not None:
+            building, damage = undo(self.temperatures, building, damage)
+            self._uncalibrated.add_buildings(building, truth)
+            self._uncalibrated.add_grades(damage, target[truth])
 
 
 def describe_absence(metrics: Mapping[str, Any]) -> str:

@@ -102,6 +102,7 @@ def write_report(
             "grades": ["localization", *KEYS],
             "confusion": evaluation.confusion_shares(),
             "classes": [LEGEND[number][0] for number in range(5)],
+            "temperatures": evaluation.temperatures,
             "absence": describe_absence(metrics),
             "disasters": bar_chart({name: _of_present(scores) for name, scores in metrics["per_disaster"].items()}),
             "reliability": line_chart(

@@ -6,8 +6,11 @@ one without them trains and predicts plainly, through the same training and the 
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+from annotated_types import Ge, Le
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from base.errors import InputError
@@ -24,6 +27,17 @@ class DualLogits(NamedTuple):
     damage: Tensor
 
 
+@dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
+class Temperatures:
+    """What logits are divided by, so that a model is as often right as it is sure; classes stay what they are.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599, section 4.2.
+    """
+
+    localization: Annotated[float, Ge(0.01), Le(100)]
+    damage: Annotated[float, Ge(0.01), Le(100)]
+
+
 class PairNetwork(nn.Module):
     """Base of the networks; each is built from an instance of its `Settings` alone, and keeps it as `architecture`.
 
@@ -35,6 +49,7 @@ class PairNetwork(nn.Module):
 
     Settings: ClassVar[Any]
     architecture: Any  # of the class Settings
+    temperatures: Temperatures | None = None  # applied by `Predictor` alone; None where nobody calibrated the model
 
     def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
         """Logits at a quarter of the input's resolution, rounded up.

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from base.errors import InputError
 from model.inference import Origin, save_model
-from model.networks.pair_network import PairNetwork
+from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
 from model.train.average import Average
 from model.train.checkpoints import Checkpoints
@@ -152,8 +152,8 @@ class Run:
         """Whether the epoch that was just trained is one to validate after; the last one is in any case."""
         return self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs
 
-    def finish(self) -> Record:
-        """Writes the model directory from the kept weights.
+    def finish(self, calibrate: Callable[[PairNetwork], Temperatures | None]) -> Record:
+        """Writes the model directory from the kept weights, with the temperatures that `calibrate` finds for them.
 
         Raises RunError where their checkpoint could not be kept on the disk.
         """
@@ -171,6 +171,7 @@ class Run:
                 self.model.load_state_dict(best.state.get("average", best.state["model"]))
             elif self.average is not None:
                 self.model.load_state_dict(self.average.tensors)
+            self.model.temperatures = calibrate(self.model)
             save_model(self.model, self.out / "model", self.origin, self.augmentation)
         return record
 

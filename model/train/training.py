@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
@@ -22,6 +22,7 @@ from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
 from model.losses import dual_loss
 from model.networks.by_name import build
+from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
 from model.train.batch import share_of_batch
 from model.train.distributed import World
@@ -30,6 +31,7 @@ from model.train.profiling import profiler
 from model.train.pulse import Pulse
 from model.train.run import Run
 from model.train.sync_batch_norm import convert
+from model.train.temperature import SCENES, calibrate
 from model.train.validation import validate, validation_scenes
 from xbd.dataset import Sample, SceneCrops
 
@@ -93,7 +95,20 @@ def train(
                 scores = validate(run.judged(), validation, world, pulse)
                 record |= {f"validation_{key}": value for key, value in scores.items()}
             run.finish_epoch(record)
-        return run.finish()
+        return run.finish(lambda kept: _calibrate(data, kept, pulse))
+
+
+def _calibrate(data: Path, model: PairNetwork, pulse: Pulse) -> Temperatures | None:
+    """Those of the scenes to validate on; None, which is said, where there are none."""
+    try:
+        scenes = validation_scenes(data)
+    except InputError:
+        print("not calibrated: there are no validation scenes; what the model is sure of is not how often it is right")
+        return None
+    chosen = Subset(scenes, np.unique(np.linspace(0, len(scenes) - 1, SCENES).round().astype(int)).tolist())
+    found = calibrate(model, DataLoader(chosen), pulse.alive)
+    print(f"calibrated on {len(chosen)} validation scenes: {found}", flush=True)
+    return found.temperatures
 
 
 def poly_learning_rate(settings: TrainSettings, progress: float) -> float:

@@ -103,6 +103,7 @@ def test_metrics_have_these_keys(outcome: Outcome) -> None:
         "building_f1",
         "localization_calibration_error",
         "damage_calibration_error",
+        "calibration",
         "precision",
         "recall",
         "buildings",
