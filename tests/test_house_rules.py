@@ -21,6 +21,7 @@ FLOORS = (
     ("xbd",),
     ("xbd.importing", "xbd.sample"),
     ("model", "model.fast"),
+    ("model.calibration",),
     ("model.train", "model.judge"),
     ("imagery",),
     ("imagery.read",),

@@ -1,1 +1,1 @@
-"""How good a model is: scores, calibration, matched buildings, and the report of it all."""
+"""How good a model is: scores, matched buildings, and the report of it all."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from base.grades import GRADES, UNCLASSIFIED
 from model.buildings import Grading, grade, separate
+from model.calibration.errors import Confidence, undo
 from model.inference import Prediction, Probabilities
-from model.judge.calibration import Confidence, undo
 from model.judge.matching import building_scores, match_buildings
 from model.networks.pair_network import Temperatures
 from model.score import (

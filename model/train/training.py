@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
+from model.calibration.temperature import SCENES, calibrate
 from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
 from model.losses import dual_loss
@@ -31,7 +32,6 @@ from model.train.profiling import profiler
 from model.train.pulse import Pulse
 from model.train.run import Run
 from model.train.sync_batch_norm import convert
-from model.train.temperature import SCENES, calibrate
 from model.train.validation import validate, validation_scenes
 from xbd.dataset import Sample, SceneCrops
 

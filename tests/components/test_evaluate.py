@@ -16,7 +16,7 @@ from model.inference import Predictor, load_model, normalize, save_model
 from model.judge.matching import building_scores
 from tests.commands import exit_line
 from tests.comparing import read_csv, read_png
-from tests.model.judge.test_calibration import error_by_loop
+from tests.model.calibration.test_errors import error_by_loop
 from tests.model.judge.test_matching import match_by_sets
 from tests.model.test_buildings import flood
 from tests.model.test_metric import KEYS, score_by_loops

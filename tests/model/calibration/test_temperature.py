@@ -12,9 +12,9 @@ from torch import Tensor
 from base.grades import KEYS
 from components.evaluate import evaluate
 from components.params import load_params
+from model.calibration.temperature import calibrate
 from model.inference import ModelError, Predictor, load_model
 from model.networks.pair_network import DualLogits, PairNetwork, Temperatures
-from model.train.temperature import calibrate
 from model.train.training import train
 from tests.conftest import ALONE, LOGITS, assert_close, write_params
 from xbd.dataset import Sample

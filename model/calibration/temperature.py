@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from base.grades import UNCLASSIFIED
+from model.calibration.errors import Confidence
 from model.inference import Predictor, at_full_size
-from model.judge.calibration import Confidence
 from model.networks.pair_network import PairNetwork, Temperatures
 from xbd.dataset import Sample
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.judge.calibration import Calibration
+from model.calibration.errors import Calibration
 
 
 def error_by_loop(confidence: list[float], right: list[bool]) -> float:
