@@ -28,6 +28,7 @@ from base.images import encode_png
 from benchmarks.measure import Work, side_by_side, table
 from components.params import load_params
 from components.prepare import prepare
+from model.fast.allocator import keep_freed_memory
 from xbd.dataset import Sample, SceneCrops
 from xbd.sample.synthetic import write_sample
 from xbd.scenes import MASK, RawScene, open_scene, read_index
@@ -164,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__)
     parser.add_argument("--raw", type=Path, metavar="DIR", help="raw scenes in the xBD layout, of 640 pixels or more")
     arguments = parser.parse_args(argv)
+    keep_freed_memory()  # as training does
     with tempfile.TemporaryDirectory() as folder, errors_in_one_line():
         raw, prepared = arguments.raw or Path(folder) / "raw", Path(folder) / "prepared"
         if arguments.raw is None:

@@ -199,9 +199,9 @@ def _augmented(scene: Array, crop: _Crop, augmentation: "Augmentation", seed: tu
     """The crop as the pipelines change it."""
     side = round(crop.side * augmentation.reach)
     top, left = (start - (side - crop.side) // 2 for start in crop.corner)
-    pre, post, mask = read_parts(scene, top, left, side)
+    pre, post, mask = read_parts(scene, top, left, side, augmentation.channels)
     if crop.shift.any():
-        post = read_parts(scene, top + crop.shift[0], left + crop.shift[1], side)[1]
+        post = read_parts(scene, top + crop.shift[0], left + crop.shift[1], side, augmentation.channels)[1]
     if augmentation.side is not None:
         size = (augmentation.side, augmentation.side)
         pre, post = (np.asarray(cv2.resize(image, size), np.uint8) for image in (pre, post))

@@ -1,34 +1,42 @@
 """Windows of the memory maps of prepared scenes, out of which samples are made."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from base.grades import UNCLASSIFIED
-from xbd.scenes import CHANNELS, MASK, POST
+from xbd.scenes import CHANNELS, MASK, POST, PRE
 
 Array = npt.NDArray[np.uint8]
+WORD = np.dtype("<u4")
 
 
 class Parts(NamedTuple):
-    """pre, post: uint8 [H, W, 3]; mask: uint8 [H, W]."""
+    """pre, post: uint8 [H, W, 3], or of 4 channels where that is said; mask: uint8 [H, W]."""
 
     pre: Array
     post: Array
     mask: Array
 
 
-def read_parts(scene: Array, top: int, left: int, side: int) -> Parts:
-    """A square window of the map; beyond the scene images are 0, the mask is ignored."""
-    window = np.zeros((side, side, CHANNELS), np.uint8)
-    window[..., MASK] = UNCLASSIFIED
-    _copy(scene, top, left, window)
-    parts = Parts(*(np.empty((side, side, count), np.uint8) for count in (3, 3, 1)))
-    # numpy takes five times as long to part the channels.
-    cv2.mixChannels([window], list(parts), [to for channel in range(CHANNELS) for to in (channel, channel)])
-    return parts._replace(mask=parts.mask[..., 0])
+def read_parts(scene: Array, top: int, left: int, side: int, channels: int = 3) -> Parts:
+    """A square window of the map; beyond the scene images are 0, the mask is ignored.
+
+    channels: 3, or 4 for images with a channel of no meaning at their end, which OpenCV turns in half the time.
+    """
+    # Four of a pixel's seven bytes at once: pre and one of post, then post and the mask. Channel by channel it takes
+    # five times as long.
+    windows = np.zeros((side, side), WORD), np.full((side, side), UNCLASSIFIED << 24, WORD)
+    for first, window in zip((PRE.start, POST.start), windows, strict=True):
+        words = np.ndarray(scene.shape[:2], WORD, scene, first, scene.strides[:2])
+        _copy(words, top, left, window)
+    pre, post = (window.view(np.uint8).reshape(side, side, 4) for window in windows)
+    mask = np.asarray(cv2.extractChannel(post, 3), np.uint8)
+    if channels == 3:
+        pre, post = (np.asarray(cv2.cvtColor(image, cv2.COLOR_RGBA2RGB), np.uint8) for image in (pre, post))
+    return Parts(pre, post, mask)
 
 
 def read_planes(
@@ -50,7 +58,7 @@ def read_planes(
     return planes
 
 
-def _copy(scene: Array, top: int, left: int, window: Array) -> None:
+def _copy(scene: npt.NDArray[Any], top: int, left: int, window: npt.NDArray[Any]) -> None:
     """Copies what the window at (top, left) shows of the scene; what lies beyond it stays as it is."""
     first_row, end_row = np.clip((top, top + window.shape[0]), 0, scene.shape[0])
     first_column, end_column = np.clip((left, left + window.shape[1]), 0, scene.shape[1])

@@ -75,8 +75,7 @@ def train(
         if world.is_main:
             print(transfer)
     model.set_recompute(settings.recompute)
-    if world.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     convert(model, world)
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = len(crops) // settings.global_batch_size

@@ -66,6 +66,7 @@ class Augmentation:
                     "expected changes of light and colour alone. Put it into geometry, which the mask follows."
                 )
         self._turns = any(isinstance(transform, RotatedCrop) for transform in leaves)
+        self._turns_first = isinstance(next(iter(self.geometry.transforms), None), RotatedCrop)
         self._keeps = all(isinstance(transform, KEEPS_THE_SQUARE) for transform in leaves)
         if not (isinstance(geometry, str) and isinstance(photometry, str)):
             self._try()
@@ -79,6 +80,11 @@ class Augmentation:
     def side(self) -> int | None:
         """Side in pixels of the squares that `apply` wants; None where it scales them itself."""
         return None if self._turns else round(self.size * self.reach)
+
+    @property
+    def channels(self) -> int:
+        """Of the images that `apply` wants, see `read_parts`."""
+        return 4 if self._turns_first else 3
 
     def as_dict(self) -> dict[str, Any]:
         """Both pipelines in the form of `albumentations.to_dict`, with the library's version."""

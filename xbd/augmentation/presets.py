@@ -12,8 +12,11 @@ Transforms = Sequence[Any]
 
 
 def _paper_geometry(size: int) -> Transforms:
-    """Paper, section 3: "horizontal and vertical flips, rotation"; the scale is the window's."""
-    return [RotatedCrop(size=size), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+    """Paper, section 3: "horizontal and vertical flips, rotation"; the scale is the window's.
+
+    Both flips together are half a turn, so that a mirror image of every second sample, turned by any angle, is all.
+    """
+    return [RotatedCrop(size=size, mirror=0.5)]
 
 
 def _strong_geometry(size: int) -> Transforms:
