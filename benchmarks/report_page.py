@@ -61,7 +61,7 @@ def write_split(folder: Path) -> Path:
         show(why, evaluation.scenes[number], image, image, target[0].numpy(), prediction, grading)
         for why, number in choose(evaluation.scenes, SHOWN)
     ]
-    write_report(folder / "split.html", "Noise", evaluation, small, shown, None)
+    write_report(folder / "split.html", "Noise", evaluation, small, shown, [])
     return folder / "split.html"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.access import unreadable
-from base.errors import InputError
+from base.errors import InputError, printable
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import EvaluateParams, Params, ParamsError
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from components.tracking.runs import Run
     from model.judge.evaluation import Evaluation, SceneResult
+    from model.train.history import Record
 
 
 class EvaluateError(InputError):
@@ -55,7 +56,7 @@ def evaluate(
         files = None if submission is None else give(local_output(submission, replaces=is_submission_file))
         # A wrong file ends the step before the work, not after it.
         run = None if run_file is None else _find_run(give(local_input(run_file)))
-        curves = None if history is None else _find_history(give(local_input(history)))
+        curves = [] if history is None else _find_history(give(local_input(history)))
         directory, scenes = give(local_input(model)), give(local_scenes(data))
         metrics = _evaluate(scenes, directory, folder, params.evaluate, unclassified_as, files, curves, device)
         if run is not None:
@@ -70,7 +71,7 @@ def _evaluate(
     params: EvaluateParams,
     unclassified_as: int | None,
     submission: Path | None,
-    history: Path | None,
+    history: Sequence["Record"],
     device: "torch.device",
 ) -> dict[str, Any]:
     from torch.utils.data import DataLoader
@@ -177,18 +178,17 @@ def _find_run(run_file: Path) -> "Run":
     return runs.read_run(run_file)
 
 
-def _find_history(path: Path) -> Path:
-    """The path of a history.csv; raises EvaluateError where it is none."""
+def _find_history(path: Path) -> list["Record"]:
+    """The records of a history.csv; raises EvaluateError where it is none."""
+    from model.train.history import read_history
+
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file), [])
+        return read_history(path)
     except OSError as error:
         raise EvaluateError(f"{path}: {unreadable(path, error, ', expected history.csv of train.')}") from error
     except ValueError as error:
-        raise EvaluateError(f"{path}: is no text, expected history.csv of train.") from error
-    if "epoch" not in found:
-        raise EvaluateError(f"{path}: has no column epoch, expected history.csv of train. Give the one of this model.")
-    return path
+        found = "is no text" if isinstance(error, UnicodeError) else printable(str(error))
+        raise EvaluateError(f"{path}: {found}, expected history.csv of train. Give the one of this model.") from error
 
 
 def _track(run: "Run", out: Path, metrics: dict[str, Any], params: EvaluateParams) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.evaluate import evaluate
 from components.params import PromoteParams
-from components.promotion.approval import CODE, Approval, Request, tag_of, wait_for_approval
+from components.promotion.approval import CODE, GIVEN, Approval, Request, asked, tag_of, wait_for_approval
 from components.promotion.decision import PROMOTED, UNCHANGED, Decision
 from components.promotion.gate import GateError, Row, Scored, compare, decide, notes, scored, table
 from components.promotion.handover import CHALLENGER, PRODUCTION, HandoverError, hand_over, previous
@@ -93,13 +93,21 @@ def describe(decision: Decision) -> str:
 def approve(name: str, version: int, code: str, *, to: str = PRODUCTION) -> str:
     """Approves the decision of which the waiting `promote` tells the code. Returns a line that says so.
 
-    Raises TrackingError where there is no such version.
+    Raises TrackingError where there is no such version, GateError where no decision about it waits with this code.
     """
     from components.tracking import registry
     from components.tracking.lineage import who
 
-    by = who()
-    registry.tag_version(registry.require_version(name, version=version), {tag_of(to, code): by})
+    found, by = registry.require_version(name, version=version), who()
+    waiting = asked(dict(found.tags), to)
+    if code not in waiting:
+        those = "; ".join(f"{one}, asked by {whom}" for one, whom in waiting.items())
+        there = f"there wait {those}. Copy the code" if those else "none waits. Run promote --require-approval first"
+        raise GateError(
+            f"--approve: found {code}, expected the code of a decision that waits about {name} version {version} as "
+            f"{to}; {there}."
+        )
+    registry.tag_version(found, {tag_of(GIVEN, to, code): by})
     return f"{name} version {version} as {to}: decision {code} is approved by {by}"
 
 

@@ -198,7 +198,11 @@ def _pipelines(augmentation: Mapping[str, Any], size: int) -> "Augmentation":
 def _augmented(scene: Array, crop: _Crop, augmentation: "Augmentation", seed: tuple[int, int]) -> Sample:
     """The crop as the pipelines change it."""
     side = round(crop.side * augmentation.reach)
-    top, left = (start - (side - crop.side) // 2 for start in crop.corner)
+    # A scene smaller than the window lies in its middle, about which it is turned, and not in its corner.
+    top, left = (
+        start - (side - crop.side) // 2 if length >= crop.side else (length - side) // 2
+        for start, length in zip(crop.corner, scene.shape[:2], strict=True)
+    )
     pre, post, mask = read_parts(scene, top, left, side, augmentation.channels)
     if crop.shift.any():
         post = read_parts(scene, top + crop.shift[0], left + crop.shift[1], side, augmentation.channels)[1]

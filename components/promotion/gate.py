@@ -85,7 +85,7 @@ def scored(number: int | str, tags: Mapping[str, str]) -> Scored:
         else:
             scores = {key: float(tags[key]) for key in tags if key in (OVERALL, *GRADES)}
         found = scores[OVERALL]
-    except (KeyError, ValueError, AttributeError):
+    except (KeyError, ValueError, AttributeError, TypeError):
         raise GateError(f"version {number} has no usable tag score. Register it with its metrics.") from None
     if found != found:  # NaN
         raise GateError(f"version {number} has the score NaN. Evaluate and register it again.")

@@ -255,10 +255,13 @@ def _read_run_file(path: Path) -> Run:
     try:
         content = in_todays_names(json.loads(path.read_text(encoding="utf-8")))
         run_id, experiment, prepared, settings = (content[name] for name in IDENTITY)
+        for name in IDENTITY:
+            if not isinstance(content[name], str) or not content[name]:
+                raise ValueError(f"{name} is {content[name]!r:.60}")
         return Run(run_id, experiment, prepared, settings)
     except OSError as error:
         raise TrackingError(f"{path}: {unreadable(path, error, ', expected the run.json of train.')}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
 
 

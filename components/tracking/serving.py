@@ -1,7 +1,8 @@
 """MLflow's scoring server for a registered model, as `mlflow models serve` runs it, with answers that are short.
 
-MLflow repeats a request in what it says of it: megabytes for a pair of images. And what it does not expect of one,
-such as one without a Content-Type, is an error of the server there. Here it is the client's, in one line.
+MLflow repeats a request in what it says of it: megabytes for a pair of images. It takes requests of any size, and a
+Content-Type only in small letters. And what it does not expect of one, such as one without a Content-Type, is an error
+of the server there. Here it is the client's, in one line.
 """
 
 import json
@@ -13,9 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from base.command_line import Parser
+from base.command_line import Parser, whole_number
 from base.errors import errors_in_one_line, printable
 
+MIB = 2**20
+# MiB of a request: seven pairs of 1024 x 1024 pixels of noise in base64, twice as many of satellite images.
+MAX_BODY = 64
 LIMIT = 500  # characters of a message
 WORD = re.compile(r"[^\s,.:;]{60,}")  # nothing of ours is as long, and base64 is
 KEPT = 20  # characters of such a word
@@ -25,14 +29,15 @@ INNER = "\nError: "  # behind which stands what the model said, after the data t
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Callable[[], Awaitable[Message]], Send], Coroutine[Any, Any, None]]
+Receive = Callable[[], Awaitable[Message]]
+App = Callable[[Message, Receive, Send], Coroutine[Any, Any, None]]
 
 
-def serve(uri: str, host: str, port: int, timeout: int) -> None:
+def serve(uri: str, host: str, port: int, timeout: int, max_body: int) -> None:
     """Serves a registered model until the process is asked to stop.
 
-    timeout: seconds for an answer, with the wait for the requests before. Raises TrackingError where there is no such
-    model or its files cannot be fetched.
+    timeout: seconds for an answer, with the wait for the requests before. max_body: see `short_answers`. Raises
+    TrackingError where there is no such model or its files cannot be fetched.
     """
     import mlflow
     import uvicorn
@@ -46,19 +51,33 @@ def serve(uri: str, host: str, port: int, timeout: int) -> None:
         weights = download_model(uri, Path(folder))
         root = next(parent for parent in weights.parents if (parent / "MLmodel").is_file())
         app = scoring_server.init(mlflow.pyfunc.load_model(str(root)))
-        uvicorn.run(short_answers(app), host=host, port=port)
+        uvicorn.run(short_answers(app, max_body), host=host, port=port)
 
 
-def short_answers(app: App) -> App:
-    """The ASGI application with its refusals as short JSON, of error_code and message."""
+def short_answers(app: App, max_body: int = MAX_BODY) -> App:
+    """The ASGI application with its refusals as short JSON, of error_code and message.
 
-    async def answer(scope: Message, receive: Any, send: Send) -> None:
+    max_body: MiB of a request. Of a larger one no more than that is ever in memory.
+    """
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        if scope["method"] == "POST" and not dict(scope["headers"]).get(b"content-type", b"").strip():
-            await _refuse(send, 415, "the header Content-Type is missing, expected application/json.")
-            return
+        if scope["method"] == "POST":
+            headers = dict(scope["headers"])
+            kind = _plain_type(headers.get(b"content-type", b""))
+            if not kind:
+                await _refuse(send, 415, "the header Content-Type is missing, expected application/json.")
+                return
+            scope["headers"] = [(name, kind if name == b"content-type" else value) for name, value in scope["headers"]]
+            taken = await _take(receive, headers.get(b"content-length", b""), max_body * MIB)
+            if taken is None:
+                await _refuse(
+                    send, 413, f"the request is larger than {max_body} MiB (--max-body). Send fewer pairs at once."
+                )
+                return
+            receive = taken
         status, body, is_answered = 0, bytearray(), False
 
         async def pass_on(message: Message) -> None:
@@ -82,6 +101,42 @@ def short_answers(app: App) -> App:
             await _refuse(send, status, _message_of(bytes(body)))
 
     return answer
+
+
+def _plain_type(given: bytes) -> bytes:
+    """A Content-Type as MLflow compares it: in small letters, and with no other parameter than charset."""
+    kind, *parameters = (part.strip() for part in given.lower().split(b";"))
+    pairs = [[part.strip(b' "') for part in parameter.partition(b"=")] for parameter in parameters]
+    return b"; ".join([kind, *(b"charset=" + value for name, _, value in pairs if name == b"charset")])
+
+
+async def _take(receive: Receive, length: bytes, limit: int) -> Receive | None:
+    """The request up to its end, to be received again; None where it has more bytes than the limit.
+
+    length: what its header says. What is too much is thrown away as it comes, as much again as the limit, because most
+    clients read the answer only when they have sent all.
+    """
+    messages: list[Message] = []
+    size, is_more = 0, True
+    is_too_large = length.isdigit() and int(length) > limit
+    while is_more and size <= 2 * limit:
+        message = await receive()
+        size += len(message.get("body", b""))
+        is_more = message.get("more_body", False)
+        is_too_large = is_too_large or size > limit
+        if is_too_large:
+            messages.clear()
+        else:
+            messages.append(message)
+    if is_too_large:
+        return None
+    waiting = iter(messages)
+
+    async def receive_again() -> Message:
+        found = next(waiting, None)
+        return await receive() if found is None else found
+
+    return receive_again
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:
@@ -120,9 +175,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=5001, help="(default: %(default)s)")
     text = "seconds for an answer, with the wait for the requests before (default: %(default)s)"
     parser.add_argument("--timeout", type=int, default=300, metavar="S", help=text)
-    arguments = parser.parse_args(argv)
+    text = "largest request, of all its pairs together (default: %(default)s)"
+    parser.add_argument("--max-body", type=whole_number(1, 2**20), default=MAX_BODY, metavar="MIB", help=text)
+    a = parser.parse_args(argv)
     with errors_in_one_line():
-        serve(arguments.model, arguments.host, arguments.port, arguments.timeout)
+        serve(a.model, a.host, a.port, a.timeout, a.max_body)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from imagery.read.grid import WGS84
 Geometries = npt.NDArray[np.object_]
 
 _ELLIPSOID = Geod(ellps="WGS84")
-_POLYGONS = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 def place(geometries: Geometries, transform: Affine) -> Geometries:
@@ -65,29 +64,40 @@ def _transformed(geometries: Geometries, function: Any) -> Geometries:
 
 def _cut(geometries: Geometries) -> Geometries:
     """Cuts what crosses the antimeridian: what spans half of the Earth, or goes on beyond 180 degrees."""
-    west, _, east, _ = shapely.bounds(geometries).T
     cut = geometries.copy()
-    for number in np.flatnonzero((east - west > 180) | (west < -180) | (east > 180)):
-        cut[number] = _cut_one(geometries[number])
+    for number in np.flatnonzero(_reaches_over(geometries)):
+        parts = np.asarray(shapely.get_parts(geometries[number]), dtype=object)
+        over = _reaches_over(parts)
+        pieces = [*parts[~over], *(piece for part in parts[over] for piece in _cut_one(part))]
+        cut[number] = pieces[0] if len(pieces) == 1 else shapely.MultiPolygon(pieces)
     return cut
 
 
-def _cut_one(geometry: shapely.Geometry) -> shapely.Geometry:
-    start = shapely.get_coordinates(geometry)[0, 0]
+def _reaches_over(geometries: Geometries) -> npt.NDArray[np.bool_]:
+    west, _, east, _ = shapely.bounds(geometries).T
+    is_round = (west == -180) & (east == 180)  # all around the earth, and cut already
+    return np.asarray(((east - west > 180) & ~is_round) | (west < -180) | (east > 180))
+
+
+def _cut_one(polygon: shapely.Polygon) -> list[shapely.Polygon]:
+    start = shapely.get_coordinates(polygon)[0, 0]
 
     def unwrapped(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.stack([start + (points[:, 0] - start + 180) % 360 - 180, points[:, 1]], axis=1)
 
-    whole = shapely.transform(geometry, unwrapped)
+    whole = shapely.make_valid(shapely.transform(polygon, unwrapped))
+    if whole.area == 0:  # it goes once around, and its ends fell together
+        whole = polygon
     parts = []
     for shift in (-360, 0, 360):
         part = shapely.intersection(whole, shapely.box(shift - 180, -90, shift + 180, 90))
         parts += [
-            shapely.transform(polygon, partial(_moved, west=shift))
-            for polygon in shapely.get_parts(part)
-            if shapely.get_type_id(polygon) in _POLYGONS and polygon.area > 0
+            shapely.transform(piece, partial(_moved, west=shift))
+            for own in shapely.get_parts(part)
+            for piece in shapely.get_parts(own)
+            if shapely.get_type_id(piece) == shapely.GeometryType.POLYGON and piece.area > 0
         ]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    return parts
 
 
 def _moved(points: npt.NDArray[np.float64], west: float) -> npt.NDArray[np.float64]:

@@ -2,10 +2,12 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,8 @@ from imagery.read.doubts import is_mask, smaller
 
 # What rasterio raises of a file; the last of text in it that is no text, such as a unit or a name of a band.
 _READ_ERRORS = (RasterioError, CPLE_BaseError, UnicodeDecodeError)
+# How a source of a VRT begins that lies in an archive, in memory or on a server, is read by a driver, or is XML itself.
+_NO_FILE = re.compile(r"/vsi|[A-Za-z][A-Za-z0-9_+.-]+:|\s*<")
 TYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 
 
@@ -56,6 +60,8 @@ def open_raster(source: Path | str, stack: ExitStack, **options: Any) -> Any:
 
 def check_raster(file: Any, name: Path, bands: Numbers | None, nodata: float | None) -> None:
     """Raises RasterError where an open dataset cannot be used, or not with these bands and this value of no data."""
+    if file.driver == "VRT":
+        _check_sources(name)
     if not file.count and file.subdatasets:
         raise RasterError(
             f"{name}: holds {len(file.subdatasets)} rasters, expected one. Write the one you mean to a file of its "
@@ -92,6 +98,25 @@ def check_raster(file: Any, name: Path, bands: Numbers | None, nodata: float | N
         fits = nodata is None or all(rasterio.dtypes.can_cast_dtype([nodata], kind) for kind in kinds)
     if not fits:
         raise RasterError(f"{name}: has values of {kinds[0]}, --nodata is {nodata:g}. Give a value that can be there.")
+
+
+def _check_sources(vrt: Path) -> None:
+    """Raises RasterError where one of the files that a VRT is made of is missing or may not be read: GDAL opens them
+    late, and tells it as damage.
+    """
+    try:
+        elements = list(ElementTree.parse(vrt).iter())
+    except ElementTree.ParseError:  # GDAL is not as strict
+        return
+    named = {
+        vrt.parent / one.text if one.get("relativeToVRT") == "1" else Path(one.text)
+        for one in elements
+        if one.tag in ("SourceFilename", "SourceDataset") and one.text and not _NO_FILE.match(one.text)
+    }
+    for path in sorted(named):
+        found = denial(path) if path.exists() else "is missing. Bring it back, or make the VRT anew with gdalbuildvrt"
+        if found:
+            raise RasterError(f"{vrt}: shows {path}, which {found}.")
 
 
 def alpha_is_mask(file: Any) -> bool:

@@ -7,19 +7,21 @@ OpenStreetMap a shapefile in a folder of a zip archive, and text in them is not 
 import gzip
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyogrio
 from shapely.errors import ShapelyError
 
-from base.errors import InputError
+from base.errors import InputError, printable
 from imagery.read.grid import WGS84
 
 GEOMETRIES = ("geometry", "wkt", "geom", "the_geom", "geom_wkt", "wkt_geom", "polygon")  # names of columns of WKT
-# The first is that of OGR's own errors.
+# The first is that of OGR's own errors, the last that of pyogrio where a coordinate system's name is no text.
 READ_ERRORS = (
     RuntimeError, ShapelyError, ValueError, OSError, KeyError, TypeError, EOFError, zlib.error, zipfile.BadZipFile,
+    UnboundLocalError,
 )  # fmt: skip
 _GIVEN = "given_geometry"  # an attribute of this name, which the frame needs for itself
 _IN_ZIP = (".shp", ".gpkg", ".geojson", ".json", ".geojsonl", ".geojsons", ".csv", ".fgb", ".kml", ".gml", ".osm")
@@ -82,7 +84,8 @@ def _source(path: Path) -> _Source:
             if len(inside) != 1:
                 found = ", ".join(inside[:3]) + (" and more" if len(inside) > 3 else "") if inside else "none"
                 raise VectorError(
-                    f"{path}: holds {len(inside)} vector files ({found}), expected one. Unpack it and name the file."
+                    f"{path}: holds {len(inside)} vector files ({printable(found)}), expected one. Unpack it and name "
+                    "the file."
                 )
             with archive.open(inside[0]) as file:
                 return _Source(f"/vsizip/{{{path.absolute()}}}/{inside[0]}", inside[0], file.read(_HEAD))
@@ -123,7 +126,7 @@ def _read_table(path: Path, source: _Source) -> Layer:
     # OGR looks for the columns before it tells of a geometry, so that the layer need not be asked for.
     found = _read(path, source.opened, needs_layer=False, **options)
     if "geometry" not in found.frame:
-        columns = ", ".join(map(str, found.frame.columns[:9]))
+        columns = printable(", ".join(map(str, found.frame.columns[:9])))
         raise VectorError(
             f"{path}: has no column of polygons as WKT (found {columns}), expected one named {', '.join(GEOMETRIES)}. "
             "Rename the column."
@@ -143,15 +146,20 @@ def _read_table(path: Path, source: _Source) -> Layer:
 def _read(path: Path, opened: str, *, needs_layer: bool = True, **options: str) -> Layer:
     layer = _layer(path, opened) if needs_layer else None
     try:
-        return _decode(opened, layer, None, options)
+        return _decode(path, opened, layer, None, options)
     except UnicodeDecodeError:
-        found = _decode(opened, layer, "ISO-8859-1", options)
+        found = _decode(path, opened, layer, "ISO-8859-1", options)
         return found._replace(notes=(f"{path}: its text is not UTF-8, and was read as Latin-1",))
 
 
-def _decode(opened: str, layer: str | None, encoding: str | None, options: dict[str, str]) -> Layer:
+def _decode(path: Path, opened: str, layer: str | None, encoding: str | None, options: dict[str, str]) -> Layer:
     known: dict[str, Any] = {"layer": layer, "encoding": encoding, **options}
     info = pyogrio.read_info(opened, **known)
+    twice = [name for name, count in Counter(map(str, info["fields"])).items() if count > 1]
+    if twice:  # of which pyogrio would give the last, under both names
+        raise VectorError(
+            f"{path}: has several columns {printable(twice[0])}, expected one of each name. Rename the others."
+        )
     frame = pyogrio.read_dataframe(opened, on_invalid="fix", **known)
     types = dict(zip(map(str, info["fields"]), map(str, info["dtypes"]), strict=True))
     if "geometry" in types:  # of which OGR makes no column, as the polygons are called so
@@ -170,10 +178,10 @@ def _layer(path: Path, opened: str) -> str:
     fitting = [name for name, kind in layers if "Polygon" in kind or "Surface" in kind or "Unknown" in kind]
     if len(fitting) > 1:
         raise VectorError(
-            f"{path}: has {len(fitting)} layers of polygons ({', '.join(fitting)}), expected one. Write the one you "
-            "mean to a file of its own with ogr2ogr."
+            f"{path}: has {len(fitting)} layers of polygons ({printable(', '.join(fitting))}), expected one. Write the "
+            "one you mean to a file of its own with ogr2ogr."
         )
     if not fitting:
-        found = ", ".join(f"{name} of {kind}" for name, kind in layers) or "no map layer"
+        found = printable(", ".join(f"{name} of {kind}" for name, kind in layers)) or "no map layer"
         raise VectorError(f"{path}: holds no polygon ({found}). Give a layer of polygons.")
     return str(fitting[0])

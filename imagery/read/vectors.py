@@ -10,12 +10,17 @@ import numpy as np
 import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
 
 from base.access import denial
+from base.errors import printable
+from imagery.read.grid import WGS84, convert
 from imagery.read.vector_files import READ_ERRORS, VectorError, open_layer
 
 LAYER = "buildings"
 WRITE_ERRORS = (DataLayerError, DataSourceError)  # of what cannot be written
+LONGEST = 300  # characters of what a library says of a file
+INT64 = 2**63 - 1
 _FEATURE_ID = "id of the feature"
 # Tags of what is no building; beside `building` they tell a table of OpenStreetMap from others with such a column.
 _OTHER_TAGS = ("landuse", "leisure", "natural", "amenity")
@@ -34,8 +39,8 @@ class Polygons(NamedTuple):
 
 def read_polygons(path: Path) -> Polygons:
     """Polygons of a file with one layer of them, of any format that OGR reads or `imagery.read.vector_files` knows.
-    Heights are dropped, invalid polygons are made valid, lists and objects among the attributes become JSON text.
-    Raises VectorError.
+    Heights are dropped, invalid polygons are made valid, those without a place on the earth are left out; lists and
+    objects among the attributes become JSON text, as whole numbers beyond 64 bits become text. Raises VectorError.
     """
     return _polygons(path, buildings=False)
 
@@ -55,9 +60,10 @@ def _polygons(path: Path, *, buildings: bool) -> Polygons:
     except READ_ERRORS as error:
         if denied := denial(path):
             raise VectorError(f"{path}: {denied}") from error
-        found = " ".join(str(error).split(";")[0].split()).removeprefix(f"{path}: ").removeprefix(f"'{path}' ")
+        found = printable(str(error).split(";")[0]).removeprefix(f"{path}: ").removeprefix(f"'{path}' ")
+        found = found if len(found) <= LONGEST else f"{found[:LONGEST]} ..."
         raise VectorError(
-            f"{path}: cannot be read ({found.rstrip('.')}). Give a GeoJSON, GeoPackage or Shapefile; ogr2ogr converts "
+            f"{path}: cannot be read ({found.rstrip(' .')}). Give a GeoJSON, GeoPackage or Shapefile; ogr2ogr converts "
             "others."
         ) from error
     usable = np.array([polygon is not None for polygon in polygons], bool)
@@ -71,6 +77,15 @@ def _polygons(path: Path, *, buildings: bool) -> Polygons:
     said = list(notes)
     if count := int((~usable).sum()):
         said.append(f"{path}: {count} of {len(frame)} features are no polygons and were left out")
+    is_placed = _on_earth(polygons, frame.crs, path)
+    if not (usable & is_placed).any():
+        raise VectorError(
+            f"{path}: none of {int(usable.sum())} polygons has a place on the earth by its coordinate reference system "
+            f"({frame.crs.name}). Correct that, such as with ogr2ogr -a_srs EPSG:CODE."
+        )
+    if count := int((usable & ~is_placed).sum()):
+        said.append(f"{path}: {count} of {len(frame)} features have no place on the earth and were left out")
+    usable &= is_placed
     if buildings and (is_osm or {"building", *_OTHER_TAGS} & set(types) > {"building"}):
         is_building = np.array([_is_tag(value) for value in frame["building"]], bool)
         count, usable = int((usable & ~is_building).sum()), usable & is_building
@@ -126,7 +141,26 @@ def _polygon(geometry: shapely.Geometry | None) -> shapely.Geometry | None:
     polygons = [part for part in parts if shapely.get_type_id(part) in _POLYGONS and part.area > 0]
     if len(polygons) < 2:
         return polygons[0] if polygons else None
-    return shapely.MultiPolygon(polygons)
+    whole = shapely.MultiPolygon(polygons)
+    return whole if whole.is_valid else shapely.union_all(polygons)  # those of a collection may overlap
+
+
+def _on_earth(polygons: Any, crs: Any, path: Path) -> Any:
+    """Which of the polygons, None among them, have all of their corners on the earth: bool [N]."""
+    points, owners = shapely.get_coordinates(polygons, return_index=True)
+    try:
+        is_map = crs.is_geographic or crs.is_projected  # of one of heights pyproj leaves coordinates as they are
+        longitude, latitude = convert(points[:, 0], points[:, 1], crs, WGS84) if is_map else points.T
+    except ProjError:  # of another planet
+        is_map = False
+    if not is_map:
+        raise VectorError(
+            f"{path}: its coordinate reference system ({crs.name}) is none of places on the earth. Convert it to "
+            "another one with ogr2ogr -t_srs, or correct it with -a_srs."
+        )
+    found = np.ones(len(polygons), bool)
+    found[owners[~((np.abs(longitude) <= 360) & (np.abs(latitude) <= 90))]] = False  # of NaN, too
+    return found
 
 
 def _is_tag(value: Any) -> bool:
@@ -141,6 +175,8 @@ def _plain(attributes: Any, types: dict[str, str]) -> Any:
         column = attributes[name]
         if column.isna().any() and kind.startswith(("int", "uint", "bool")):
             attributes[name] = column.astype("boolean" if kind == "bool" else "Int64")
+        elif kind == "uint64" and (column > INT64).any():  # which no file that is written can hold
+            attributes[name] = column.astype(str)
         elif column.dtype == object:
             attributes[name] = [_text(value) for value in column]
     return attributes

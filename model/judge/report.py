@@ -1,6 +1,5 @@
 """The report of an evaluation: one HTML page that a person can judge a model by."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from model.buildings import Grading, buildings_of
 from model.inference import Prediction
 from model.judge.evaluation import Evaluation, SceneResult, describe_absence
 from model.judge.page import SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
+from model.train.history import Record
 from xbd.overview import Image
 
 # Paper, table 3: xView2's 5th place, scored by the challenge.
@@ -84,9 +84,9 @@ def write_report(
     evaluation: Evaluation,
     thumbnails: Sequence[Thumbnail],
     shown: Sequence[Shown],
-    history: Path | None,
+    history: Sequence[Record],
 ) -> None:
-    """Writes the page. thumbnails: of `evaluation.scenes`, in their order; history: history.csv of the training."""
+    """Writes the page. thumbnails: of `evaluation.scenes`, in their order; history: of the training, or empty."""
     metrics = evaluation.metrics()
     worst_first = sorted(
         zip(evaluation.scenes, thumbnails, strict=True),
@@ -108,7 +108,7 @@ def write_report(
             "reliability": line_chart(
                 evaluation.reliability() | {"as sure as right": ([0, 1], [0, 1])}, "confidence", "share that is right"
             ),
-            "curves": [] if history is None else _curves(history),
+            "curves": _curves(history),
             "shown": shown,
             "scenes": worst_first,
         },
@@ -125,20 +125,18 @@ def _rows(metrics: Mapping[str, Any], per_building: bool) -> list[tuple[str, Map
     ]
 
 
-def _curves(history: Path) -> list[tuple[str, str]]:
+def _curves(history: Sequence[Record]) -> list[tuple[str, str]]:
     """What each chart shows, and the chart, as far as the history has its columns."""
-    with history.open(newline="", encoding="utf-8") as file:
-        epochs = list(csv.DictReader(file))
     columns = {
         ("loss", "Lovász-softmax"): {"localization loss": "loss_localization", "damage loss": "loss_damage"},
         ("score", "on validation scenes"): {name: f"validation_{key}" for key, name in _OVERALL.items()},
     }
     charts = []
     for (what, label), lines in columns.items():
-        filled = {name: [row for row in epochs if row.get(column)] for name, column in lines.items()}
+        filled = {name: [row for row in history if column in row] for name, column in lines.items()}
         if all(filled.values()):
             points = {
-                name: ([float(row["epoch"]) for row in rows], [float(row[lines[name]]) for row in rows])
+                name: ([row["epoch"] for row in rows], [row[lines[name]] for row in rows])
                 for name, rows in filled.items()
             }
             charts.append((what, line_chart(points, "epoch", label)))

@@ -319,7 +319,7 @@ def test_evaluate_refuses_a_wrong_run_file_before_it_writes_anything(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"a,b\n1,2\n", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"a,b\n1,2\n", b"epoch,loss\n1,x\n", b"\xff\xfe"])
 def test_evaluate_refuses_a_wrong_history_before_it_writes_anything(
     prepared: Path, model: Path, tmp_path: Path, content: bytes | None
 ) -> None:

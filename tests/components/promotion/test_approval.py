@@ -3,18 +3,27 @@
 import getpass
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from components.params import PromoteParams
 from components.promote import main, promote, rollback
-from components.promotion.approval import Approval
+from components.promotion import approval as approvals
+from components.promotion.approval import Approval, Request, wait_for_approval
 from components.promotion.gate import GateError
 from tests.components.tracking.model_registry import Registry
 from tests.conftest import exit_line, write_params
 
 GATE = PromoteParams(minimum_score=0.3, tolerance=0.0)
+
+
+@pytest.fixture(autouse=True)
+def moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on this machine answers soon."""
+    monkeypatch.setattr(approvals, "MOMENT", 0.2)
 
 
 def test_an_approval_that_nobody_gives_is_one_line_that_says_how(registry: Registry, params_file: Path) -> None:
@@ -35,6 +44,13 @@ def asked(registry: Registry, params_file: Path, *more: str) -> str:
     line = exit_line(main, "--params", params_file, "--model", registry.name, *approval, *more)
     assert "nobody approved it" in line
     return line
+
+
+def asked_for(registry: Registry) -> str:
+    """The same of a promotion within Python."""
+    with pytest.raises(GateError, match="nobody approved it") as caught:
+        promote(registry.name, GATE, alias="challenger", approval=Approval(0, 1))
+    return str(caught.value)
 
 
 def tag_in(line: str) -> str:
@@ -84,9 +100,7 @@ def test_an_approval_is_used_once(registry: Registry, params_file: Path) -> None
 def test_an_approval_that_another_promotion_uses_meanwhile_is_none(registry: Registry) -> None:
     """To score production anew may take an hour, in which the same decision is made, and taken back."""
     version = str(registry.add(0.5))
-    with pytest.raises(GateError) as caught:
-        promote(registry.name, GATE, alias="challenger", approval=Approval(0, 1))
-    tag = tag_in(str(caught.value))
+    tag = tag_in(asked_for(registry))
     registry.client.set_model_version_tag(registry.name, version, tag, "Ada")
 
     def use(rows: object) -> None:
@@ -113,3 +127,61 @@ def test_an_approval_is_for_one_version_alias_predecessor_and_table(
         registry.client.set_model_version_tag(registry.name, "2", tag, "Ada")
     assert tag_in(asked(registry, params_file)) == tags[3]
     assert registry.production() == version
+
+
+def test_of_two_promotions_that_find_one_approval_one_uses_it(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = str(registry.add(0.5))
+    request = Request(registry.client.get_model_version(registry.name, version), "production", None, ())
+    tag = approvals.tag_of(approvals.GIVEN, "production", request.code)
+    registry.client.set_model_version_tag(registry.name, version, tag, "Ada")
+    both, use = Barrier(2), approvals._use
+
+    def use_together(asked: Request) -> None:
+        both.wait(30)
+        use(asked)
+
+    def outcome(_: int) -> str:
+        try:
+            return wait_for_approval(request, Approval(0, 1))
+        except GateError as error:
+            return str(error)
+
+    monkeypatch.setattr(approvals, "_use", use_together)
+    with ThreadPoolExecutor(2) as pool:
+        by, refused = sorted(pool.map(outcome, range(2)), key=len)
+    assert by == "Ada"
+    assert refused.startswith(f"another promotion used the approval of decision {request.code} at the same time")
+    assert not [key for key in registry.tags(int(version)) if key.startswith("approv")]
+
+
+def test_an_approval_that_is_gone_when_it_is_read_back_is_not_used(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slower promotion writes its word after a faster one has read its own back."""
+    version = str(registry.add(0.5))
+    tag = tag_in(asked_for(registry))
+    registry.client.set_model_version_tag(registry.name, version, tag, "Ada")
+
+    def be_slow(_: float) -> None:
+        registry.client.delete_model_version_tag(registry.name, version, tag)
+
+    monkeypatch.setattr("components.promotion.approval.time.sleep", be_slow)
+    with pytest.raises(GateError, match="another promotion used the approval"):
+        promote(registry.name, GATE, alias="challenger", approval=Approval(0, 1))
+    assert registry.production() is None
+
+
+def test_a_code_that_no_decision_waits_for_is_refused_with_those_that_do(registry: Registry, params_file: Path) -> None:
+    version = registry.add(0.5)
+    approve = ["--params", str(params_file), "--model", registry.name, "--version", str(version), "--approve"]
+    assert "none waits. Run promote --require-approval first." in exit_line(main, *approve, "3f2a9c1b")
+    code = tag_in(asked(registry, params_file)).rpartition(".")[2]
+    line = exit_line(main, *approve, "3f2a9c1b")
+    assert f"as production; there wait {code}, asked by {getpass.getuser()}@" in line
+    assert line.endswith(". Copy the code.")
+    assert "none waits" in exit_line(main, *approve, code, "--to", "staging")
+    assert not [key for key in registry.tags(version) if key.startswith("approved_by")]
+    main([*approve, code])
+    assert f"approved_by.production.{code}" in registry.tags(version)

@@ -139,8 +139,10 @@ def test_scores_come_from_the_tags_of_a_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "tags", [{}, {"score": "high"}, {"score": "nan"}, {"gate_scores": "[]"}, {"gate_scores": "{}"}]
-)
+    "tags",
+    [{}, {"score": "high"}, {"score": "nan"}, {"gate_scores": "[]"}, {"gate_scores": "{}"},
+     {"gate_scores": '{"score": null}'}],
+)  # fmt: skip
 def test_a_version_without_a_usable_score_is_refused(tags: dict[str, str]) -> None:
     with pytest.raises(GateError, match="version 7 has"):
         scored(7, tags)

@@ -1,5 +1,6 @@
 """Tracking through an outage of the MLflow server: what training, the run in MLflow and the terminal make of it."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,3 +278,11 @@ def test_a_later_step_waits_for_the_server_and_then_ends_with_one_line(
     with using(f"http://127.0.0.1:{free_port()}"), pytest.raises(TrackingError) as caught:
         runs.log_metrics(run, {"test_score": 0.5})
     assert "could not be given its metrics (Connection refused)" in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"run_id": 7}, {"experiment": {"a": 1}}, {"settings_hash": ""}, {"run_id": None}])
+def test_a_run_file_whose_identity_is_no_text_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(dict.fromkeys(runs.IDENTITY, "a") | change), encoding="utf-8")
+    with pytest.raises(TrackingError, match=rf"run\.json: is not the run\.json of train .*{next(iter(change))} is"):
+        runs.read_run(path)

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import mlflow
@@ -43,7 +45,7 @@ bodies = (
     | st.builds(lambda form, content: {form: content}, st.sampled_from(FORMS[1:]), rows | columns)
 )
 JSON = "application/json"
-KINDS = (JSON, f"{JSON}; charset=utf-8", "text/csv", "application/vnd.apache.parquet", "", ";", "é")
+KINDS = (JSON, f"{JSON}; charset=utf-8", "Text/CSV;charset", "text/csv", "application/vnd.apache.parquet", "", ";", "é")
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +63,20 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> App:
         return short_answers(scoring_server.init(mlflow.pyfunc.load_model(str(folder / "package"))))
 
 
-def post(app: App, body: bytes, kind: str = JSON) -> tuple[int, bytes]:
-    """Status and body of the answer."""
+def post(app: App, body: bytes | Iterable[bytes], kind: str = JSON, **headers: str) -> tuple[int, bytes]:
+    """Status and body of the answer. body: as a whole, or as parts that come one by one and never end."""
     sent: list[Any] = []
+    parts = None if isinstance(body, bytes) else iter(body)
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": body}
+        return {"type": "http.request", "body": body if parts is None else next(parts), "more_body": parts is not None}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/invocations", "query_string": b"", "http_version": "1.1",
-             "headers": [(b"content-type", kind.encode())]}  # fmt: skip
+             "headers": [(b"content-type", kind.encode()), *((name.encode(), value.encode()) for name, value in
+                         headers.items())]}  # fmt: skip
     asyncio.run(app(scope, receive, send))
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
@@ -117,3 +121,38 @@ def test_a_request_that_is_no_text_is_not_repeated(app: App) -> None:
     message = json.loads(answer)["message"]
     assert "UnicodeDecodeError" in message and "invalid start byte" in message
     assert "person" not in message and "three" not in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("Application/JSON", 200), ("application/json;charset=UTF-8", 200), ('APPLICATION/JSON ; Charset="utf-8"', 200),
+     ("application/json; version=1", 200), ("application/json; charset=latin-1", 415), ("text/json", 415)],
+)  # fmt: skip
+def test_a_content_type_is_read_in_any_case_and_with_parameters(app: App, kind: str, status: int) -> None:
+    body = json.dumps({"instances": [{"pre": IMAGES[0], "post": IMAGES[0]}]}).encode()
+    assert post(app, body, kind)[0] == status
+
+
+TOO_LARGE = "the request is larger than 1 MiB (--max-body). Send fewer pairs at once."
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": str(2**40)}], ids=["chunked", "with its length"])
+def test_a_request_that_is_too_large_is_refused_before_its_end(app: App, headers: dict[str, str]) -> None:
+    taken = 0
+
+    def parts() -> Iterable[bytes]:
+        nonlocal taken
+        for part in repeat(bytes(2**16)):
+            taken += len(part)
+            yield part
+
+    status, answer = post(short_answers(app, 1), parts(), **headers)
+    assert (status, json.loads(answer)["message"]) == (413, TOO_LARGE)
+    assert taken < 3 * 2**20
+
+
+def test_a_request_of_the_largest_size_is_read_and_one_byte_more_is_not(app: App) -> None:
+    body = json.dumps({"instances": [{"pre": IMAGES[0], "post": IMAGES[0]}]}).encode().ljust(2**20)
+    small = short_answers(app, 1)
+    assert post(small, body)[0] == 200
+    assert post(small, body + b" ")[0] == 413

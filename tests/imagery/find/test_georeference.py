@@ -135,6 +135,25 @@ def test_degrees_and_back_are_the_same_place() -> None:
     assert shapely.area(back).tolist() == [1.0, 1.0]
 
 
+def test_what_goes_around_the_earth_is_not_cut_to_nothing() -> None:
+    """The world, such as an area to sum up by; one that crosses 180 degrees on its way; two islands far apart."""
+    whole, shifted = shapely.box(-180, -60, 180, 75), shapely.box(-100, 0, 260, 1)
+    islands = shapely.MultiPolygon([shapely.box(west, 0, west + 2, 1) for west in (-170, 20, 179)])
+    degrees = to_degrees(np.array([whole, shifted, islands], dtype=object), "EPSG:4326")
+    assert degrees[0].equals(whole)
+    assert degrees[1].bounds == (-180, 0, 180, 1)
+    assert degrees[1].area == 360
+    assert degrees[2].bounds == (-180, 0, 180, 1)
+    assert degrees[2].area == 6
+
+
+def test_a_polygon_that_crosses_itself_when_it_is_unwrapped_is_cut_all_the_same() -> None:
+    odd = shapely.Polygon([(-170, 0), (170, 1), (-170, 1), (100, 0), (-100, 2), (-170, 3)])
+    (degrees,) = to_degrees(np.array([shapely.make_valid(odd)], dtype=object), "EPSG:4326")
+    assert degrees.area > 0
+    assert np.abs(shapely.get_coordinates(degrees)[:, 0]).max() <= 180
+
+
 @pytest.mark.parametrize(
     ("longitude", "latitude", "expected"),
     [

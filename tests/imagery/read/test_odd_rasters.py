@@ -181,6 +181,25 @@ def test_a_vrt_is_a_file_and_tells_the_same_as_its_tiles(tmp_path: Path) -> None
         assert opened.pre.files == sorted([str(path), str(tmp_path / "pre.vrt")])
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_vrt_names_the_file_that_it_misses(relative: bool, tmp_path: Path) -> None:
+    path = write_tif(tmp_path / "tile.tif", noise(60, 80))
+    vrt = tmp_path / "mosaic.vrt"
+    copy(path, vrt, driver="VRT")
+    assert 'relativeToVRT="1">tile.tif' in vrt.read_text()
+    if not relative:
+        vrt.write_text(vrt.read_text().replace('relativeToVRT="1">', f'relativeToVRT="0">{tmp_path}/'))
+    whole(pair(vrt, vrt))
+    path.rename(tmp_path / "moved.tif")
+    said = rf"mosaic\.vrt: shows {tmp_path}/tile\.tif, which is missing\. Bring it back, or make the VRT anew"
+    for pre, post in ((vrt, tmp_path / "moved.tif"), (tmp_path / "moved.tif", vrt)):
+        with pytest.raises(RasterError, match=said):
+            pair(pre, post)
+    path.write_bytes(b"no raster")
+    with pytest.raises(RasterError, match=r"mosaic\.vrt.*tile\.tif"):
+        whole(pair(vrt, tmp_path / "moved.tif"))
+
+
 def test_an_overview_is_read_where_the_grid_is_as_coarse(tmp_path: Path) -> None:
     image = landscape(UTM, ORIGIN, 256, 256)
     path = write_tif(tmp_path / "fine.tif", image)

@@ -14,7 +14,7 @@ import shapely
 from shapely.geometry import mapping
 
 from imagery.read.vector_files import VectorError
-from imagery.read.vectors import read_footprints, read_polygons
+from imagery.read.vectors import read_footprints, read_polygons, write_geopackage
 
 HOUSES = [shapely.box(37.08 + at, 37.34, 37.08 + at + 0.0001, 37.3401) for at in (0, 0.001, 0.002)]
 NAMES = ["Bâtiment 1", "Bâtiment 2", "Bâtiment 3"]
@@ -184,6 +184,16 @@ def unreadable(path: Path) -> Path:
             path.write_bytes(gzip.compress(geojson_lines().encode() * 99)[:300])
         case "plain":
             path.write_bytes(b"PAR1 and no more")
+        case "twice":
+            path.write_text("name,geometry,name\na,x,b\n", encoding="utf-8")
+        case "damaged":
+            content = zipped(path, "export/").read_bytes()
+            path.write_bytes(content.replace(b"export/buildings.shp", b"\r\nexport" + b"x" * 12, 1))
+        case "nowhere":
+            far = [shapely.box(2000, 0, 2001, 1), shapely.box(0, 95, 1, 96), shapely.box(1e300, 0, 2e300, 1)]
+            frame().set_geometry(far, crs="EPSG:4326").to_parquet(path)
+        case "heights":
+            frame().set_crs("EPSG:5773", allow_override=True).to_parquet(path)
         case "table":
             import pandas as pd
 
@@ -201,6 +211,10 @@ def unreadable(path: Path) -> Path:
         ("cut.zip", r"cannot be read"),
         ("cut.csv.gz", r"cannot be read"),
         ("plain.parquet", r"cannot be read"),
+        ("twice.csv", r"has several columns name, expected one of each name. Rename the others"),
+        ("damaged.zip", r"cannot be read \(.{,310}\)\. Give a GeoJSON"),
+        ("nowhere.parquet", r"none of 3 polygons has a place on the earth by .*\(WGS 84\)\. Correct that"),
+        ("heights.parquet", r"EGM96 height.*ogr2ogr"),
         ("table.parquet", r"cannot be read \(.*geo metadata.*ogr2ogr"),
     ],
 )
@@ -210,3 +224,30 @@ def test_what_cannot_be_read_names_the_remedy(name: str, said: str, tmp_path: Pa
         read_footprints(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_polygons_without_a_place_on_the_earth_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    far = shapely.box(0, 90.5, 1, 91)
+    frame().set_geometry([HOUSES[0], far, HOUSES[2]], crs="EPSG:4326").to_file(path)
+    found = read_polygons(path)
+    assert found.frame["name"].tolist() == ["Bâtiment 1", "Bâtiment 3"]
+    assert found.notes == (f"{path}: 1 of 3 features have no place on the earth and were left out",)
+
+
+def test_whole_numbers_beyond_64_bits_with_a_sign_stay_what_they_are(tmp_path: Path) -> None:
+    numbers = [2**64 - 1, 2**63, 7]
+    path = tmp_path / "a.parquet"
+    frame(code=np.array(numbers, np.uint64)).to_parquet(path)
+    found = read_polygons(path).frame
+    assert found["code"].tolist() == [str(number) for number in numbers]
+    write_geopackage(found, tmp_path / "b.gpkg")
+    assert geopandas.read_file(tmp_path / "b.gpkg")["code"].tolist() == found["code"].tolist()
+
+
+def test_polygons_of_a_collection_that_overlap_are_one(tmp_path: Path) -> None:
+    whole = shapely.GeometryCollection([HOUSES[0], shapely.box(37.08005, 37.34, 37.0802, 37.3401), shapely.Point(0, 0)])
+    frame(name=["a"] * 3).set_geometry([whole] * 3, crs="EPSG:4326").to_parquet(tmp_path / "a.parquet")
+    first = read_polygons(tmp_path / "a.parquet").frame.geometry[0]
+    assert first.is_valid and first.geom_type == "Polygon"
+    assert first.bounds == (37.08, 37.34, 37.0802, 37.3401)

@@ -13,6 +13,7 @@ from PIL import Image
 from model.inference import Prediction, Probabilities
 from model.judge.evaluation import Evaluation, SceneResult, vote
 from model.judge.report import PAPER, Shown, choose, show, thumbnail, write_report
+from model.train.history import read_history
 from tests.servers.browser import Opened, open_page
 from xbd.scenes import SceneRecord
 
@@ -57,7 +58,8 @@ def evaluated(folder: Path, names: list[tuple[str, int, int]], pictures: int) ->
         images = painted(BLUE), painted(GREEN), target[0].numpy()
         shown.append(show(why, evaluation.scenes[number], *images, prediction, grading))
     (folder / "history.csv").write_text(HISTORY)
-    write_report(folder / "report.html", "Evaluation on <i>x</i>", evaluation, small, shown, folder / "history.csv")
+    history = read_history(folder / "history.csv")
+    write_report(folder / "report.html", "Evaluation on <i>x</i>", evaluation, small, shown, history)
     return evaluation, shown, folder / "report.html"
 
 
@@ -167,7 +169,7 @@ def test_a_page_without_scores_or_curves_is_complete(tmp_path: Path) -> None:
     evaluation = Evaluation(True, 1)
     prediction, probabilities, target = scene(1, 1)
     small = thumbnail(painted(GREEN), evaluation.add(record("a_00000001"), prediction, probabilities, target * 0))
-    write_report(tmp_path / "report.html", "Nothing labelled", evaluation, [small], [], None)
+    write_report(tmp_path / "report.html", "Nothing labelled", evaluation, [small], [], [])
     with open_page(tmp_path / "report.html") as opened:
         assert opened.page.locator(".curve").count() == 0
         assert "no building" in opened.page.locator(".thumbs").inner_text()

@@ -136,6 +136,16 @@ def test_a_turned_crop_inside_the_scene_shows_nothing_but_the_scene(tmp_path: Pa
     assert cut > 3
 
 
+def test_no_turn_loses_the_damage_of_a_scene_that_is_smaller_than_the_window(tmp_path: Path) -> None:
+    """Here by so much that its corners stay in sight; the window's own may hold nothing."""
+    scene = np.full((24, 30, 7), 50, np.uint8)
+    scene[..., 6] = 0
+    scene[:4, :4, 6] = 4
+    root = write_scenes(tmp_path, {"scene": scene})
+    turned = crops(root, PAPER, damage_focus=1.0)
+    assert all((turned[index].mask == 4).any() for index in range(40))
+
+
 def test_flips_are_drawn_independently_of_each_other(coordinates: Path) -> None:
     geometry = pipeline(A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5))
     found = []
