@@ -89,8 +89,13 @@ def look(api: Api, cluster: ClusterParams, account: str | None) -> Iterator[Find
 
 
 def ask_service(api: Api, name: str, namespace: str, port: int, path: str) -> str:
-    """What a service answers to a GET by HTTP, through the API server, from within the cluster. Raises JobError."""
-    return str(api.read(f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy{path}"))
+    """What a service answers to a GET by HTTP, through the API server, from within the cluster. Raises JobError, also
+    where the service has no such path, or nobody behind it.
+    """
+    answer = api.read(f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy{path}")
+    if answer is None:
+        raise JobError(f"service {name} of {namespace}, port {port}: has nothing at {path} (HTTP 404).")
+    return str(answer).strip()
 
 
 def _asked(what: str, ask: Callable[..., Finding | Iterable[Finding]], *given: Any) -> Iterator[Finding]:
