@@ -18,7 +18,7 @@ from typing import Any
 from base.command_line import Parser, whole_number
 from base.errors import errors_in_one_line
 from base.files import write_file
-from components.cluster.check import check
+from components.cluster.check import check, warn_of_cluster
 from components.fetch import list_files
 from components.kubeflow.client import Kubeflow, s3_location
 from components.kubeflow.cron import with_seconds
@@ -284,6 +284,7 @@ def _submit(params: Params, arguments: argparse.Namespace) -> None:
     }
     cron = with_seconds(arguments.cron) if is_schedule else None
     kubeflow = Kubeflow(arguments.host, arguments.token, arguments.namespace, arguments.cookie)
+    warn_of_cluster(params.cluster, arguments.namespace or "kubeflow")
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "pipeline.yaml")
         compile_graph(params, arguments.image, graph)

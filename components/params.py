@@ -10,7 +10,8 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
@@ -216,20 +217,38 @@ def validate(sections: Mapping[str, Any], source: str) -> Params:
 
 
 def recipe_of(params: Params) -> str:
-    """Name of the recipe that training follows: that whose section `train` changes nothing any more; else "none"."""
+    """Names of the recipes that training follows, as "paper+mine"; "none" where there is none.
+
+    Followed are those whose sections `train`, laid over the parameters one after the other, change nothing any more,
+    and of which each says something that the later ones do not.
+    """
     given = params.model_dump(mode="json", by_alias=True)
-    for path in sorted(RECIPES.glob("*.yaml")):
-        changes = _read_yaml(path).get("train")  # none where the recipe is of a cluster only
-        if not changes:
-            continue
-        merged = _merge(given, {"train": changes})
-        try:
-            followed = validate(merged, f"{path}").train == validate(given, f"{path}").train
-        except ParamsError:  # a recipe for another network
-            continue
-        if followed:
-            return path.stem
-    return "none"
+    recipes = {path.stem: _read_yaml(path).get("train") for path in sorted(RECIPES.glob("*.yaml"), reverse=True)}
+    # None where the recipe is of a cluster only.
+    return "+".join(_followed({name: {"train": train} for name, train in recipes.items() if train}, given)) or "none"
+
+
+def _followed(recipes: Mapping[str, Any], given: Mapping[str, Any], last: Sequence[str] = ()) -> Sequence[str]:
+    """The most recipes that are followed, in an order in which they may have been given, and of which these are the
+    last ones.
+    """
+    more = ([name, *last] for name in recipes if name not in last)
+    found = [_followed(recipes, given, names) for names in more if _are_followed([recipes[n] for n in names], given)]
+    return max(found, key=len, default=last)
+
+
+def _are_followed(recipes: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> bool:
+    try:
+        if validate(_laid_over(given, recipes), "").train != validate(given, "").train:
+            return False
+    except ParamsError:  # a recipe for another network
+        return False
+    said = _laid_over({}, recipes)
+    return all(_laid_over({}, [each for each in recipes if each is not one]) != said for one in recipes)
+
+
+def _laid_over(base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return reduce(_merge, changes, base)
 
 
 def add_recipes(parser: argparse.ArgumentParser, required: bool = False) -> None:

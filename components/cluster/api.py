@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import yaml
+
 from base.patience import News, Patience
 from components.cluster.answers import failures, http_status, may_pass, one_line, retry_after, words
 from components.cluster.job import JobError
 
-CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 LOG_SILENCE_SECONDS = 300  # after which a stream of logs is opened anew: its connection may be dead
 REMEDIES = {
     401: "Renew the credentials of the kubeconfig or of the pod's service account.",
@@ -25,6 +26,7 @@ REMEDIES = {
     404: "Is the namespace right, and is the operator installed?",
     422: "Correct the section cluster of the parameters, or the job's name.",
 }
+DENIED = "denied the request"  # by an admission webhook, which answers 403 as a missing right does
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 
 
@@ -58,17 +60,21 @@ EVENTS = Resource("v1", "Event")
 class JobPatience(Patience):
     """Times in seconds; those of `Patience` are for the API server.
 
-    watch: how long one watch lasts before objects are looked at anew. look: between two looks at the time, and at what
-    no watch tells. logs: between two attempts to read logs. unclaimed: after which a job that no operator has taken is
-    reported. drain: for the last logs of a job that has ended. gone: for a job that is deleted to make room for its
-    successor. farewell: as `away`, where the launcher itself is about to be killed.
+    connect, answer: that one request may take. watch: how long one watch lasts before objects are looked at anew. look:
+    between two looks at the time, and at what no watch tells. logs: between two attempts to read logs. unclaimed: after
+    which a job that no operator has taken is reported; abandoned: after which it is given up. drain: for the last logs
+    of a job that has ended. gone: for a job that is deleted to make room for its successor. farewell: as `away`, where
+    the launcher itself is about to be killed.
     """
 
     away: float = 300
+    connect: float = 10
+    answer: float = 60
     watch: int = 30
     look: float = 10
     logs: float = 5
-    unclaimed: float = 60
+    unclaimed: float = 40  # within a minute, as looks are 10 s apart
+    abandoned: float = 1800  # an operator that is installed anew, or moves to another node, takes minutes
     drain: float = 15
     gone: float = 150  # the pods have 120 to end
     farewell: float = 10  # of the 30 that a pod has
@@ -78,7 +84,7 @@ class Api:
     """Objects in one namespace.
 
     kubeconfig: a file; by default the library's own choice, which is $KUBECONFIG, ~/.kube/config or the pod's service
-    account. Raises JobError where there is none of them.
+    account. Raises JobError where there is none of them. host: where the API is.
     """
 
     def __init__(self, namespace: str, patience: JobPatience, kubeconfig: Path | None = None) -> None:
@@ -91,12 +97,12 @@ class Api:
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # its remark about a kubeconfig that a pod does not need
                 config.load_config(client_configuration=settings, **place)
-        except config.ConfigException as error:
+        except (config.ConfigException, yaml.YAMLError, OSError, UnicodeError) as error:
             raise JobError(
                 f"no Kubernetes cluster: {one_line(str(error))}. Set KUBECONFIG, or run in a pod with a service "
                 "account."
             ) from error
-        self._host = settings.host
+        self.host = settings.host
         self._client = client.ApiClient(settings)
         self._news = News()
 
@@ -143,7 +149,7 @@ class Api:
         """
         query = {"watch": True, "resourceVersion": version, "timeoutSeconds": seconds, **_selection(labels, fields)}
         # A server that is there ends the watch itself.
-        timeout = (CONNECT_SECONDS, seconds + CONNECT_SECONDS)
+        timeout = (self.patience.connect, seconds + self.patience.connect)
         try:
             for line in self._lines(resource.path(self.namespace), query, timeout):
                 event = json.loads(line)
@@ -151,7 +157,7 @@ class Api:
                     status = event["object"]
                     if status.get("code") == 410:
                         return
-                    raise JobError(f"Kubernetes at {self._host}: {one_line(str(status.get('message')))}.")
+                    raise JobError(f"Kubernetes at {self.host}: {one_line(str(status.get('message')))}.")
                 yield event["type"], event["object"]
         except failures() as error:
             if http_status(error) == 410:
@@ -204,7 +210,7 @@ class Api:
         """The end of a container's logs. Raises LogError."""
         query = {"container": container, "tailLines": lines}
         with self._reading(pod):
-            return [str(line) for line in self._lines(f"{PODS.path(self.namespace, pod)}/log", query, ANSWER_SECONDS)]
+            return [str(line) for line in self._lines(f"{PODS.path(self.namespace, pod)}/log", query)]
 
     def follow(self, pod: str, container: str, since_seconds: int | None) -> Iterator[str]:
         """Lines of a container's logs, each behind its time, until the container ends.
@@ -217,7 +223,7 @@ class Api:
         query: dict[str, Any] = {"container": container, "follow": True, "timestamps": True}
         if since_seconds is not None:
             query["sinceSeconds"] = since_seconds
-        timeout = (CONNECT_SECONDS, LOG_SILENCE_SECONDS)
+        timeout = (self.patience.connect, LOG_SILENCE_SECONDS)
         with self._reading(pod):
             with contextlib.suppress(ReadTimeoutError):
                 yield from self._lines(f"{PODS.path(self.namespace, pod)}/log", query, timeout)
@@ -247,7 +253,7 @@ class Api:
                 return None
             raise self._refused(error) from error
 
-    def _lines(self, path: str, query: Mapping[str, Any], timeout: Any) -> Iterator[str]:
+    def _lines(self, path: str, query: Mapping[str, Any], timeout: Any = None) -> Iterator[str]:
         """The lines of an answer, as they come."""
         from kubernetes.watch.watch import iter_resp_lines
 
@@ -265,7 +271,7 @@ class Api:
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
-        timeout: Any = (CONNECT_SECONDS, ANSWER_SECONDS),
+        timeout: Any = None,
         **options: Any,
     ) -> Any:
         return self._client.call_api(
@@ -276,13 +282,15 @@ class Api:
             body=body,
             auth_settings=["BearerToken"],
             _return_http_data_only=True,
-            _request_timeout=timeout,
+            _request_timeout=timeout or (self.patience.connect, self.patience.answer),
             **options,
         )
 
     def _refused(self, error: Exception) -> JobError:
+        if DENIED in words(error):
+            return DeniedError(f"Kubernetes at {self.host}, namespace {self.namespace}: {words(error)}.")
         remedy = REMEDIES.get(http_status(error), "Is the API server well?" if may_pass(error) else "")
-        return JobError(f"Kubernetes at {self._host}, namespace {self.namespace}: {words(error)}. {remedy}".rstrip())
+        return JobError(f"Kubernetes at {self.host}, namespace {self.namespace}: {words(error)}. {remedy}".rstrip())
 
     @contextlib.contextmanager
     def _reading(self, pod: str) -> Iterator[None]:
@@ -290,6 +298,10 @@ class Api:
             yield
         except failures() as error:
             raise LogError(f"the logs of {pod} cannot be read: {words(error)}") from error
+
+
+class DeniedError(JobError):
+    """What an admission webhook refuses, as that of an operator: no right is missing."""
 
 
 class LogError(Exception):

@@ -48,11 +48,13 @@ class State:
 class Backend(Protocol):
     """A kind of training job.
 
-    kind: as `cluster.kind` names it. resource: of the object that is the job. container: of its pods. propagation: how
-    it is deleted; the job's name is free again when the object and its pods are gone.
+    kind: as `cluster.kind` names it. operator: what runs such jobs, in words. resource: of the object that is the job.
+    container: of its pods. propagation: how it is deleted; the job's name is free again when the object and its pods
+    are gone.
     """
 
     kind: KindName
+    operator: str
     resource: Resource
     container: str
     propagation: Literal["Foreground", "Background"]

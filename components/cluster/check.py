@@ -1,18 +1,21 @@
 """What can be known of a training job before it has pods, and before its data are copied."""
 
 import re
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from base.errors import InputError
-from components.cluster.api import Api
+from components.cluster.api import Api, JobPatience
 from components.cluster.certificates import check_variables
 from components.cluster.choose import choose, of_kind
 from components.cluster.job import JobError, TrainingJob
+from components.cluster.workflow import WORKFLOWS
 from components.params import ClusterParams, Params
 from model.train.batch import share_of_batch
 
+SECONDS = 2  # for a cluster that need not be reached
 # What such a variable holds would be plain text in manifests, which many may read.
 SECRET = re.compile(r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIAL|ACCESS_KEY|PRIVATE_KEY|API_KEY)(?!.*_(FILE|PATH|URI)$)")
 PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]+@")
@@ -52,6 +55,24 @@ def check(params: Params) -> None:
 def check_there(api: Api, cluster: ClusterParams) -> None:
     """Raises JobError where the cluster has no such kind of job, or its kind cannot do what the section asks for."""
     choose(api, cluster).check(any_job(cluster))
+
+
+def warn_of_cluster(cluster: ClusterParams, namespace: str) -> None:
+    """Warns where the cluster of the kubeconfig, if it runs pipelines, could not run the training job of this section.
+
+    A kubeconfig may name another cluster than the one that a run goes to, or one that is not reached from here: says
+    nothing where there is none, where it does not answer at once, or where it has no Argo Workflows.
+    """
+    try:
+        api = Api(namespace, replace(JobPatience(), away=0, connect=SECONDS, answer=SECONDS))
+        if not api.serves(WORKFLOWS):
+            return
+    except JobError:
+        return
+    try:
+        check_there(api, cluster)
+    except JobError as error:
+        print(f"warning: the cluster of your kubeconfig, {api.host}: {error}", file=sys.stderr)
 
 
 def _check_augmentation(pipelines: Mapping[str, Any], size: int) -> None:

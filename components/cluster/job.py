@@ -16,6 +16,7 @@ CONTENT_ANNOTATION = "dual-hrnet/content"  # a hash, by which a launcher knows a
 RUNS_ANNOTATION = "dual-hrnet/runs"
 OUTPUT_LABEL = "dual-hrnet/output"  # a hash of the location that the job writes to
 RUN_LABEL = "dual-hrnet/pipeline-run"  # the id of the pipeline run that asked for the job last
+RUN_PAGE = "/#/runs/details/"  # of a pipeline run, by its id, behind the address of Kubeflow's UI
 OWN_LABELS = {"app.kubernetes.io/name": "dual-hrnet"}  # of all jobs and pods of ours
 
 KindName = Literal["pytorchjob", "trainjob"]

@@ -16,13 +16,14 @@ from typing import Any
 
 from base.errors import Preempted
 from components.cluster import owners
-from components.cluster.api import PODS, Api, JobPatience, Resource
+from components.cluster.api import PODS, REMEDIES, Api, DeniedError, JobPatience, Resource
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import choose, there, warn_of_gang
 from components.cluster.job import (
     CONTENT_ANNOTATION,
     OUTPUT_LABEL,
     RUN_LABEL,
+    RUN_PAGE,
     Finished,
     JobError,
     Owner,
@@ -34,6 +35,8 @@ from components.cluster.watching.wait import Wait
 from components.params import Params
 from components.storage.locations import Location
 
+UNSEEN = "spec.runtimeRef"  # what Trainer refuses until it has seen a runtime that was made a moment ago
+SHARED_BY_NOBODY = "Wait for its end, or delete it, and start this run again."
 OnRuns = Callable[[Sequence[str]], object]
 
 
@@ -120,7 +123,11 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
             if left := _left_behind(job, api, backend):
                 _wait_for_deletion(f"{job.namespace}/{left}", end, api)
                 continue
-            created = _create(job, api, backend)
+            try:
+                created = _create(job, api, backend)
+            except DeniedError as error:
+                _wait_to_be_seen(error, end, api, REMEDIES[422])
+                continue
             if created is not None and _is_first(created, job, api, backend):
                 return backend, created
             continue  # somebody was faster: perhaps this launcher, by a request whose answer was lost
@@ -138,14 +145,23 @@ def _create_or_adopt(job: TrainingJob, api: Api, backend: Backend) -> tuple[Back
         else:
             # First: a TrainJob without its runtime takes no change.
             _give_what_it_needs(replace(job, name=name), api, kind, current)
-            if owners.add(api, kind, current, job.owner, job.pod_labels()):
-                print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
-                return kind, current
+            try:
+                if owners.add(api, kind, current, job.owner, job.pod_labels()):
+                    print(f"{place}: is there already, and is waited for", file=sys.stderr, flush=True)
+                    return kind, current
+            except DeniedError as error:
+                _wait_to_be_seen(error, end, api, f"{place} is there, but cannot be shared. {SHARED_BY_NOBODY}")
 
 
 def _wait_for_deletion(place: str, end: float, api: Api) -> None:
     if time.monotonic() > end:
         raise JobError(f"{place} is being deleted, and is not gone yet. Run the same command later.")
+    time.sleep(api.patience.first_pause)
+
+
+def _wait_to_be_seen(error: DeniedError, end: float, api: Api, remedy: str) -> None:
+    if UNSEEN not in str(error) or time.monotonic() > end:
+        raise JobError(f"{error} {remedy}") from error
     time.sleep(api.patience.first_pause)
 
 
@@ -233,7 +249,9 @@ def _has_labels(current: Object, job: TrainingJob) -> bool:
 
 def _refusal(current: Object, job: TrainingJob) -> str:
     name, labels = current["metadata"]["name"], current["metadata"].get("labels", {})
-    run = f"pipeline run {labels[RUN_LABEL]}" if RUN_LABEL in labels else "no pipeline run"
+    run = "no pipeline run"
+    if RUN_LABEL in labels:
+        run = f"pipeline run {labels[RUN_LABEL]} ({RUN_PAGE}{labels[RUN_LABEL]} in Kubeflow's UI)"
     does = "trains into another output"
     if labels.get(OUTPUT_LABEL) == job.metadata()["labels"][OUTPUT_LABEL]:
         does = f"trains into {job.output} by another image or other parameters"
@@ -269,13 +287,21 @@ class _Signal(BaseException):
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGINT interrupt whatever the block waits for."""
+    """SIGTERM and SIGINT interrupt whatever the block waits for; again each second, as Python forgets what is raised
+    in a destructor, such as that of a connection.
+    """
+    asked: list[str] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Signal(signal.Signals(number).name)
+        asked.append(signal.Signals(number).name)
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        raise _Signal(asked[0])
 
     with _handler(stop):
-        yield
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -286,7 +312,8 @@ def _signals_ignored() -> Iterator[None]:
 
 @contextmanager
 def _handler(handler: Any) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)  # the last one is the timer's
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

@@ -6,11 +6,12 @@ The job of a launcher in another pod belongs to that pod, and one that a person 
 import sys
 from typing import Any
 
-from components.cluster.api import PODS, Api
+from components.cluster.api import PODS, Api, DeniedError
 from components.cluster.backend import Backend, Object, Seen
 from components.cluster.choose import there
 from components.cluster.job import OWN_LABELS, RUN_LABEL, RUNS_ANNOTATION, Owner, runs_of
 from components.cluster.workflow import WORKFLOWS, workflow_of
+from components.tracking.lineage import with_run
 
 ENDED = ("Succeeded", "Failed", "Error")
 
@@ -51,8 +52,7 @@ def add(api: Api, backend: Backend, job: Object, owner: Owner | None, labels: di
         return True
     change = {"labels": labels, "ownerReferences": owners, "resourceVersion": metadata["resourceVersion"]}
     if RUN_LABEL in labels:
-        runs = dict.fromkeys([*runs_of(job), labels[RUN_LABEL]])
-        change["annotations"] = {RUNS_ANNOTATION: " ".join(runs)}
+        change["annotations"] = {RUNS_ANNOTATION: " ".join(with_run(runs_of(job), labels[RUN_LABEL]))}
     return api.patch(backend.resource, metadata["name"], {"metadata": change})
 
 
@@ -68,7 +68,11 @@ def remove(api: Api, backend: Backend, job: Object, uid: str | None) -> bool:
         is_owned = len(others) < len(_references(current)) or uid is None
         if others and is_owned and uid is not None:
             change = {"metadata": {"ownerReferences": others, "resourceVersion": version}}
-            if api.patch(backend.resource, name, change):
+            try:
+                if api.patch(backend.resource, name, change):
+                    return False
+            except DeniedError as error:  # it goes with the others all the same
+                print(f"warning: {api.namespace}/{name}: keeps an owner that has ended: {error}", file=sys.stderr)
                 return False
         elif others or not is_owned:
             return False

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from base.errors import InputError
+from components.cluster.job import RUN_PAGE
 from components.kubeflow import login
 
 TIMEOUT = (10, 60)  # seconds: to connect, to answer
@@ -297,7 +298,7 @@ def _reason(error: BaseException, status: int) -> str:
 
 def run_page(host: str, run: str) -> str:
     """Where the UI shows a run."""
-    return f"{host}/#/runs/details/{run}"
+    return f"{host}{RUN_PAGE}{run}"
 
 
 def one_line(text: object) -> str:

@@ -4,7 +4,7 @@ import getpass
 import os
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # Tags and fields of runs and versions from before raw and prepared versions had names of their own.
 OLD_NAMES = {
@@ -15,11 +15,21 @@ OLD_NAMES = {
 
 # Tag of a run: the ids of the pipeline runs that wanted its training; a process of the training knows the first.
 PIPELINE_RUN = "pipeline_run"
+# Of so many ids. One has 36 characters, and MLflow takes tags of 5,000 (later versions: 8,000).
+RUNS_KEPT = 100
 
 
 def in_todays_names(known: Mapping[str, str]) -> dict[str, str]:
     """Tags or fields of a run or a version, whichever version of this project wrote them."""
     return {OLD_NAMES.get(name, name): value for name, value in known.items()}
+
+
+def with_run(runs: Iterable[str], run: str) -> list[str]:
+    """The ids of pipeline runs that wanted a training, and one more: the first, which its processes know, and then the
+    newest of those that followed.
+    """
+    first, *later = dict.fromkeys([*runs, run])
+    return [first, *later[1 - RUNS_KEPT :]]
 
 
 def who() -> str:

@@ -32,7 +32,7 @@ from components.tracking.connection import (
     refusal,
     store,
 )
-from components.tracking.lineage import PIPELINE_RUN, circumstances, in_todays_names, source_tags
+from components.tracking.lineage import PIPELINE_RUN, circumstances, in_todays_names, source_tags, with_run
 from components.tracking.outbox import PAUSE, Outbox
 from components.tracking.records import End, File, Record, send
 from components.tracking.system_metrics import SystemMetrics
@@ -154,7 +154,7 @@ def finish_run(
 def join_runs(began: Collection[str], pipeline_run: str) -> None:
     """Names a pipeline run in the runs of trainings that others began and it waits for, too. Raises TrackingError."""
     for run in _runs_of(began):
-        named = dict.fromkeys([*run.data.tags[PIPELINE_RUN].split(), pipeline_run])
+        named = with_run(run.data.tags[PIPELINE_RUN].split(), pipeline_run)
         client().set_tag(run.info.run_id, PIPELINE_RUN, " ".join(named))
 
 

@@ -247,6 +247,27 @@ def test_a_recipe_is_known_by_its_training(recipe: Path) -> None:
     assert recipe_of(load_params(ROOT / "params.yaml")) == "none"
 
 
+@pytest.mark.parametrize(
+    ("recipes", "known"),
+    [
+        ("base mine", "base+mine"),  # mine says other epochs, and base the rest
+        ("mine base", "base"),  # nothing is left of mine
+        ("base apart", "apart+base"),
+        ("base apart mine", "apart+base+mine"),
+        ("apart", "apart"),
+    ],
+)
+def test_of_several_recipes_all_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipes: str, known: str
+) -> None:
+    monkeypatch.setattr("components.params.RECIPES", tmp_path)
+    contents = {"base": "{epochs: 3, patience: 2}", "mine": "{epochs: 4}", "apart": "{seed: 17}"}
+    for name, train in contents.items():
+        (tmp_path / f"{name}.yaml").write_text(f"train: {train}\n", encoding="utf-8")
+    given = [tmp_path / f"{name}.yaml" for name in recipes.split()]
+    assert recipe_of(load_params(ROOT / "params.yaml", *given)) == known
+
+
 def test_a_recipe_of_another_network_is_known_by_its_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(NETWORKS, "tiny", Tiny)
     monkeypatch.setattr("components.params.RECIPES", tmp_path)

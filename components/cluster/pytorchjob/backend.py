@@ -13,6 +13,7 @@ class PyTorchJobs:
     """The backend `pytorchjob`."""
 
     kind: KindName = "pytorchjob"
+    operator = "the training operator 1.9"
     resource = RESOURCE
     container = CONTAINER
     propagation: Literal["Foreground", "Background"] = "Foreground"

@@ -79,24 +79,24 @@ def _storage(location: str) -> Finding:
 
 def _mlflow(api: Api, uri: str) -> Finding:
     """A service of the cluster is asked through the Kubernetes API, any other address from here."""
+    way = "asked from here"
     remedy = "kubectl -n dual-hrnet get pods, and the logs of deployment/mlflow; or correct --mlflow-uri."
     try:
         address = urlsplit(uri)
         service = IN_CLUSTER.fullmatch(address.hostname or "")
         if service and api.read(f"/api/v1/namespaces/{service[2]}/services/{service[1]}") is not None:
-            version = ask_service(
-                api, service[1], service[2], address.port or 80, f"{address.path.rstrip('/')}/version"
-            )
-            return Finding("MLflow", True, f"{version}, as a service of the cluster")
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=SECONDS) as answer:
-            version = answer.read(100).decode(errors="replace")
+            way, path = "as a service of the cluster", f"{address.path.rstrip('/')}/version"
+            version = ask_service(api, service[1], service[2], address.port or 80, path)
+        else:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=SECONDS) as answer:
+                version = answer.read(100).decode(errors="replace").strip()
     except JobError as error:
         return Finding("MLflow", False, str(error), remedy)
     except (OSError, ValueError) as error:  # urllib's own are OSErrors
-        return Finding("MLflow", False, f"{error}, asked from here", remedy)
-    if not re.fullmatch(r"\d+\.\d+\S*", version.strip()):
-        return Finding("MLflow", False, f"answers {version.strip()[:40]!r}, expected its version", remedy)
-    return Finding("MLflow", True, f"{version.strip()}, asked from here")
+        return Finding("MLflow", False, f"{error}, {way}", remedy)
+    if not re.fullmatch(r"\d+\.\d+\S*", version):
+        return Finding("MLflow", False, f"answers {version[:40]!r}, expected its version, {way}", remedy)
+    return Finding("MLflow", True, f"{version}, {way}")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,7 @@ OPTIONAL = {"dual-hrnet-mlflow": "none, so MLflow is asked without a password"}
 PAIR = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 LEVEL = "pod-security.kubernetes.io/enforce"
 OPERATORS = "kubeflow"  # namespace of the training operator
-OPERATOR_KINDS = {
-    "pytorchjob": ("the training operator 1.9", (PYTORCHJOBS,)),
-    "trainjob": ("Kubeflow Trainer 2, with JobSet", (TRAINJOBS, JOBSETS)),
-}
+OPERATOR_KINDS = {"pytorchjob": (PYTORCHJOBS,), "trainjob": (TRAINJOBS, JOBSETS)}
 
 
 class Right(NamedTuple):
@@ -92,8 +89,13 @@ def look(api: Api, cluster: ClusterParams, account: str | None) -> Iterator[Find
 
 
 def ask_service(api: Api, name: str, namespace: str, port: int, path: str) -> str:
-    """What a service answers to a GET by HTTP, through the API server, from within the cluster. Raises JobError."""
-    return str(api.read(f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy{path}"))
+    """What a service answers to a GET by HTTP, through the API server, from within the cluster. Raises JobError, also
+    where the service has no such path, or nobody behind it.
+    """
+    answer = api.read(f"/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy{path}")
+    if answer is None:
+        raise JobError(f"service {name} of {namespace}, port {port}: has nothing at {path} (HTTP 404).")
+    return str(answer).strip()
 
 
 def _asked(what: str, ask: Callable[..., Finding | Iterable[Finding]], *given: Any) -> Iterator[Finding]:
@@ -120,10 +122,10 @@ def _kind(api: Api, resource: Resource, remedy: str) -> Finding:
 def _operators(api: Api, cluster: ClusterParams) -> Iterator[Finding]:
     """The kinds that `cluster.kind` needs; for auto those of the operators that are there, or of the first."""
     wanted = [cluster.kind] if cluster.kind != "auto" else list(OPERATOR_KINDS)
-    there = [kind for kind in wanted if api.serves(OPERATOR_KINDS[kind][1][0])]
+    there = [kind for kind in wanted if api.serves(OPERATOR_KINDS[kind][0])]
     for kind in there or wanted[:1]:
-        name, resources = OPERATOR_KINDS[kind]
-        yield from (_kind(api, resource, f"Install {name}, or name another cluster.kind.") for resource in resources)
+        remedy = f"Install {of_kind(kind).operator}, or name another cluster.kind."
+        yield from (_kind(api, resource, remedy) for resource in OPERATOR_KINDS[kind])
     try:
         if there:
             of_kind(there[0]).check(any_job(cluster))

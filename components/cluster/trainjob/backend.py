@@ -13,6 +13,7 @@ class TrainJobs:
     """The backend `trainjob`."""
 
     kind: KindName = "trainjob"
+    operator = "Kubeflow Trainer 2, with JobSet"
     resource = JOB
     container = NODE
     # Trainer creates JobSet and pods again while a job is deleted in the foreground.

@@ -45,7 +45,8 @@ class Wait:
         self._record = Record.of(job)
         self._words: dict[str, LastWords] = {}  # by the uid of the pod
         self._previous: dict[str, LastWords] = {}  # of the pods that were started again, by name
-        self._news, self._started, self._looked = News(), time.monotonic(), 0.0
+        self._news, self._looked = News(), 0.0
+        self._claimed = time.monotonic()  # when an operator had the job last, or this began
         self._was_queued = False
 
     def run(self) -> tuple[Object, State]:
@@ -117,8 +118,8 @@ class Wait:
             if event.get("type") == "Warning" and "Fail" in event.get("reason", ""):
                 line = f"{event['reason']}: {event.get('message')}"
                 self._news.say(line, "said", f"{self._name}: {line}")
-        if state.phase == "unclaimed" and time.monotonic() - self._started > self._api.patience.unclaimed:
-            text = "no operator has taken the job yet. Is the operator running?"
+        if self._unclaimed_seconds(state) > self._api.patience.unclaimed:
+            text = f"no operator has taken it. {self._remedy()}"
             self._news.say(f"claim of {self._name}", text, f"{self._name}: {text}")
 
     def _count(self, seen: Seen, state: State) -> None:
@@ -156,11 +157,24 @@ class Wait:
             name = max(self._record.restarts, key=lambda pod: self._record.restarts[pod])
             words = self._previous.get(name, f"pod {name} is a new one, and how the last one ended was not seen.")
             self._give_up(f"was started again {bound} times (cluster.restarts), and would be once more: {words}")
+        if self._unclaimed_seconds(state) > self._api.patience.abandoned:
+            minutes = self._api.patience.abandoned / 60
+            self._give_up(f"was taken by no operator for {minutes:g} minutes. {self._remedy()}")
         seconds = self._cluster.deadline_seconds
         if self._record.active_seconds(seen.job, now()) > seconds:
             stands = state.message or ("no operator has taken it" if state.phase == "unclaimed" else state.phase)
             text = f"has not ended {seconds} s after it was launched (cluster.deadline_seconds): {stands.rstrip('.')}."
             self._give_up(_with_lines(text, self._lines_of_first_pod(seen)))
+
+    def _unclaimed_seconds(self, state: State) -> float:
+        if state.phase != "unclaimed" or state.message:  # which an operator says that cannot run it
+            self._claimed = time.monotonic()
+        return time.monotonic() - self._claimed
+
+    def _remedy(self) -> str:
+        """Of a job that no operator takes, as where the kind is known to the API and nothing runs it."""
+        other = "trainjob" if self._backend.kind == "pytorchjob" else "pytorchjob"
+        return f"Install {self._backend.operator}, or see why it does not run; or set cluster.kind: {other}."
 
     def _give_up(self, reason: str) -> NoReturn:
         self._api.delete(self._backend.resource, self._name, self._backend.propagation, self._uid)

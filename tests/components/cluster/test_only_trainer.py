@@ -1,5 +1,9 @@
-"""`cluster.kind: auto` where a cluster has Kubeflow Trainer alone, or nothing: refused before data are prepared."""
+"""`cluster.kind: auto` where a cluster has Kubeflow Trainer alone, or nothing: refused before data are prepared, and
+warned of by whoever starts the run.
+"""
 
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +12,19 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
+import pipeline
 from components.cluster.api import Api, JobPatience
+from components.cluster.check import warn_of_cluster
 from components.cluster.choose import BACKENDS
 from components.cluster.readiness.findings import look
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
 from components.params import load_params
 from tests.commands import exit_line
+from tests.components.cluster.workflows import serve
 from tests.paths import ROOT
 from tests.servers.kube_api import KubeApi, eventually, running
+from tests.servers.kubeflow_server import KubeflowServer
 from tests.servers.trainer_operator import DEFINITIONS
 
 ELASTIC = {"nodes": 4, "elastic_min_nodes": 2}
@@ -33,13 +41,17 @@ def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
         yield server
 
 
+def use(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:
+    for module in (config, config.kube_config):  # what the library made of $KUBECONFIG when it was imported
+        monkeypatch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+
+
 @pytest.fixture
 def check(kube: KubeApi, monkeypatch: pytest.MonkeyPatch) -> Check:
     """The line with which the task `check` refuses a run whose section cluster has these values, in a pod without any
     right beyond those that everybody has.
     """
-    for module in (config, config.kube_config):  # what the library made of $KUBECONFIG when it was imported
-        monkeypatch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", str(kube.kubeconfig("stranger")))
+    use(monkeypatch, kube.kubeconfig("stranger"))
     monkeypatch.setenv("POD_NAMESPACE", kube.new_namespace())
     monkeypatch.setenv("DUAL_HRNET_PATIENCE", "0")
 
@@ -62,6 +74,48 @@ def check(kube: KubeApi, monkeypatch: pytest.MonkeyPatch) -> Check:
 def test_without_an_operator_the_first_task_says_so(check: Check) -> None:
     line = check()
     assert line.startswith("JobError: cluster.kind: auto: the cluster has no PyTorchJob (kubeflow.org/v1) or TrainJob")
+
+
+def test_submit_warns_of_a_cluster_that_runs_pipelines_and_has_no_operator_and_starts_the_run(
+    kube: KubeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use(monkeypatch, kube.kubeconfig("stranger"))
+    monkeypatch.setattr(pipeline, "compile_graph", lambda params, image, out: out.write_text("pipelineInfo: {name: g}"))
+    server = KubeflowServer()
+    server.start()
+    places = ["--root", "s3://b/runs", "--data-remote", "s3://b/xbd", "--raw-version", f"{5:032}"]
+    try:
+        pipeline.main(["submit", "--host", server.url, *places])
+        assert capsys.readouterr().err == ""  # it may be another cluster than the one of the run
+        serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
+        pipeline.main(["submit", "--host", server.url, *places])
+        assert capsys.readouterr().err == (
+            f"warning: the cluster of your kubeconfig, {kube.url}: cluster.kind: auto: the cluster has no PyTorchJob "
+            "(kubeflow.org/v1) or TrainJob (trainer.kubeflow.org/v1alpha1). Install the operator, or name the other "
+            "kind.\n"
+        )
+        assert len(server.bodies("POST", "/runs")) == 2
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("kubeconfig", ["of a server that does not answer", "broken", "none"])
+def test_submit_says_nothing_where_no_cluster_answers_at_once(
+    kube: KubeApi,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    kubeconfig: str,
+) -> None:
+    monkeypatch.setattr("components.cluster.check.SECONDS", 0.5)
+    (tmp_path / "broken").write_text("clusters: [", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        answers_never = kube.kubeconfig(url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        use(monkeypatch, answers_never if kubeconfig.startswith("of") else tmp_path / kubeconfig)
+        before = time.monotonic()
+        warn_of_cluster(load_params(ROOT / "params.yaml").cluster, "kubeflow")
+    assert time.monotonic() - before < 10  # and not for a minute
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_the_only_operator_cannot_do_is_refused_by_the_first_task_and_before(

@@ -1,5 +1,6 @@
 """The launcher of a PyTorchJob against a real Kubernetes API server; the test plays the operator."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from components.cluster.job import RUN_LABEL, Finished, JobError, Owner
+from base.errors import Preempted
+from components.cluster.api import Api, Resource
+from components.cluster.job import RUN_LABEL, RUNS_ANNOTATION, Finished, JobError, Owner, runs_of
+from components.cluster.launcher import run
+from components.cluster.pytorchjob.backend import PyTorchJobs
 from components.cluster.pytorchjob.manifest import manifest
+from components.tracking.lineage import RUNS_KEPT
 from tests.commands import assert_one_line, environment, run_step
 from tests.paths import ROOT
 from tests.servers.kube_api import KubeApi
@@ -148,8 +154,8 @@ def test_two_jobs_never_train_into_one_output(operator: Operator, changes: dict[
     before = operator.get("train-1")
     with pytest.raises(JobError) as caught:
         launch(replace(first, **changes), operator, lambda: None)
-    words = f"{operator.namespace}/train-1, of pipeline run run-a, {finding}, and has not ended."
-    assert str(caught.value).startswith(words)
+    run = "pipeline run run-a (/#/runs/details/run-a in Kubeflow's UI)"
+    assert str(caught.value).startswith(f"{operator.namespace}/train-1, of {run}, {finding}, and has not ended.")
     assert operator.get("train-1") == before
     assert operator.names() == ["train-1"]
 
@@ -159,13 +165,17 @@ def test_the_same_training_under_another_name_is_waited_for(
 ) -> None:
     first = job_in(operator)
     uid = operator.create(first)
+    runs = [f"run-{number}" for number in range(RUNS_KEPT)]  # that have waited for it so far
+    annotated: dict[str, Any] = {"metadata": {"annotations": {RUNS_ANNOTATION: " ".join(runs)}}}
+    operator.jobs.patch_namespaced_custom_object(**operator.place, name="train-1", body=annotated)
 
     def play() -> None:
-        operator.wait("train-1", lambda job: "run" in job["metadata"]["labels"])
+        operator.wait("train-1", lambda job: RUN_LABEL in job["metadata"]["labels"])
         operator.report("train-1", "Running", "Succeeded")
 
-    finished = launch(replace(first, name="train-2", labels={"run": "b"}), operator, play)
+    finished = launch(replace(first, name="train-2", labels={RUN_LABEL: "new"}), operator, play)
     assert (finished.name, finished.uid, operator.names()) == ("train-1", uid, ["train-1"])
+    assert runs_of(operator.get("train-1")) == [runs[0], *runs[2:], "new"]
     assert f"{operator.namespace}/train-1: is there already, and is waited for" in capfd.readouterr().err
 
 
@@ -280,6 +290,25 @@ def test_a_launcher_that_is_asked_to_stop_deletes_the_job(operator: Operator, nu
     assert is_deleted(operator.get("train-1"))
     assert f"{number.name}: the training job was deleted. Run the same command to go on." in err
     assert "Traceback" not in err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_comes_while_a_connection_is_collected_is_heard_all_the_same(operator: Operator) -> None:
+    class Connection:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    connections = [Connection()]
+
+    class Collecting(Api):
+        def serves(self, resource: Resource) -> bool:
+            connections.clear()
+            return super().serves(resource)
+
+    api = Collecting(operator.namespace, QUICK, operator.kube.kubeconfig())
+    operator.create(job_in(operator))
+    with pytest.raises(Preempted, match="SIGTERM: the training job was deleted"):
+        run(job_in(operator), api, PyTorchJobs())
 
 
 def test_a_failed_job_ends_the_command_with_its_reason(operator: Operator) -> None:

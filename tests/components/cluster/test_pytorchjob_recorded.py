@@ -1,19 +1,20 @@
 """A PyTorchJob's state, and what the launcher makes of it, at each moment of the jobs that a real cluster ran."""
 
+import io
 import time
-from contextlib import suppress
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import groupby
 
 import pytest
-from kubernetes import client
 
 from components.cluster.backend import Seen
 from components.cluster.job import JobError
 from components.cluster.pytorchjob.backend import PyTorchJobs
-from components.cluster.watching.record import Record
+from components.cluster.watching.record import Record, now
 from tests.components.cluster.workflows import serve
-from tests.servers.kube_api import KubeApi
+from tests.servers.kube_api import KubeApi, eventually
 from tests.servers.kube_proxy import KubeProxy, lines
 from tests.servers.training_operator import QUICK, RECORDED, WORKLOADS, Operator, is_deleted, job_in, launch, recording
 
@@ -118,22 +119,25 @@ class Outcome:
     """What the launcher of a job that happened as it was recorded does.
 
     ends: "succeeded", or a part of the error. left: whether the job is still there, for its logs. restarts: that were
-    counted. restarts_allowed, seconds: of the section `cluster`. says: parts of what it prints before, each once.
+    counted. restarts_allowed: of the section `cluster`. says: parts of what it prints before, each once. hangs: whether
+    the job goes on at the end of the recording, until its time is over.
     """
 
     ends: str
     left: bool = True
     restarts: int = 0
     restarts_allowed: int = 3
-    seconds: int = 60
     says: tuple[str, ...] = ()
+    hangs: bool = False
 
 
 GOOD = Outcome("succeeded")
 DELETED = Outcome("was deleted while it ran", left=False)
 MASTER_1 = Outcome("failed: pod {name}-master-0 ended with exit code 1. Its last lines:\n    last words")
-# The job goes on at the end of the recording, where nothing ends it.
-HANGS = Outcome("it has not ended 4 s after it was launched (cluster.deadline_seconds)", left=False, seconds=4)
+SECONDS = 600  # that a job may take: longer than any test
+HANGS = Outcome(
+    f"it has not ended {SECONDS} s after it was launched (cluster.deadline_seconds)", left=False, hangs=True
+)
 
 
 def too_often(end: str, restarts: int = 2) -> Outcome:
@@ -205,7 +209,7 @@ OUTCOMES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_a_recorded_job_ends_as_it_should(
-    name: str, operator: Operator, proxy: KubeProxy, capfd: pytest.CaptureFixture[str]
+    name: str, operator: Operator, proxy: KubeProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = OUTCOMES[name]
     moments = recording(name)
@@ -213,30 +217,36 @@ def test_a_recorded_job_ends_as_it_should(
     # Each try has its own, which are gone with its pod.
     proxy.fault("GET", "tailLines=10", lines("last words"), always=True)
     proxy.fault("GET", "follow=True", lines(), always=True)
-    settings = {"restarts": outcome.restarts_allowed, "deadline_seconds": outcome.seconds}
+    settings = {"restarts": outcome.restarts_allowed, "deadline_seconds": SECONDS}
     asked = job_in(operator, nodes=2, name=job, cluster=settings)
-    seen = []
+
+    def has_told_all() -> bool:
+        counted = Record.of(operator.get(job)).most_restarts()
+        return counted == outcome.restarts and all(part in said.getvalue() for part in outcome.says)
 
     def play() -> None:
         operator.replay(job, moments)
-        with suppress(client.ApiException):
-            seen.append(operator.get(job))
+        if outcome.hangs:
+            eventually(has_told_all, "the launcher has not told all")
+            # However long all this took, the time is over only now.
+            later = now() + timedelta(seconds=SECONDS)
+            monkeypatch.setattr("components.cluster.watching.wait.now", lambda: later)
 
-    if outcome.ends == "succeeded":
-        assert launch(asked, operator, play, url=proxy.url).name == job
-    else:
-        with pytest.raises(JobError) as caught:
-            launch(asked, operator, play, url=proxy.url)
-        assert outcome.ends.format(name=job) in str(caught.value)
-    said = capfd.readouterr().err
-    assert [part for part in outcome.says if said.count(part) != 1] == [], said
+    with redirect_stderr(io.StringIO()) as said:
+        if outcome.ends == "succeeded":
+            assert launch(asked, operator, play, url=proxy.url).name == job
+        else:
+            with pytest.raises(JobError) as caught:
+                launch(asked, operator, play, url=proxy.url)
+            assert outcome.ends.format(name=job) in str(caught.value)
+    assert [part for part in outcome.says if said.getvalue().count(part) != 1] == [], said.getvalue()
     left = [name for name in operator.names() if not is_deleted(operator.get(name))]
     assert bool(left) == (outcome.left and moments[-1]["pytorchjob"] is not None)
     if outcome.left and left and "failed: " in outcome.ends:
         # Else the operator would retry its removal for ever.
         assert operator.get(job)["status"]["completionTime"]
-    if seen:
-        assert Record.of(seen[0]).most_restarts() == outcome.restarts
+    if operator.names():
+        assert Record.of(operator.get(job)).most_restarts() == outcome.restarts
 
 
 def test_every_recording_is_launched() -> None:

@@ -283,7 +283,9 @@ def test_mlflow_as_a_service_is_asked_from_within_the_cluster(
             cluster.namespace, {"metadata": {"name": "mlflow"}, "subsets": subsets}
         )
         assert ask(cluster, mlflow_uri=f"http://mlflow.{cluster.namespace}.svc:5000") == ""
-    assert "MLflow                              3.17.2, as a service of the cluster" in capsys.readouterr().out
+        assert "MLflow                              3.17.2, as a service of the cluster" in capsys.readouterr().out
+        assert ask(cluster, mlflow_uri=f"http://mlflow.{cluster.namespace}.svc:5000/elsewhere")
+        assert "has nothing at /elsewhere/version (HTTP 404)" in capsys.readouterr().out
     assert ask(cluster, mlflow_uri=f"http://mlflow.{cluster.namespace}:5000").startswith("1 of the above")
     assert "kubectl -n dual-hrnet get pods" in capsys.readouterr().out
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from components.cluster import owners
 from components.cluster.api import Api
 from components.cluster.job import Finished, JobError, Owner
 from components.cluster.trainjob.backend import TrainJobs
@@ -22,7 +23,7 @@ from tests.components.cluster.test_pytorchjob_launch import RULES as SHARED_RULE
 from tests.paths import ROOT
 from tests.servers import training_operator
 from tests.servers.kube_api import KubeApi, eventually
-from tests.servers.kube_proxy import KubeProxy, lines
+from tests.servers.kube_proxy import KubeProxy, lines, refuse
 from tests.servers.trainer_operator import RULES, TrainerOperator, recording
 from tests.servers.training_operator import QUICK, job_in
 
@@ -273,10 +274,28 @@ def test_a_second_launcher_waits_for_the_job_and_keeps_its_runtime(trainer: Trai
     api.apply(runtime)
     api.create(trainjob)
     launch(replace(job, owner=second), trainer, replay(trainer, "v2-ok"))
-    owners = trainer.get("train-1")["metadata"]["ownerReferences"]
-    assert [owner["name"] for owner in owners] == ["run-1", "run-2"]
+    waiting = trainer.get("train-1")["metadata"]["ownerReferences"]
+    assert [owner["name"] for owner in waiting] == ["run-1", "run-2"]
     (owner,) = trainer.get("train-1", "trainingruntimes")["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"]) == ("TrainJob", trainer.get("train-1")["metadata"]["uid"])
+
+
+def test_a_runtime_that_trainer_does_not_see_is_waited_for_and_then_named(
+    trainer: TrainerOperator, proxy: KubeProxy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without it every change of a job is denied; one that is made again is seen a moment later."""
+    denied = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: spec.runtimeRef: Invalid'
+    jobs = [replace(job_in(trainer, nodes=2), owner=Owner("v1", "Pod", f"l-{n}", f"uid-{n}")) for n in (1, 2, 3)]
+    for method, job, play in (("POST", jobs[0], replay(trainer, "v2-ok")), ("PATCH", jobs[1], lambda: None)):
+        proxy.fault(method, "/trainjobs", refuse(403, denied))
+        launch(job, trainer, play, url=proxy.url)
+    proxy.fault("PATCH", "/trainjobs", refuse(403, denied), always=True)
+    with pytest.raises(JobError, match=r"denied the request: spec.runtimeRef.*train-1 is there, but cannot be shared"):
+        launch(jobs[2], trainer, lambda: None, replace(QUICK, gone=0.3), url=proxy.url)
+    # A run that leaves it to others says so, and goes.
+    api = Api(trainer.namespace, QUICK, trainer.kube.kubeconfig(url=proxy.url))
+    assert not owners.remove(api, BACKEND, trainer.get("train-1"), "uid-1")
+    assert "/train-1: keeps an owner that has ended: Kubernetes at" in capfd.readouterr().err
 
 
 def test_the_list_of_patches_is_the_queues(trainer: TrainerOperator) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from components.cluster.job import RUN_LABEL, Owner, TrainingJob
 from components.cluster.pods import environment
@@ -10,6 +11,8 @@ from components.cluster.surroundings import Surroundings
 from components.kubeflow.tasks import task
 from components.kubeflow.training import train_in_cluster
 from components.params import load_params
+from components.tracking import runs
+from components.tracking.lineage import PIPELINE_RUN, with_run
 from tests.paths import ROOT
 
 
@@ -60,3 +63,17 @@ def test_a_patience_of_the_section_is_that_of_the_pods(monkeypatch: pytest.Monke
     job = launched("run-1", monkeypatch, environment={"DUAL_HRNET_PATIENCE": "3600"})
     values = [entry["value"] for entry in environment(job) if entry["name"] == "DUAL_HRNET_PATIENCE"]
     assert values == ["3600"]
+
+
+def test_the_run_of_a_shared_training_names_the_first_pipeline_run_and_the_newest(mlflow_store: str) -> None:
+    ids = [f"{number:036}" for number in range(120)]
+    named: list[str] = []
+    for each in ids:
+        named = with_run(named, each)
+    assert named == [ids[0], *ids[-99:]]
+    mlflow = MlflowClient()
+    run = mlflow.create_run("0", tags={PIPELINE_RUN: " ".join(named)}).info.run_id
+    runs.join_runs([ids[0]], "f" * 36)
+    tag = mlflow.get_run(run).data.tags[PIPELINE_RUN]
+    assert tag.split() == [ids[0], *ids[-98:], "f" * 36]
+    assert len(tag) < 5000  # of which MLflow takes no more
