@@ -1,22 +1,21 @@
 """`cluster.kind: auto` where a cluster has Kubeflow Trainer alone, or nothing: refused before data are prepared."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client, config
+from kubernetes import config
 
 from components.cluster.api import Api, JobPatience
-from components.cluster.choose import BACKENDS
 from components.cluster.readiness.findings import look
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
 from components.params import load_params
 from tests.commands import exit_line
 from tests.paths import ROOT
-from tests.servers.kube_api import KubeApi, eventually, running
+from tests.servers.kube_api import KubeApi, definition
 from tests.servers.trainer_operator import DEFINITIONS
 
 ELASTIC = {"nodes": 4, "elastic_min_nodes": 2}
@@ -25,12 +24,9 @@ Check = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        client.ApiextensionsV1Api(server.client()).delete_custom_resource_definition("pytorchjobs.kubeflow.org")
-        api = Api("default", JobPatience(), server.kubeconfig())
-        eventually(lambda: not api.serves(BACKENDS[0].resource), "PyTorchJobs are still served")
-        yield server
+def kube(kube_server: KubeApi) -> KubeApi:
+    kube_server.only()
+    return kube_server
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def test_without_an_operator_the_first_task_says_so(check: Check) -> None:
 def test_what_the_only_operator_cannot_do_is_refused_by_the_first_task_and_before(
     kube: KubeApi, check: Check, tmp_path: Path
 ) -> None:
-    kube.install(*DEFINITIONS)
+    kube.install(*map(definition, DEFINITIONS))
     assert check(**ELASTIC).startswith(ELASTIC_LINE)
     assert check(gang_scheduling=True).startswith(
         "JobError: cluster.gang_scheduling: found true, without cluster.queue"
