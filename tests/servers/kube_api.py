@@ -78,6 +78,7 @@ class KubeApi:
         self.certificate = str(folder / "certs" / "apiserver.crt")  # which the server makes and signs itself
         self.processes: list[subprocess.Popen[bytes]] = []
         self.served: dict[str, Definition] = {}  # by its name
+        self.clients: dict[str, client.ApiClient] = {}
 
     @property
     def url(self) -> str:
@@ -132,8 +133,10 @@ class KubeApi:
         return path
 
     def client(self, user: str = "admin") -> client.ApiClient:
-        """A client of the server as that user."""
-        return config.new_client_from_config(str(self.kubeconfig(user)))
+        """The client of the server as that user."""
+        if user not in self.clients:
+            self.clients[user] = config.new_client_from_config(str(self.kubeconfig(user)))
+        return self.clients[user]
 
     def new_namespace(self) -> str:
         """Creates a namespace that no other test has."""
