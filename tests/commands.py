@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -23,6 +24,13 @@ def environment(**extra: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DVC_NO_ANALYTICS": "true"}
     return {"OMP_NUM_THREADS": "1"} | kept | quiet | {"PYTHONPATH": str(ROOT), "PATH": path} | extra
+
+
+def program(code: str) -> list[str]:
+    """A command that runs this Python code; more may follow. Unlike `python -c` it is forked: see fork_server.py."""
+    path = Path(tempfile.mkdtemp(), "program.py")
+    path.write_text(code, encoding="utf-8")
+    return [sys.executable, str(path)]
 
 
 def run_step(name: str, *arguments: str | Path, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:

@@ -27,8 +27,10 @@ from tests.scenes import (
     write_raw,
     write_scene,
 )
+from tests.servers.kube_api import KubeApi, running
 from tests.servers.s3_server import S3Server
 from tests.stores import ready_store
+from tests.temporary_folder import pytest_configure
 from tests.tiny import ALONE, SMALL, TINY, prepare_params, write_params
 from tests.workers.fork_server import fork_python
 
@@ -54,6 +56,7 @@ __all__ = [
     "feature",
     "pair",
     "prepare_params",
+    "pytest_configure",
     "read_csv",
     "read_png",
     "run_dvc",
@@ -147,6 +150,15 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def kube_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
+    """A running Kubernetes API server of this test process; tests keep to namespaces of their own, and see to the kinds
+    of objects that they need.
+    """
+    with running(tmp_path_factory.mktemp("kube")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

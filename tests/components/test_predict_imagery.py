@@ -196,6 +196,7 @@ def test_a_result_that_s3_did_not_take_is_there_for_the_next_run(
 ) -> None:
     """The store goes away while the images are predicted: not a window is predicted again when it is back."""
     monkeypatch.setattr("components.storage.s3.PATIENCE", Patience(away=1))
+    monkeypatch.setattr("components.storage.s3.ATTEMPTS", 1)
     use_server(s3, tmp_path / "cache", monkeypatch)
     where = "s3://data/away/out"
     predicted = 0

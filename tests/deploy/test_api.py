@@ -1,7 +1,6 @@
 """The manifests of deploy/ against a real Kubernetes API server: what it takes, and what the launcher may do."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from kubernetes import client
 
 from components.cluster.readiness.findings import RIGHTS
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, job, render
-from tests.servers.kube_api import KubeApi, running
+from tests.servers.kube_api import PYTORCHJOBS, KubeApi, definition
 
 # Who launches, with the namespace of the runs: ours, or without profiles that of Kubeflow Pipelines.
 LAUNCHERS = [("launcher", NAMESPACE), ("default-editor", NAMESPACE), ("pipeline-runner", "kubeflow")]
@@ -19,14 +18,14 @@ LAUNCHERS = [("launcher", NAMESPACE), ("default-editor", NAMESPACE), ("pipeline-
 
 
 @pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
+def kube(kube_server: KubeApi) -> KubeApi:
     """A server with the namespaces, in which the base and the rights without profiles are applied."""
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        for name in (NAMESPACE, "kubeflow"):
-            done(server, "create", "namespace", name)
-        for folder in ("base", "standalone"):
-            done(server, "apply", "--server-side", "--kustomize", DEPLOY / folder)
-        yield server
+    kube_server.install(definition(PYTORCHJOBS))
+    for name in (NAMESPACE, "kubeflow"):
+        done(kube_server, "create", "namespace", name)
+    for folder in ("base", "standalone"):
+        done(kube_server, "apply", "--server-side", "--kustomize", DEPLOY / folder)
+    return kube_server
 
 
 def ask(kube: KubeApi, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from components.cluster.readiness.findings import look
 from components.params import load_params
 from tests.deploy.test_manifests import DEPLOY, KUBECTL, NAMESPACE, render
 from tests.paths import ROOT
-from tests.servers.kube_api import KubeApi, running
+from tests.servers.kube_api import PYTORCHJOBS, KubeApi, definition, running
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 VALUES = {
@@ -51,7 +51,8 @@ def blocks(heading: str) -> list[str]:
 @pytest.fixture(scope="module")
 def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
     """A cluster with Kubeflow Pipelines and the training operator, as far as the page needs them."""
-    with running(tmp_path_factory.mktemp("kube")) as server:
+    with running(tmp_path_factory.mktemp("kube")) as server:  # of its own: test_api.py has the same namespaces
+        server.install(definition(PYTORCHJOBS))
         core = client.CoreV1Api(server.client())
         core.create_namespace({"metadata": {"name": "kubeflow"}})
         core.create_namespaced_service_account("kubeflow", {"metadata": {"name": "pipeline-runner"}})

@@ -1,4 +1,4 @@
-"""A real Kubernetes API server for the tests, with the PyTorchJob installed.
+"""A real Kubernetes API server for the tests, with the kinds of objects that each asks for.
 
 KUBEBUILDER_ASSETS names a folder with the programs etcd and kube-apiserver, as `setup-envtest use -p path` prints it.
 There are no controllers and no kubelets: a job stays as it is until a test changes its status.
@@ -12,8 +12,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,25 @@ PYTORCHJOBS = "kubeflow.org_pytorchjobs_v1.9.4.yaml"
 USERS = ("admin", "launcher", "stranger")  # admin may do everything, the others what a test binds them to
 PLACE = {"group": "kubeflow.org", "version": "v1", "plural": "pytorchjobs"}
 WAIT_SECONDS = 60
+Definition = dict[str, Any]
+
+
+@cache
+def definition(name: str) -> Definition:
+    """That of a file in tests/crd."""
+    return dict(yaml.load((CRDS / name).read_text(encoding="utf-8"), yaml.CSafeLoader))
+
+
+def of_any_content(group: str, version: str, plural: str, kind: str) -> Definition:
+    """The definition of a kind of objects that is not ours and little read."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    served = {"name": version, "served": True, "storage": True, "schema": schema}
+    names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
+    approved = {"api-approved.kubernetes.io": "https://github.com/kubernetes/kubernetes/pull/1"}  # for *.k8s.io
+    return {
+        "metadata": {"name": f"{plural}.{group}", "annotations": approved},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [served]},
+    }
 
 
 class KubeApi:
@@ -53,36 +72,43 @@ class KubeApi:
             --service-cluster-ip-range=10.0.0.0/24 --token-auth-file={folder}/tokens.csv --authorization-mode=RBAC
             --service-account-issuer=https://kubernetes.default.svc --service-account-key-file={key}
             --service-account-signing-key-file={key} --disable-admission-plugins=ServiceAccount
-            --allow-privileged=true"""
+            --allow-privileged=true --enable-priority-and-fairness=false --profiling=false
+            --endpoint-reconciler-type=none --runtime-config=api/beta=false,api/alpha=false"""
         self.commands = [etcd.split(), server.split()]
         self.certificate = str(folder / "certs" / "apiserver.crt")  # which the server makes and signs itself
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.installed: set[str] = set()
+        self.served: dict[str, Definition] = {}  # by its name
+        self.clients: dict[str, client.ApiClient] = {}
 
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Starts both, waits until they are ready, and installs the PyTorchJob."""
+        """Starts both, and waits until they are ready."""
         with self.log.open("ab") as log:
             self.processes = [subprocess.Popen(line, stdout=log, stderr=log) for line in self.commands]
         eventually(self._is_ready, f"kube-apiserver is not ready: see {self.log}")
-        self.install(PYTORCHJOBS)
 
-    def install(self, *names: str) -> None:
-        """Has further kinds of objects served, by the files of tests/crd, each once."""
+    def install(self, *definitions: Definition) -> None:
+        """Has further kinds of objects served, each once."""
         extensions = client.ApiextensionsV1Api(self.client())
-        objects = client.CustomObjectsApi(extensions.api_client)
-        for name in names:
-            if name in self.installed:
-                continue
-            definition = yaml.load((CRDS / name).read_text(encoding="utf-8"), yaml.CSafeLoader)
-            extensions.create_custom_resource_definition(definition)
-            spec, plural = definition["spec"], definition["spec"]["names"]["plural"]
-            place = {"group": spec["group"], "version": spec["versions"][0]["name"], "plural": plural}
-            eventually(partial(is_served, objects, place), f"{plural} are not served")
-            self.installed.add(name)
+        for one in definitions:
+            name = one["metadata"]["name"]
+            if name not in self.served:
+                extensions.create_custom_resource_definition(one)
+                eventually(partial(self._serves, one), f"{name} is not served")
+                self.served[name] = one
+
+    def only(self, *definitions: Definition) -> None:
+        """Has these kinds of objects served and no others, beside Kubernetes' own."""
+        extensions = client.ApiextensionsV1Api(self.client())
+        wanted = {one["metadata"]["name"] for one in definitions}
+        for name in self.served.keys() - wanted:
+            extensions.delete_custom_resource_definition(name)
+            one = self.served.pop(name)
+            eventually(lambda one=one: not self._serves(one), f"{name} is still served")  # type: ignore[misc]
+        self.install(*definitions)
 
     def stop(self) -> None:
         """Ends both."""
@@ -107,8 +133,10 @@ class KubeApi:
         return path
 
     def client(self, user: str = "admin") -> client.ApiClient:
-        """A client of the server as that user."""
-        return config.new_client_from_config(str(self.kubeconfig(user)))
+        """The client of the server as that user."""
+        if user not in self.clients:
+            self.clients[user] = config.new_client_from_config(str(self.kubeconfig(user)))
+        return self.clients[user]
 
     def new_namespace(self) -> str:
         """Creates a namespace that no other test has."""
@@ -125,6 +153,18 @@ class KubeApi:
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
         }
         access.create_namespaced_role_binding(namespace, binding)
+
+    def _serves(self, one: Definition) -> bool:
+        """Whether the server both lists such objects and says so; the two come apart for a moment."""
+        objects, spec = client.CustomObjectsApi(self.client()), one["spec"]
+        place, plural = {"group": spec["group"], "version": spec["versions"][0]["name"]}, spec["names"]["plural"]
+        lists = says = False
+        with suppress(client.ApiException):
+            objects.list_cluster_custom_object(**place, plural=plural)
+            lists = True
+        with suppress(client.ApiException):
+            says = plural in {each.name for each in objects.get_api_resources(**place).resources}
+        return lists and says
 
     def _is_ready(self) -> bool:
         for process in self.processes:
@@ -151,16 +191,6 @@ def running(folder: Path) -> Iterator[KubeApi]:
         yield server
     finally:
         server.stop()
-
-
-def is_served(objects: client.CustomObjectsApi, place: dict[str, Any]) -> bool:
-    """Whether the server knows these objects already."""
-    try:
-        objects.list_cluster_custom_object(**place)
-    except client.ApiException as error:
-        assert error.status == 404, error
-        return False
-    return True
 
 
 def eventually(holds: Callable[[], bool], complaint: str) -> None:

@@ -56,9 +56,11 @@ class Pod:
         folder.mkdir(parents=True, exist_ok=True)
         own = {variable["name"]: self._local(variable["value"], folder) for variable in node.container["env"]}
         self.log = folder / "log"
+        # What tini starts cannot be forked, and would import torch anew; tests/deploy/test_first_process.py has it.
+        assert node.container["command"][:2] == ["tini", "--"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [*node.container["command"], *node.container["args"]],
+                [*node.container["command"][2:], *node.container["args"]],
                 cwd=folder,
                 env=environment(**variables) | own | dict(node.injected),
                 stdout=log,

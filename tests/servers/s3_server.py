@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ class S3Server:
         command = [str(WEED), "mini", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *ports]
         command += [f"-bucket={','.join(BUCKETS)}", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # not used, and on the same ports for every server
+        for part in ("filer", "s3"):  # /tmp, else
+            command.append(f"-{part}.localSocket={tempfile.gettempdir()}/{part}-{self.ports[part][0]}.sock")
         credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self.process = subprocess.Popen(

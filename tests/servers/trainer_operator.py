@@ -11,7 +11,7 @@ from typing import Any
 from kubernetes import client, watch
 
 from tests.paths import ROOT
-from tests.servers.kube_api import WAIT_SECONDS, KubeApi
+from tests.servers.kube_api import WAIT_SECONDS, KubeApi, definition
 
 DEFINITIONS = (
     "trainer.kubeflow.org_trainjobs_v2.3.0.yaml",
@@ -72,7 +72,7 @@ class TrainerOperator:
     """The operators of one namespace, which replay recordings."""
 
     def __init__(self, kube: KubeApi) -> None:
-        kube.install(*DEFINITIONS)
+        kube.install(*map(definition, DEFINITIONS))
         self.kube, self.namespace = kube, kube.new_namespace()
         self.objects = client.CustomObjectsApi(kube.client())
         self.core = client.CoreV1Api(self.objects.api_client)

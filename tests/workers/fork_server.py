@@ -8,6 +8,7 @@ What a fresh interpreter shows is tested with one: by --help, by -c, and where s
 pass_fds, executable).
 """
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -24,8 +25,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy
 
@@ -202,12 +204,31 @@ def main(channel: socket.socket) -> None:
     sys.stdout.reconfigure(write_through=unbuffered)  # type: ignore[union-attr]
     place = os.getcwd() if first == "-m" else str(Path(first).resolve().parent)
     sys.path[:] = [place, *filter(None, os.getenv("PYTHONPATH", "").split(":")), *paths]
-    if first == "-m":
-        sys.argv[:] = arguments
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv[:] = [first, *arguments]
-        runpy.run_path(first, run_name="__main__")
+    code: object = None
+    try:
+        if first == "-m":
+            sys.argv[:] = arguments
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv[:] = [first, *arguments]
+            runpy.run_path(first, run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    _leave(code)
+
+
+def _leave(code: object) -> NoReturn:
+    """Ends this process as the interpreter does, but leaves to the kernel what is in memory: to take it apart would
+    copy every page of the server's, for most of a second.
+    """
+    if not (code is None or isinstance(code, int)):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code & 0xFF if isinstance(code, int) else code is not None)
 
 
 if __name__ == "__main__":

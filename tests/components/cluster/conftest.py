@@ -1,10 +1,10 @@
-"""A Kubernetes API server for each file of tests, and the operators that a test plays on it."""
+"""A Kubernetes API server, and the operators that a test plays on it."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.kube_api import KubeApi, running
+from tests.servers.kube_api import PYTORCHJOBS, KubeApi, definition
 from tests.servers.kube_proxy import KubeProxy
 from tests.servers.s3_server import S3Server
 from tests.servers.trainer_operator import TrainerOperator
@@ -12,9 +12,10 @@ from tests.servers.training_operator import Operator
 
 
 @pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        yield server
+def kube(kube_server: KubeApi) -> KubeApi:
+    """Which has PyTorchJobs, and may have others."""
+    kube_server.install(definition(PYTORCHJOBS))
+    return kube_server
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from tests.components.cluster.kinds import Kind, PyTorchKind, TrainKind
 from tests.components.cluster.test_pytorchjob_launch import RULES
-from tests.components.cluster.workflows import CREATED, WAITS, Stage, serve
-from tests.servers.kube_api import KubeApi
+from tests.components.cluster.workflows import CREATED, WAITS, WORKFLOWS, Stage
+from tests.servers.kube_api import KubeApi, of_any_content
 from tests.servers.kube_proxy import Act, KubeProxy, Request, lose_answer, refuse
 from tests.servers.trainer_operator import RULES as TRAINER_RULES
 from tests.stores import ready_store
@@ -276,7 +276,7 @@ CASES = [pytest.param(row, kind, id=f"{kind}: {row.happens.__name__}") for row i
 @pytest.fixture(scope="module")
 def argo(kube: KubeApi) -> KubeApi:
     prepare()
-    serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
+    kube.install(of_any_content(**WORKFLOWS, kind="Workflow"))
     return kube
 
 

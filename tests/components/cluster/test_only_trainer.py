@@ -4,26 +4,25 @@ warned of by whoever starts the run.
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client, config
+from kubernetes import config
 
 import pipeline
 from components.cluster.api import Api, JobPatience
 from components.cluster.check import warn_of_cluster
-from components.cluster.choose import BACKENDS
 from components.cluster.readiness.findings import look
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
 from components.params import load_params
 from tests.commands import exit_line
-from tests.components.cluster.workflows import serve
+from tests.components.cluster.workflows import WORKFLOWS
 from tests.paths import ROOT
-from tests.servers.kube_api import KubeApi, eventually, running
+from tests.servers.kube_api import KubeApi, definition, of_any_content
 from tests.servers.kubeflow_server import KubeflowServer
 from tests.servers.trainer_operator import DEFINITIONS
 
@@ -33,12 +32,9 @@ Check = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        client.ApiextensionsV1Api(server.client()).delete_custom_resource_definition("pytorchjobs.kubeflow.org")
-        api = Api("default", JobPatience(), server.kubeconfig())
-        eventually(lambda: not api.serves(BACKENDS[0].resource), "PyTorchJobs are still served")
-        yield server
+def kube(kube_server: KubeApi) -> KubeApi:
+    kube_server.only()
+    return kube_server
 
 
 def use(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:
@@ -87,7 +83,7 @@ def test_submit_warns_of_a_cluster_that_runs_pipelines_and_has_no_operator_and_s
     try:
         pipeline.main(["submit", "--host", server.url, *places])
         assert capsys.readouterr().err == ""  # it may be another cluster than the one of the run
-        serve(kube, "argoproj.io", "v1alpha1", "workflows", "Workflow")
+        kube.install(of_any_content(**WORKFLOWS, kind="Workflow"))
         pipeline.main(["submit", "--host", server.url, *places])
         assert capsys.readouterr().err == (
             f"warning: the cluster of your kubeconfig, {kube.url}: cluster.kind: auto: the cluster has no PyTorchJob "
@@ -121,7 +117,7 @@ def test_submit_says_nothing_where_no_cluster_answers_at_once(
 def test_what_the_only_operator_cannot_do_is_refused_by_the_first_task_and_before(
     kube: KubeApi, check: Check, tmp_path: Path
 ) -> None:
-    kube.install(*DEFINITIONS)
+    kube.install(*map(definition, DEFINITIONS))
     assert check(**ELASTIC).startswith(ELASTIC_LINE)
     assert check(gang_scheduling=True).startswith(
         "JobError: cluster.gang_scheduling: found true, without cluster.queue"

@@ -13,8 +13,7 @@ from components.cluster.backend import Seen
 from components.cluster.job import JobError
 from components.cluster.pytorchjob.backend import PyTorchJobs
 from components.cluster.watching.record import Record, now
-from tests.components.cluster.workflows import serve
-from tests.servers.kube_api import KubeApi, eventually
+from tests.servers.kube_api import KubeApi, eventually, of_any_content
 from tests.servers.kube_proxy import KubeProxy, lines
 from tests.servers.training_operator import QUICK, RECORDED, WORKLOADS, Operator, is_deleted, job_in, launch, recording
 
@@ -22,7 +21,7 @@ from tests.servers.training_operator import QUICK, RECORDED, WORKLOADS, Operator
 @pytest.fixture(scope="module", autouse=True)
 def workloads(kube: KubeApi) -> None:
     """Kueue's own objects."""
-    serve(kube, **WORKLOADS, kind="Workload")
+    kube.install(of_any_content(**WORKLOADS, kind="Workload"))
 
 
 # The phases in their order, each with the number of recorded moments. "gone": there is no PyTorchJob any more.

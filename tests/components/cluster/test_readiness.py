@@ -18,27 +18,10 @@ from components.params import load_params
 from tests.commands import assert_one_line, run_step
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.paths import ROOT
-from tests.servers.kube_api import KubeApi, eventually
+from tests.servers.kube_api import PYTORCHJOBS, KubeApi, definition, of_any_content
 from tests.servers.ports import free_port
 
 Edit = Callable[["Cluster"], object]
-
-
-def definition(kind: str, group: str, version: str) -> dict[str, Any]:
-    """A kind of objects of which only the name matters here."""
-    plural = f"{kind.lower()}s"
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    served = {"name": version, "served": True, "storage": True, "schema": schema}
-    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": f"{plural}.{group}",
-            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes/kubernetes/pull/1"},
-        },
-        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [served]},
-    }
 
 
 KINDS = {
@@ -100,23 +83,11 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def kinds(kube: KubeApi) -> KubeApi:
+def kinds(kube_server: KubeApi) -> KubeApi:
     """The server with the kinds of the others, beside the PyTorchJob."""
-    extensions = client.ApiextensionsV1Api(kube.client())
-    for kind, place in KINDS.items():
-        extensions.create_custom_resource_definition(definition(kind, *place))
-    queues = (*KINDS["LocalQueue"], "localqueues")
-    objects = client.CustomObjectsApi(kube.client())
-
-    def is_served() -> bool:
-        try:
-            objects.list_cluster_custom_object(*queues)
-            return True
-        except client.ApiException:
-            return False
-
-    eventually(is_served, "LocalQueues are not served")
-    return kube
+    others = (of_any_content(group, version, f"{kind.lower()}s", kind) for kind, (group, version) in KINDS.items())
+    kube_server.only(definition(PYTORCHJOBS), *others)
+    return kube_server
 
 
 @pytest.fixture

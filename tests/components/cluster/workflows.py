@@ -1,7 +1,6 @@
 """Argo Workflows in the test's API server: runs, their steps' pods, and launchers as processes of such pods."""
 
 import time
-from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,12 @@ from components.cluster.job import Owner
 from components.kubeflow import ending
 from tests.commands import environment
 from tests.components.cluster.kinds import Kind, Training
-from tests.servers.kube_api import KubeApi, eventually
 from tests.servers.kube_proxy import KubeProxy
 from tests.servers.mlflow_server import using
 from tests.workers.cluster_launcher import start
 
 WAITS, CREATED = "is there already, and is waited for", ": created"  # what a launcher says of its job
 WORKFLOWS = {"group": "argoproj.io", "version": "v1alpha1", "plural": "workflows"}
-
-
-def serve(kube: KubeApi, group: str, version: str, plural: str, kind: str) -> None:
-    """Has a kind of objects served with any content, for what is not ours and little read."""
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    served = {"name": version, "served": True, "storage": True, "schema": schema}
-    names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
-    definition = {
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [served]},
-    }
-    extensions = client.ApiextensionsV1Api(kube.client())
-    extensions.create_custom_resource_definition(definition)
-    objects = client.CustomObjectsApi(extensions.api_client)
-
-    def is_served() -> bool:
-        with suppress(client.ApiException):
-            return bool(objects.list_cluster_custom_object(group, version, plural))
-        return False
-
-    eventually(is_served, f"{plural} are not served")
 
 
 class Launcher:

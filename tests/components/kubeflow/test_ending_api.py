@@ -1,7 +1,6 @@
 """The exit hook against a real Kubernetes API server that keeps a recorded Workflow, with the rights of deploy/."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +13,17 @@ from components.cluster.workflow import read_workflow
 from components.kubeflow import ending
 from tests.components.cluster.test_pytorchjob_launch import RULES
 from tests.servers.argo_server import RULE
-from tests.servers.kube_api import KubeApi, eventually, running
+from tests.servers.kube_api import KubeApi, of_any_content
 from tests.servers.mlflow_server import using
 
 RECORDED = Path(__file__).parent / "recorded"
 PLACE = {"group": "argoproj.io", "version": "v1alpha1", "plural": "workflows"}
-DEFINITION = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "workflows.argoproj.io"},
-    "spec": {
-        "group": "argoproj.io",
-        "names": {"kind": "Workflow", "plural": "workflows", "singular": "workflow"},
-        "scope": "Namespaced",
-        # As Argo's own: it knows nothing of what is inside.
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture(scope="module")
-def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    with running(tmp_path_factory.mktemp("kube")) as server:
-        client.ApiextensionsV1Api(server.client()).create_custom_resource_definition(DEFINITION)
-
-        def is_served() -> bool:
-            try:
-                return bool(client.CustomObjectsApi(server.client()).list_cluster_custom_object(**PLACE))
-            except client.ApiException:
-                return False
-
-        eventually(is_served, "Workflows are not served")
-        yield server
+def kube(kube_server: KubeApi) -> KubeApi:
+    kube_server.install(of_any_content(**PLACE, kind="Workflow"))  # as Argo's own: it knows nothing of what is inside
+    return kube_server
 
 
 def created(kube: KubeApi, recording: str) -> tuple[str, dict[str, Any]]:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from base.patience import Patience
 from components.storage import sync
 from components.storage.locations import growing_output
 from components.storage.s3 import FILES_AT_ONCE, StorageError, Store
-from tests.commands import assert_one_line, environment, run_step
+from tests.commands import assert_one_line, environment, program, run_step
 from tests.comparing import tree
 from tests.components.storage.s3_objects import everything, put, remote_tree, requests_of, use_server, write
 from tests.servers.fault_proxy import Damage, FaultProxy, cut, flip, times
@@ -44,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("server")
 
 def begin(direction: str, folder: Path, uri: str, after: int) -> "subprocess.Popen[str]":
     """A process that syncs, at the moment when it has moved so many objects."""
-    command = [sys.executable, "-c", PROGRAM, direction, str(folder), uri]
+    command = [*program(PROGRAM), direction, str(folder), uri]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for _ in range(after):
@@ -277,7 +276,7 @@ with errors_in_one_line(), local_input(sys.argv[1]) as path:
 def test_a_full_disk_is_one_line_that_names_the_file(s3: S3Server, uri: str, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk."""
     put(s3, f"{uri}/a", b"1" * 100_000)
-    command, quota = [sys.executable, "-c", LIMITED, uri], environment(DUAL_HRNET_CACHE=str(tmp_path))
+    command, quota = [*program(LIMITED), uri], environment(DUAL_HRNET_CACHE=str(tmp_path))
     result = subprocess.run(command, env=quota, capture_output=True, text=True)
     assert_one_line(result, str(tmp_path), "/a: File too large")
 

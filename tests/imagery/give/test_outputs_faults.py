@@ -1,7 +1,6 @@
 """A run that is killed, or that the disk has no room for, leaves the results of the run before, or none."""
 
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from base.errors import errors_in_one_line
 from imagery.give.outputs import FILES, OutputError
+from tests.commands import program
 from tests.conftest import environment, exit_line, tree
 from tests.imagery.predicted import give_out, write_classes
 from tests.limits import files_up_to
@@ -46,7 +46,7 @@ give_out(Path(sys.argv[1]), Path(sys.argv[2]))
 
 def test_a_killed_run_leaves_the_results_before_it(classes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", KILLED, str(classes), str(out)]
+    command = [*program(KILLED), str(classes), str(out)]
     assert subprocess.run(command, env=environment(), timeout=300).returncode == -9
     assert not out.exists()
     assert {"damage.tif", "buildings.gpkg"} <= {path.name for path in tmp_path.rglob("*")}  # it had come so far

@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from imagery.read.raster import ImagePair
 from imagery.settings import Sources, Windows
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import Predictor, load_model, normalize, save_model
+from tests.commands import program
 from tests.conftest import SMALL, environment
 from tests.imagery.geotiff import moved, noise, values, write_tif
 
@@ -218,8 +218,8 @@ with ImagePair(Sources((pre,), (post,))) as pair:
 """
 
 
-def run_command(model: Path, sources: Sources, work: Path) -> list[str]:
-    return [sys.executable, "-c", COMMAND, *map(str, (model, *sources.pre, *sources.post, work))]
+def run_command(model: Path, sources: Sources, work: Path, code: str = COMMAND) -> list[str]:
+    return [*program(code), *map(str, (model, *sources.pre, *sources.post, work))]
 
 
 @pytest.mark.parametrize("tiles", [1, 4])
@@ -284,10 +284,9 @@ def test_a_full_disk_is_one_line_that_names_the_file(
     """No file may grow beyond a limit, as on a disk without space; the same command goes on when there is some."""
     save_model(network, tmp_path / "model")
     before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
-    quiet = "from base.errors import errors_in_one_line\nwith errors_in_one_line():\n  exec(sys.argv.pop())"
-    command = run_command(tmp_path / "model", sources, tmp_path / "work")
-    command[2] = f"import sys\n{before}\n{quiet}"
-    result = subprocess.run([*command, COMMAND], env=environment(), capture_output=True, text=True)
+    quiet = f"from base.errors import errors_in_one_line\nwith errors_in_one_line():\n  exec({COMMAND!r})"
+    command = run_command(tmp_path / "model", sources, tmp_path / "work", f"{before}\n{quiet}")
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert result.returncode == 1
     said = result.stderr.splitlines()  # libtiff may speak first
     assert named in said[-1] and len(said) <= 2 and "Traceback" not in result.stderr
@@ -308,9 +307,9 @@ def test_memory_is_that_of_a_window_and_not_of_the_scene(network: DualHRNet, tmp
             write_tif(tmp_path / f"{name}{width}.tif", image[0].numpy()) for name, image in (("a", pre), ("b", post))
         ]
         work = tmp_path / f"work{width}-{again}"
-        command = run_command(tmp_path / "model", Sources((paths[0],), (paths[1],)), work)
         # Not ru_maxrss, which a new process inherits from the one that started it.
-        command[2] += "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+        code = COMMAND + "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+        command = run_command(tmp_path / "model", Sources((paths[0],), (paths[1],)), work, code)
         result = subprocess.run(command, env=environment(GDAL_CACHEMAX="8"), capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return int(result.stdout)
