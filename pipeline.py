@@ -325,7 +325,7 @@ def _label(arguments: argparse.Namespace) -> str:
     """What people call the graph: its recipes, and the commit here."""
     recipes = [recipe.stem for recipe in arguments.recipes] or ["usual"]
     source = source_tags()
-    commit = [source["git_commit"][:8]] if source else []
+    commit = [source["git_commit"][:12]] if source else []  # as many digits as the tag of an image
     return "-".join([*recipes, *commit, *(["dirty"] if source.get("git_dirty") == "true" else [])])
 
 
