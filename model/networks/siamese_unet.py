@@ -5,7 +5,9 @@ xView2 trained, smaller: Durnov, https://github.com/DIUx-xView/xView2_first_plac
 resolution; that a plain siamese U-Net is hard to beat on xBD was shown by Gerard et al., https://arxiv.org/abs/2401.17271.
 """
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -17,6 +19,10 @@ from torch import Tensor, nn
 
 from model.hrnet import conv3x3, conv_bn_relu, resize
 from model.networks.pair_network import DualLogits, PairNetwork, check_pair
+from model.weights import WeightsError, misfits, read_state
+
+BACKBONE = re.compile(r"(conv1|bn1|layer\d+)\.")  # in an ImageNet file; its classifier is not used
+EXAMPLE = "timm/resnet34.a1_in1k"
 
 
 @dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
@@ -72,6 +78,26 @@ class SiameseUNet(PairNetwork):
         logits = self.localization(before), self.damage(torch.cat([before, after], 1))
         return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
 
+    def load_pretrained(self, path: Path) -> str:
+        """Takes a ResNet-18 or ResNet-34 of ImageNet, as torchvision and timm name their tensors, into the encoder.
+
+        Raises WeightsError, and leaves the network untouched, where the file is none, or of another size.
+        """
+        state, own = read_state(path), self.state_dict()
+        ours = {_resnet_name(name): name for name in own if name.startswith(("stem.", "levels."))}
+        expected = {theirs: tuple(own[name].shape) for theirs, name in ours.items()}
+        found = {name: tuple(tensor.shape) for name, tensor in state.items() if BACKBONE.match(name)}
+        if what := misfits(expected, found, 3):
+            raise WeightsError(
+                f"{path}: does not fit the network: {what}. Take a ResNet-18 with train.network width 64 and blocks "
+                f"[2, 2, 2, 2], or a ResNet-34 with [3, 4, 6, 3], such as {EXAMPLE}."
+            )
+        loaded = [theirs for theirs in ours if theirs in state]
+        with torch.no_grad():
+            for theirs in loaded:
+                own[ours[theirs]].copy_(state[theirs])
+        return f"{len(loaded)} tensors of {path.name} loaded into the encoder; the decoder stays as initialised"
+
     def _features(self, images: Tensor) -> Tensor:
         """[B, 3, H, W], H and W multiples of 32, to [B, decoder, H/4, W/4]."""
         x: Tensor = self.stem(images)
@@ -84,6 +110,12 @@ class SiameseUNet(PairNetwork):
             side = sides.pop()
             x = smooth(side + resize(thinner(x), side.shape[-2:]))
         return x
+
+
+def _resnet_name(name: str) -> str:
+    """What torchvision calls a tensor of the encoder: conv1, bn1, layer1.0.conv1 and so on."""
+    name = re.sub(r"^stem\.0\.0\.", "conv1.", re.sub(r"^stem\.0\.1\.", "bn1.", name))
+    return re.sub(r"^levels\.(\d)", lambda match: f"layer{int(match[1]) + 1}", name)
 
 
 class _Block(nn.Module):
