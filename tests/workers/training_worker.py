@@ -58,8 +58,8 @@ def batch(whole: int, device: int, **more: Any) -> dict[str, Any]:
     return {"global_batch_size": whole, "device_batch_size": device, **more}
 
 
-# 6 scenes: with 2 crops of each, 3 steps of 4 pairs in an epoch. Every batch norm is two exchanges of all processes, and
-# dual-hrnet has over a hundred: one and two processes train it, and more, up to the paper's 16, the tiny network.
+# 6 scenes: with 2 crops of each, 3 steps of 4 pairs in an epoch. Every batch norm is two exchanges of all processes,
+# and dual-hrnet has over a hundred: one and two processes train it, and more, up to the paper's 16, the tiny network.
 CASES = {
     "1, mean": Case(1, batch(4, 4), mean=True),
     "2, mean": Case(2, batch(4, 2), mean=True),
