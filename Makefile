@@ -65,9 +65,10 @@ check-static: install
 	ruff format --check .
 	mypy
 
-# In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits.
+# In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits. A process
+# more than the two cores of the machine that this is made for: one in eight seconds of a test is waiting for something.
 test: install ## all tests
-	pytest -n 2 --dist loadfile --no-loadscope-reorder
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # A CPU's instructions decide which kernels compute, and so the last digits; results must not depend on them.
 OLD_CPU = ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 \

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser
 
 from model.dual_hrnet import DualHRNet
 from model.inference import save_model
@@ -27,6 +28,7 @@ from tests.scenes import (
     write_raw,
     write_scene,
 )
+from tests.servers.browser import running_browser
 from tests.servers.kube_api import KubeApi, running
 from tests.servers.s3_server import S3Server
 from tests.stores import ready_store
@@ -150,6 +152,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A running Chromium. Not of the whole session: asyncio takes it for an event loop that runs in this thread."""
+    with running_browser() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 # Without these Chromium asks its maker's servers, which a closed network refuses, many at a time.
 QUIET = ["--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -41,14 +41,21 @@ class Opened:
 
 
 @contextmanager
-def open_page(file: Path) -> Iterator[Opened]:
-    """The file in Chromium; skips the test where there is none."""
+def running_browser() -> Iterator[Browser]:
+    """Chromium; skips the test where there is none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs Chromium: install the package chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *QUIET])
-        opened = Opened(browser.new_page(viewport={"width": 1240, "height": 900}))
-        opened.page.goto(file.as_uri())
-        yield opened
+        yield browser
         browser.close()
+
+
+@contextmanager
+def open_page(browser: Browser, file: Path) -> Iterator[Opened]:
+    """The file in a window of its own, which shares nothing with others."""
+    opened = Opened(browser.new_page(viewport={"width": 1240, "height": 900}))
+    opened.page.goto(file.as_uri())
+    yield opened
+    opened.page.close()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import shapely
 from PIL import Image
+from playwright.sync_api import Browser
 
 from imagery.give.look import Look, look_at
 from imagery.give.outputs import write_outputs
@@ -46,8 +47,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def opened(page: Path) -> Iterator[Opened]:
-    with open_page(page) as opened:
+def opened(browser: Browser, page: Path) -> Iterator[Opened]:
+    with open_page(browser, page) as opened:
         yield opened
 
 
@@ -169,7 +170,9 @@ def test_a_square_of_the_summary_is_shown_large(opened: Opened) -> None:
     assert building.count() == 1
 
 
-def test_given_buildings_that_were_not_seen_are_marked_and_those_outside_are_not_drawn(tmp_path: Path) -> None:
+def test_given_buildings_that_were_not_seen_are_marked_and_those_outside_are_not_drawn(
+    browser: Browser, tmp_path: Path
+) -> None:
     damage = np.zeros((200, 200), np.uint8)
     damage[:, 100:] = 255
     damage[40:60, 40:60] = 3
@@ -177,7 +180,7 @@ def test_given_buildings_that_were_not_seen_are_marked_and_those_outside_are_not
     geopandas.GeoDataFrame({"use": ["a", "b", "c"]}, geometry=boxes, crs=UTM).to_file(tmp_path / "osm.gpkg")
     classes = write_classes(tmp_path / "classes.tif", damage)
     give_out(classes, tmp_path / "out", footprints=tmp_path / "osm.gpkg")
-    with open_page(tmp_path / "out" / "report.html") as opened:
+    with open_page(browser, tmp_path / "out" / "report.html") as opened:
         classes_drawn = [path.get_attribute("class") for path in opened.page.locator(".overlay path").all()]
         assert classes_drawn == ["grade0", "grade3"]
         rows = [row.locator("td").all_inner_texts()[:2] for row in opened.page.locator("#totals tbody tr").all()]
@@ -187,9 +190,9 @@ def test_given_buildings_that_were_not_seen_are_marked_and_those_outside_are_not
         assert opened.errors == []
 
 
-def test_an_empty_scene_has_a_page(tmp_path: Path) -> None:
+def test_an_empty_scene_has_a_page(browser: Browser, tmp_path: Path) -> None:
     give_out(write_classes(tmp_path / "classes.tif", np.zeros((64, 64), np.uint8)), tmp_path / "out")
-    with open_page(tmp_path / "out" / "report.html") as opened:
+    with open_page(browser, tmp_path / "out" / "report.html") as opened:
         assert opened.page.locator("#shown").inner_text() == "0 of 0 buildings shown, 0 m²"
         assert opened.errors == []
 

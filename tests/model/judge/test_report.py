@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import Browser
 
 from model.inference import Prediction, Probabilities
 from model.judge.evaluation import Evaluation, SceneResult, vote
@@ -70,8 +71,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, list[S
 
 
 @pytest.fixture
-def opened(report: tuple[Evaluation, list[Shown], Path]) -> Iterator[Opened]:
-    with open_page(report[2]) as opened:
+def opened(browser: Browser, report: tuple[Evaluation, list[Shown], Path]) -> Iterator[Opened]:
+    with open_page(browser, report[2]) as opened:
         yield opened
 
 
@@ -165,12 +166,12 @@ def test_the_same_evaluation_writes_the_same_page(tmp_path: Path) -> None:
     assert pages[0] == pages[1]
 
 
-def test_a_page_without_scores_or_curves_is_complete(tmp_path: Path) -> None:
+def test_a_page_without_scores_or_curves_is_complete(browser: Browser, tmp_path: Path) -> None:
     evaluation = Evaluation(True, 1)
     prediction, probabilities, target = scene(1, 1)
     small = thumbnail(painted(GREEN), evaluation.add(record("a_00000001"), prediction, probabilities, target * 0))
     write_report(tmp_path / "report.html", "Nothing labelled", evaluation, [small], [], [])
-    with open_page(tmp_path / "report.html") as opened:
+    with open_page(browser, tmp_path / "report.html") as opened:
         assert opened.page.locator(".curve").count() == 0
         assert "no building" in opened.page.locator(".thumbs").inner_text()
         assert opened.unloaded() == opened.errors == []

@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_remedy(
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(prepared: Path, tmp_path: Path) -> None:
     # An epoch has to last longer than it takes to see its predecessor's line in the log.
-    long = {"epochs": 4, "crops_per_scene": 12, "validate_every": 2}
+    long = {"epochs": 4, "crops_per_scene": 8, "validate_every": 2}
     params = write_params(tmp_path / "params.yaml", {"train": long})
     arguments = ("--params", params, "--data", prepared, "--out")
     train(prepared, tmp_path / "whole", load_params(params).train, ALONE)
