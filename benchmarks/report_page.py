@@ -96,7 +96,12 @@ def write_scene(folder: Path, pre: Image, post: Image) -> Path:
     with rasterio.open(folder / "classes.tif", "w", **profile) as out:
         for number, band in enumerate([damage, damage, *(200 * (damage == grade) for grade in range(1, 5))], start=1):
             out.write(band.astype(np.uint8), number)
-    known: dict[str, Any] = {"before": ["pre.tif"], "after": ["post.tif"], "alignment": {"said": "off"}, "doubts": []}
+    known: dict[str, object] = {
+        "before": ["pre.tif"],
+        "after": ["post.tif"],
+        "alignment": {"said": "off"},
+        "doubts": [],
+    }
     known["bands"] = {"before": "1, 2, 3", "after": "1, 2, 3"}
     known["model"] = {"said": "trained on real scenes", "calibrated": True}
     facts = known | {"width": LARGE, "height": LARGE, "gsd_m": 0.5}
