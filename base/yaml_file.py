@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def compose_scalar_node(self, anchor: Any) -> Any:
-        """As PyYAML's; with \\ud83d\\ude42 as one character, which is how json.dumps writes those beyond 16 bits."""
+        """As PyYAML's; two escaped halves, as which json.dumps writes a character beyond 16 bits, are that one."""
         node = super().compose_scalar_node(anchor)
         node.value = _HALVES.sub(lambda two: two[0].encode("utf-16", "surrogatepass").decode("utf-16"), node.value)
         return node

@@ -9,7 +9,6 @@ from model.buildings import Grading, buildings_of
 from model.inference import Prediction
 from model.judge.evaluation import Evaluation, SceneResult, describe_absence
 from model.judge.page import SHARED, Outlined, bar_chart, line_chart, mask, path_of, photo, render
-from model.train.history import Record
 from xbd.overview import Image
 
 # Paper, table 3: xView2's 5th place, scored by the challenge.
@@ -84,7 +83,7 @@ def write_report(
     evaluation: Evaluation,
     thumbnails: Sequence[Thumbnail],
     shown: Sequence[Shown],
-    history: Sequence[Record],
+    history: Sequence[Mapping[str, float]],
 ) -> None:
     """Writes the page. thumbnails: of `evaluation.scenes`, in their order; history: of the training, or empty."""
     metrics = evaluation.metrics()
@@ -124,7 +123,7 @@ def _rows(metrics: Mapping[str, Any], per_building: bool) -> list[tuple[str, Map
     ]
 
 
-def _curves(history: Sequence[Record]) -> list[tuple[str, str]]:
+def _curves(history: Sequence[Mapping[str, float]]) -> list[tuple[str, str]]:
     """What each chart shows, and the chart, as far as the history has its columns."""
     columns = {
         ("loss", "Lovász-softmax"): {"localization loss": "loss_localization", "damage loss": "loss_damage"},
