@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from base.errors import InputError
+from base.errors import InputError, printable
 from base.files import write_file
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -20,6 +20,7 @@ LARGEST = 2**53  # whole numbers up to which every reader of JSON sees the same 
 DEEPEST, MOST = 20, 100_000  # values within values, and values in all: aliases can make any number out of a few lines
 # Characters that neither a path nor a variable can hold: NUL, and halves of others.
 _UNFIT = re.compile("[\0\ud800-\udfff]")
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 # How a number begins, and one with a power of ten, as YAML 1.2 and JSON have it.
 _NUMBER = tuple("-+0123456789")
 _POWER = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"))
@@ -31,7 +32,7 @@ class YamlError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, but for this: keys are texts as they are spelled and stand once, dates are texts,
-    and 1e-05 is a number, as in YAML 1.2 and JSON.
+    and 1e-05 is a number and two escaped halves are one character, as in JSON.
     """
 
     yaml_constructors = {  # noqa: RUF012
@@ -44,6 +45,12 @@ class _Loader(yaml.SafeLoader):
         + [_POWER] * (start in _NUMBER)
         for start, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        """As PyYAML's; two escaped halves, as which json.dumps writes a character beyond 16 bits, are that one."""
+        node = super().compose_scalar_node(anchor)
+        node.value = _HALVES.sub(lambda two: two[0].encode("utf-16", "surrogatepass").decode("utf-16"), node.value)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         """As PyYAML's; refuses a key that stands twice, of which PyYAML takes the last without a word."""
@@ -68,7 +75,7 @@ def parse_yaml(text: str) -> Any:
         content = yaml.load(text, _Loader)  # a SafeLoader
     # All but the first and the last of values that a tag is wrong for, such as `!!int x`, `!!bool x` and `!!int ''`.
     except (yaml.YAMLError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-        raise YamlError(f"is not YAML ({' '.join(str(error).split())})") from error
+        raise YamlError(f"is not YAML ({printable(str(error))})") from error
     _check(content, (), [0])
     return content
 

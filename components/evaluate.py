@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from components.tracking.runs import Run
     from model.judge.evaluation import Evaluation, SceneResult
-    from model.train.history import Record
 
 
 class EvaluateError(InputError):
@@ -71,7 +70,7 @@ def _evaluate(
     params: EvaluateParams,
     unclassified_as: int | None,
     submission: Path | None,
-    history: Sequence["Record"],
+    history: Sequence[Mapping[str, float]],
     device: "torch.device",
 ) -> dict[str, Any]:
     from torch.utils.data import DataLoader
@@ -178,9 +177,9 @@ def _find_run(run_file: Path) -> "Run":
     return runs.read_run(run_file)
 
 
-def _find_history(path: Path) -> list["Record"]:
+def _find_history(path: Path) -> list[dict[str, float]]:
     """The records of a history.csv; raises EvaluateError where it is none."""
-    from model.train.history import read_history
+    from model.judge.report import read_history
 
     try:
         return read_history(path)

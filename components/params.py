@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from base.access import unreadable
-from base.errors import InputError, errors_in_one_line
+from base.errors import InputError, errors_in_one_line, printable
 from base.files import write_file
 from base.yaml_file import YamlError, parse_yaml, rewrite_yaml
 from model.settings import TrainSettings
@@ -213,7 +213,7 @@ def validate(sections: Mapping[str, Any], source: str) -> Params:
         return Params.model_validate_json(json.dumps(sections, default=str))
     except ValidationError as error:
         problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise ParamsError(f"{source}: {problems}.") from None
+        raise ParamsError(f"{source}: {printable(problems)}.") from None
 
 
 def recipe_of(params: Params) -> str:
@@ -286,7 +286,7 @@ def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter fil
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
     except YamlError as error:
-        raise ParamsError(f"{path}: {error}. Correct it.") from error
+        raise ParamsError(f"{path}: {printable(str(error))}. Correct it.") from error
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds {type(content).__name__}"
         raise ParamsError(f"{path}: {found}, expected a mapping of sections.")

@@ -128,7 +128,7 @@ def open_scene(root: Path, record: SceneRecord) -> npt.NDArray[np.uint8]:
         array: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except OSError as error:
         raise SceneError(f"{path}: {unreadable(path, error, '. Run prepare again.')}") from error
-    except (ValueError, EOFError, TokenError) as error:  # the last is that of a damaged header
+    except (ValueError, EOFError, TokenError, OverflowError) as error:  # the last two of a damaged header
         raise SceneError(f"{path}: cannot be opened ({error}). Run prepare again.") from error
     expected = (record.height, record.width, CHANNELS)
     if array.shape != expected or array.dtype != np.uint8:
@@ -174,8 +174,8 @@ def parse_record(line: Mapping[str, str]) -> SceneRecord:
         raise ValueError(f"{line['scene']!r} is no name of a scene")
     given = [field for field in fields(SceneRecord) if field.name in line or field.default is MISSING]
     record = SceneRecord(**{field.name: field.type(line[field.name]) for field in given})  # type: ignore[operator]
-    if any(isinstance(value, int) and value < 0 for value in astuple(record)):
-        raise ValueError("a number below 0")
+    if any(isinstance(value, int) and not 0 <= value < 2**31 for value in astuple(record)):
+        raise ValueError("a number below 0, or of 2**31 or more")
     return record
 
 

@@ -1,5 +1,6 @@
 """The report of an evaluation: one HTML page that a person can judge a model by."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,6 +114,34 @@ def write_report(
         },
     )
     path.write_text(page, encoding="utf-8")
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The records of a history.csv of training, without what an epoch leaves empty.
+
+    Raises OSError, and ValueError, which says what is wrong, where it is no history.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, restval="")
+        try:
+            names, lines = reader.fieldnames or (), list(reader)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+    if "epoch" not in names:
+        raise ValueError("has no column epoch")
+    records = []
+    for number, line in enumerate(lines, start=2):
+        record: dict[str, float] = {}
+        for name, value in line.items():
+            try:
+                if value:
+                    record[name] = float(value)
+            except (TypeError, ValueError):  # the first of more values than columns
+                raise ValueError(f"line {number}: found {value!r:.60} for {name}, expected a number") from None
+        if "epoch" not in record:
+            raise ValueError(f"line {number}: has no epoch")
+        records.append(record)
+    return records
 
 
 def _rows(metrics: Mapping[str, Any], per_building: bool) -> list[tuple[str, Mapping[str, float]]]:

@@ -84,34 +84,6 @@ def write_history(path: Path, history: Sequence[Record]) -> None:
         writer.writerows(history)
 
 
-def read_history(path: Path) -> list[Record]:
-    """The records that `write_history` wrote, without what an epoch leaves empty.
-
-    Raises OSError, and ValueError, which says what is wrong, where it is no history.
-    """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, restval="")
-        try:
-            names, lines = reader.fieldnames or (), list(reader)
-        except csv.Error as error:
-            raise ValueError(str(error)) from error
-    if "epoch" not in names:
-        raise ValueError("has no column epoch")
-    records: list[Record] = []
-    for number, line in enumerate(lines, start=2):
-        record = {}
-        for name, value in line.items():
-            try:
-                if value:
-                    record[name] = float(value)
-            except (TypeError, ValueError):  # the first of more values than columns
-                raise ValueError(f"line {number}: found {value!r:.60} for {name}, expected a number") from None
-        if "epoch" not in record:
-            raise ValueError(f"line {number}: has no epoch")
-        records.append(record)
-    return records
-
-
 def describe_record(record: Record, epochs: int) -> str:
     """An epoch in one line of the log."""
     text = (

@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,3 +89,21 @@ def test_any_values_are_parameters_or_refused(tree: Any) -> None:
         return
     assert sections == tree
     check(sections)
+
+
+def test_a_character_beyond_16_bits_comes_to_a_pod_as_it_is() -> None:
+    """JSON escapes it as two halves, which YAML takes for two characters that nothing can hold."""
+    given = {"tracking": {**DEFAULTS["tracking"], "experiment": "🙂 floods"}}
+    found = validate({**DEFAULTS, **given}, "a.yaml")
+    text = json.dumps(found.model_dump(mode="json", by_alias=True))
+    assert "\\ud83d\\ude42" in text
+    assert load_params(text).tracking.experiment == "🙂 floods"
+    assert parse_yaml('{"\\ud83d\\ude42": 1}') == {"🙂": 1}
+
+
+@pytest.mark.parametrize("text", ['{"seed\\u200b": 1}', "a: 1\n\ufeffb\n"])
+def test_a_character_that_nobody_sees_is_shown(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"a\.yaml: .*\\u(200b|feff)") as caught:
+        load_params(tmp_path / "a.yaml")
+    assert str(caught.value).isprintable()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from model.judge.report import _curves
-from model.train.history import read_history, write_history
+from model.judge.report import _curves, read_history
+from model.train.history import write_history
 
 LOSSES = {"loss": 1.5, "loss_localization": 0.7, "loss_damage": 0.8}
 SCORES = {"validation_score": 0.4, "validation_localization_f1": 0.6, "validation_damage_f1": 0.3}

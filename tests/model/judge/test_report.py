@@ -13,8 +13,7 @@ from playwright.sync_api import Browser
 
 from model.inference import Prediction, Probabilities
 from model.judge.evaluation import Evaluation, SceneResult, vote
-from model.judge.report import PAPER, Shown, choose, show, thumbnail, write_report
-from model.train.history import read_history
+from model.judge.report import PAPER, Shown, choose, read_history, show, thumbnail, write_report
 from tests.servers.browser import Opened, open_page
 from xbd.scenes import SceneRecord
 
