@@ -21,15 +21,6 @@ class Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     proxy: "KubeProxy"
 
-    def setup(self) -> None:
-        super().setup()
-        context = ssl._create_unverified_context()
-        self.to_server = http.client.HTTPSConnection("127.0.0.1", self.proxy.kube.port, context=context)
-
-    def finish(self) -> None:
-        self.to_server.close()
-        super().finish()
-
     def handle_any(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
@@ -40,9 +31,11 @@ class Request(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = handle_any
 
     def ask_server(self) -> http.client.HTTPResponse:
+        context = ssl._create_unverified_context()
+        server = http.client.HTTPSConnection("127.0.0.1", self.proxy.kube.port, context=context)
         headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Accept-Encoding")}
-        self.to_server.request(self.command, self.path, self.body, headers)
-        return self.to_server.getresponse()
+        server.request(self.command, self.path, self.body, headers)
+        return server.getresponse()
 
     def send(self, status: int, chunks: Iterable[bytes], **headers: str) -> None:
         """Answers chunk by chunk."""
