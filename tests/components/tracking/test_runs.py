@@ -12,7 +12,6 @@ from mlflow.tracking import MlflowClient
 
 from components.tracking import runs
 from components.tracking.connection import TrackingError
-from tests.commands import program
 from tests.components.tracking.outage import (
     EPOCHS,
     PARAMS,
@@ -43,7 +42,7 @@ def outage(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with using(server.uri, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.5"):
         try:
             server.start()
-            for arguments in (program(TRAINING)[1:], step):
+            for arguments in (["-c", TRAINING], step):
                 processes.append(start(arguments, folder, server.uri))
             yield live_through(server, folder, *processes)
         finally:
