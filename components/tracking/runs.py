@@ -238,9 +238,23 @@ def _new_run(experiment: str, prepared_version: str, settings_hash: str) -> Run:
 
 
 def _create_run(experiment: str, tags: dict[str, str]) -> str:
-    found = client().get_experiment_by_name(experiment)
-    experiment_id = found.experiment_id if found else client().create_experiment(experiment)
+    experiment_id = _experiment_id(experiment) or _new_experiment(experiment)
     return str(client().create_run(experiment_id, tags=source_tags() | tags).info.run_id)
+
+
+def _experiment_id(name: str) -> str | None:
+    found = client().get_experiment_by_name(name)
+    return None if found is None else str(found.experiment_id)
+
+
+def _new_experiment(name: str) -> str:
+    try:
+        return str(client().create_experiment(name))
+    except MlflowException as error:
+        made = _experiment_id(name)  # another run may have made it in this moment
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or made is None:
+            raise
+        return made
 
 
 def _tags(prepared_version: str) -> dict[str, str]:

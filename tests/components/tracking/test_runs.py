@@ -252,6 +252,26 @@ def test_system_metrics_can_be_switched_off(outage: Outage, tmp_path: Path, enab
     assert any(key.startswith("system/") for key in keys) == (enabled == "true")
 
 
+def test_an_experiment_that_another_run_makes_at_the_same_moment_is_taken(
+    outage: Outage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    found = MlflowClient.get_experiment_by_name
+
+    def look(client: MlflowClient, name: str) -> object:
+        """The first look finds none; then the other run has it."""
+        if made:
+            return found(client, name)
+        made.append(outage.client.create_experiment(name))
+        return None
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", look)
+    with using(outage.server.database):
+        run = runs.open_run(tmp_path / "run.json", "shared", "data", "settings")
+        runs.finish_run(run)
+    assert [outage.client.get_run(run.run_id).info.experiment_id] == made
+
+
 @pytest.mark.slow
 def test_a_plain_sqlite_store_takes_what_the_thread_sends(
     outage: Outage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
