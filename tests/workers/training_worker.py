@@ -130,6 +130,7 @@ def run(case: Case, params: Path, data: Path, folder: Path, results: Path) -> No
         answers: Iterator[bool] = (world.rank == 1 and step == case.stop_at for step in range(1, 10**6))
         if case.double:
             use_double()
+            vars(training).update(_calibrate=lambda *given: None)  # prediction is in float32
         vars(training).update(dual_loss=spoilt, SceneCrops=SeenCrops, Run=LastRun)
         try:
             settings = case.all_settings(params)

@@ -13,8 +13,8 @@ from tests.servers.training_operator import Operator
 
 @pytest.fixture(scope="module")
 def kube(kube_server: KubeApi) -> KubeApi:
-    """Which has PyTorchJobs, and may have others."""
-    kube_server.install(definition(PYTORCHJOBS))
+    """Which has PyTorchJobs, and the others that a test asks for."""
+    kube_server.only(definition(PYTORCHJOBS))
     return kube_server
 
 

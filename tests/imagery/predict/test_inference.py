@@ -195,7 +195,8 @@ class Counted(Predictor):
     """Counts the tiles that are computed."""
 
     def __init__(self, predictor: Predictor) -> None:
-        self.device, self.network, self.views, self.calls = predictor.device, predictor.network, predictor.views, 0
+        vars(self).update(vars(predictor))
+        self.calls = 0
 
     def logits(self, pre: Any, post: Any) -> DualLogits:
         self.calls += len(pre)

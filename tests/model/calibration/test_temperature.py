@@ -135,7 +135,7 @@ def test_a_run_without_validation_scenes_says_that_it_is_not_calibrated(
         ({"localization": 0.0, "damage": 1.0}, "temperatures.localization: found 0.0"),
         ({"localization": 1.0}, "temperatures.damage: "),
         ({"localization": float("nan"), "damage": 1.0}, "temperatures.localization: found NaN"),
-        ("warm", "temperatures: found 'warm'"),
+        ("warm", 'temperatures: found "warm"'),
     ],
     ids=str,
 )

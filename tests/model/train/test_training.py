@@ -278,9 +278,9 @@ def test_a_finished_run_is_not_trained_again(
     capsys.readouterr()
     records: list[dict[str, float]] = []
     train(prepared, tmp_path, short(settings), ALONE, on_epoch=records.append)
-    assert capsys.readouterr().out.splitlines() == [
-        f"resumed after epoch 2 of 2 from {tmp_path / 'checkpoints' / 'step_00000002'}"
-    ]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"resumed after epoch 2 of 2 from {tmp_path / 'checkpoints' / 'step_00000002'}"
+    assert [line.split(":")[0] for line in said[1:]] == ["calibrated on 2 validation scenes"]
     assert [record["epoch"] for record in records] == [1, 2]
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
 

@@ -104,7 +104,8 @@ def test_without_a_terminal_the_steps_so_far_are_a_line_each_minute(
 ) -> None:
     monkeypatch.setattr(history, "MINUTE", 0.0)
     kept = train(prepared, tmp_path, settings, ALONE)
-    *lines, last = capsys.readouterr().out.splitlines()
+    *lines, last, calibrated = capsys.readouterr().out.splitlines()
+    assert calibrated.startswith("calibrated on ")
     found = [re.fullmatch(LINE, line) for line in lines]
     assert all(found), lines
     assert [match[1] for match in found if match] == ["1", "2", "3"]
@@ -127,7 +128,8 @@ def test_there_is_no_such_line_within_a_minute_or_beside_a_bar(
     monkeypatch.setattr(history, "MINUTE", minute)
     monkeypatch.setattr(history.sys.stderr, "isatty", lambda: terminal)  # type: ignore[attr-defined]
     train(prepared, tmp_path, settings, ALONE)
-    (line,) = capsys.readouterr().out.splitlines()
+    line, calibrated = capsys.readouterr().out.splitlines()
+    assert calibrated.startswith("calibrated on ")
     assert line.startswith("epoch 1/1  loss ")
 
 
