@@ -28,6 +28,8 @@ from base.patience import News, Patience, here
 LOCAL_STORE = "sqlite:///mlflow.db"
 SQLITE = "sqlite:///"  # how addresses of a file begin
 TOLD = re.compile(r"\[Errno (\d+)\] ([^:\n]+): '([^'\n]+)'")  # how an OSError of a file reads
+# And an error without a number, at the end of what urllib3 says: (Caused by ProtocolError('...', OtherError('WORDS'))).
+LAST_CAUSE = re.compile(r"\(Caused by .*'([^']+)'\)+$")
 READ_ONLY = "attempt to write a readonly database"  # as SQLite says of a file of another account, too
 # MLflow asks a server that is away eight times, which takes four minutes, and a database ten times. Here it asks twice,
 # and once; who can wait asks again himself. A server that is there answers these small requests at once.
@@ -195,9 +197,15 @@ def reason(error: BaseException) -> str:
             return "no answer in time"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
+        if isinstance(
+            cause, ConnectionError
+        ):  # such as http.client's RemoteDisconnected, which has no words of its own
+            return "the connection was cut"
         if isinstance(cause, DBAPIError):
             text = str(cause.orig)
             break
+    if told := LAST_CAUSE.search(text):
+        return told[1]
     first = next(iter(text.splitlines()), type(error).__name__)
     return textwrap.shorten(first, 200, placeholder=" ...").rstrip(".")
 

@@ -2,11 +2,14 @@
 
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
 
 from components.tracking import connection, registry, runs
 from components.tracking.connection import AwayError, TrackingError
@@ -115,3 +118,19 @@ def test_mlflow_keeps_its_own_patience_outside_of_our_requests() -> None:
         assert (retries.get(), timeout.get()) == (7, 120)
     with using("http://127.0.0.1", MLFLOW_HTTP_REQUEST_TIMEOUT="77"), connection.impatience():
         assert timeout.get() == 77  # the user's own setting goes before
+
+
+def test_a_server_that_hangs_up_has_a_reason_of_few_words() -> None:
+    def hang_up(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                server.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=hang_up, args=(server,), daemon=True).start()
+        with using(f"http://127.0.0.1:{server.getsockname()[1]}"), connection.impatience():
+            with pytest.raises(MlflowException) as caught:
+                connection.client().search_experiments()
+        server.shutdown(socket.SHUT_RDWR)
+    hung_up = "Remote end closed connection without response", "Connection reset by peer"
+    assert connection.reason(caught.value) in hung_up
