@@ -101,13 +101,15 @@ class KubeApi:
                 self.served[name] = one
 
     def only(self, *definitions: Definition) -> None:
-        """Has these kinds of objects served and no others, beside Kubernetes' own."""
-        extensions = client.ApiextensionsV1Api(self.client())
-        wanted = {one["metadata"]["name"] for one in definitions}
-        for name in self.served.keys() - wanted:
-            extensions.delete_custom_resource_definition(name)
-            one = self.served.pop(name)
-            eventually(lambda one=one: not self._serves(one), f"{name} is still served")  # type: ignore[misc]
+        """Has these kinds of objects served and no others, beside Kubernetes' own.
+
+        Others are not taken away: objects that wait for an operator would hold that up. The server begins anew.
+        """
+        if self.served.keys() - {one["metadata"]["name"] for one in definitions}:
+            self.stop()
+            shutil.rmtree(self.folder / "etcd")
+            self.served.clear()
+            self.start()
         self.install(*definitions)
 
     def stop(self) -> None:
