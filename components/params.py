@@ -223,18 +223,27 @@ def recipe_of(params: Params) -> str:
     and of which each says something that the later ones do not.
     """
     given = params.model_dump(mode="json", by_alias=True)
-    recipes = {path.stem: _read_yaml(path).get("train") for path in sorted(RECIPES.glob("*.yaml"), reverse=True)}
+    recipes = {path.stem: _read_yaml(path).get("train") for path in sorted(RECIPES.glob("*.yaml"))}
     # None where the recipe is of a cluster only.
     return "+".join(_followed({name: {"train": train} for name, train in recipes.items() if train}, given)) or "none"
 
 
-def _followed(recipes: Mapping[str, Any], given: Mapping[str, Any], last: Sequence[str] = ()) -> Sequence[str]:
-    """The most recipes that are followed, in an order in which they may have been given, and of which these are the
-    last ones.
+def _followed(recipes: Mapping[str, Any], given: Mapping[str, Any]) -> Sequence[str]:
+    """Those of the recipes that are followed, in an order in which they may have been given. What lies over another is
+    found first, and of two the longer one, which may say all that the shorter one says.
     """
-    more = ([name, *last] for name in recipes if name not in last)
-    found = [_followed(recipes, given, names) for names in more if _are_followed([recipes[n] for n in names], given)]
-    return max(found, key=len, default=last)
+    longest_first = sorted(recipes, key=lambda name: -len(json.dumps(recipes[name])))
+    names: list[str] = []
+    while more := next(
+        (
+            name
+            for name in longest_first
+            if name not in names and _are_followed([recipes[each] for each in (name, *names)], given)
+        ),
+        None,
+    ):
+        names.insert(0, more)
+    return names
 
 
 def _are_followed(recipes: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> bool:

@@ -98,6 +98,15 @@ class TrainSettings:
     # Of the exponential moving average of the weights that is judged and kept; 0 keeps the weights themselves.
     average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
 
+    @field_validator("grade_smoothing")
+    @classmethod
+    def _smooths_what_is_there(cls, grade_smoothing: float, info: ValidationInfo) -> float:
+        if grade_smoothing > 0 and info.data.get("damage_cross_entropy") == 0:
+            raise ValueError(
+                "smooths the labels of cross-entropy; expected train.damage_cross_entropy above 0, or 0 here"
+            )
+        return grade_smoothing
+
     @field_validator("crop_size")
     @classmethod
     def _leaves_enough_to_norm(cls, crop_size: int, info: ValidationInfo) -> int:

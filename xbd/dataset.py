@@ -70,7 +70,8 @@ class SceneCrops(Dataset[Sample]):
     uniformly for each axis. Where that reaches beyond the scene, post is 0; the mask stays as it is.
 
     swap: the probability with which pre and post change places in a crop whose buildings are all undamaged: what
-    differs there is season, sun and sensor, which is no damage in either direction.
+    differs there is season, sun and sensor, which is no damage in either direction. The mask stays where it is, and so
+    lies beside the new pre by the misalignment.
 
     augmentation: the pipelines `geometry` and `photometry` of `xbd.augmentation.pipelines`, which take the place of the
     flips and quarter turns. Where they turn by any angle, a wider window is read, so that the corners show the scene;

@@ -48,9 +48,10 @@ def rescore(version: "ModelVersion", like: Scored, how: Rescoring) -> Scored:
 
     settings = how.params.evaluate
     if like.settings is not None:
-        settings = EvaluateParams.model_validate_json(
-            json.dumps({**settings.model_dump(), **json.loads(like.settings)})
-        )
+        # A setting with a default is left out of the scores' settings where it stands at that, and not to be filled in.
+        usual = {name for name, field in EvaluateParams.model_fields.items() if not field.is_required()}
+        known = settings.model_dump(exclude=usual) | json.loads(like.settings)
+        settings = EvaluateParams.model_validate_json(json.dumps(known))
     with local_scenes(how.data) as scenes, TemporaryDirectory() as folder:
         found = prepared_version(scenes)
         if found != like.prepared_version:

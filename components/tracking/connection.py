@@ -197,10 +197,6 @@ def reason(error: BaseException) -> str:
             return "no answer in time"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        if isinstance(
-            cause, ConnectionError
-        ):  # such as http.client's RemoteDisconnected, which has no words of its own
-            return "the connection was cut"
         if isinstance(cause, DBAPIError):
             text = str(cause.orig)
             break

@@ -29,7 +29,8 @@ class DualLogits(NamedTuple):
 
 @dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
 class Temperatures:
-    """What logits are divided by, so that a model is as often right as it is sure; classes stay what they are.
+    """What logits are divided by, so that a model is as often right as it is sure. Classes of pixels stay what
+    they are; the grade of a building, for which probabilities of its pixels are added up, may become another.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599, section 4.2.
     """

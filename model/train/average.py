@@ -5,6 +5,7 @@ It smooths the last steps of a noisy training. Source: Tarvainen and Valpola, ht
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model.networks.by_name import build
 from model.networks.pair_network import PairNetwork
@@ -26,7 +27,7 @@ class Average:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Takes in the weights after a step."""
-        new = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         floats: tuple[list[Tensor], list[Tensor]] = ([], [])
         for name, tensor in model.state_dict().items():
@@ -35,7 +36,7 @@ class Average:
                 floats[1].append(tensor)
             else:
                 self.tensors[name].copy_(tensor)
-        torch._foreach_lerp_(*floats, new)
+        get_ema_multi_avg_fn(decay)(*floats, self.steps)  # type: ignore[no-untyped-call]
 
     def model(self, settings: TrainSettings, device: torch.device) -> PairNetwork:
         """A network of these weights."""

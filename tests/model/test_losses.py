@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.params import load_params
+from components.params import ParamsError, load_params
 from model.dual_hrnet import DualLogits
 from model.losses import dice_loss, dual_loss
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
+from tests.conftest import write_params
 
 
 @pytest.fixture
@@ -164,6 +165,12 @@ def test_smoothing_gives_the_neighbours_of_a_grade_their_share(settings: TrainSe
         total -= weight * float((np.array(share)[:, None] * of_grade).sum())
         norm += weight * of_grade.shape[1]
     assert found.item() == pytest.approx(total / norm, rel=1e-4)
+
+
+def test_smoothing_without_the_cross_entropy_that_it_smooths_is_refused(tmp_path: Path) -> None:
+    changes = {"damage_cross_entropy": 0.0, "grade_smoothing": 0.1}
+    with pytest.raises(ParamsError, match=r"train\.grade_smoothing: found 0\.1: smooths the labels of cross-entropy"):
+        load_params(write_params(tmp_path / "params.yaml", {"train": changes}))
 
 
 def test_terms_without_a_graded_pixel_are_zero_and_not_nan(settings: TrainSettings) -> None:

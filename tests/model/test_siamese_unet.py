@@ -44,6 +44,7 @@ def test_with_its_defaults_the_encoder_has_the_weights_of_a_resnet_34() -> None:
     encoder = sum(p.numel() for part in (network.stem, network.levels) for p in part.parameters())
     # 21,797,672 in https://pytorch.org/vision/stable/models/resnet.html, less the 513,000 of its classifier.
     assert encoder == 21_284_672
+    assert sum(p.numel() for p in network.parameters()) == 22_692_550
 
 
 def test_the_small_one_computes_a_fraction_of_the_small_dual_hrnet() -> None:
