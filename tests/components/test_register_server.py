@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from base.images import read_image
 from components import predict
 from components.evaluate import evaluate
-from components.params import Params, load_params
+from components.params import EvaluateParams, Params, load_params
 from components.prepare import prepare
 from components.promote import describe, main, promote, rollback
 from components.promotion.rescoring import Rescoring
@@ -232,7 +232,14 @@ def test_the_settings_of_the_candidate_go_for_production_too(work: Work) -> None
     number = int(work.register(3).rsplit("/", 1)[1])
     # Nothing of today's parameters may come in, also where the candidate's scores say nothing, as of a usual setting.
     today = work.params.model_copy(update={"evaluate": work.params.evaluate.model_copy(update={"views": 8})})
-    promote("server", work.params.promote, version=number, rescoring=Rescoring([work.first], today, evaluate))
+    used: list[EvaluateParams] = []
+
+    def seen(*given: Any, **named: Any) -> dict[str, Any]:
+        used.append(given[-1].evaluate)
+        return evaluate(*given, **named)
+
+    promote("server", work.params.promote, version=number, rescoring=Rescoring([work.first], today, seen))
+    assert used == [own.evaluate]
     expected = evaluate(work.first, work.folder / "1" / "model", folder / "expected", own)
     rows = decisions(work.client, "server", number)[-1]["rows"]
     assert {row["name"]: row["production"] for row in rows}["score"] == expected["score"]

@@ -59,11 +59,12 @@ def batch(whole: int, device: int, **more: Any) -> dict[str, Any]:
 
 
 # 6 scenes: with 2 crops of each, 3 steps of 4 pairs in an epoch. Every batch norm is two exchanges of all processes,
-# and dual-hrnet has over a hundred: one and two processes train it, and more, up to the paper's 16, the tiny network.
+# and dual-hrnet has over a hundred: where a case is not about how its layers add up, and for the paper's 16 processes,
+# the tiny network stands in.
 CASES = {
     "1, mean": Case(1, batch(4, 4), mean=True),
     "2, mean": Case(2, batch(4, 2), mean=True),
-    "4, mean": Case(4, batch(4, 1, network=TinySettings()), mean=True),
+    "4, mean": Case(4, batch(4, 1), mean=True),
     "2, mean, 2 passes": Case(2, batch(4, 1, network=TinySettings()), mean=True),
     "2, mean, float32": Case(2, batch(4, 2, crops_per_scene=1), mean=True, double=False),
     "16, mean": Case(16, batch(16, 1, crops_per_scene=3, network=TinySettings()), mean=True),
