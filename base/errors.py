@@ -3,6 +3,7 @@ preemption.
 """
 
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,11 @@ def printable(text: str) -> str:
     """The text in one line that a terminal shows as it is, whatever a file put into it."""
     line = " ".join(text.split())
     return line if line.isprintable() else ascii(line)[1:-1]
+
+
+def shortly(error: Exception) -> str:
+    """The kind of an error and its words, in one short line; those of Python may repeat a whole file."""
+    return f"{type(error).__name__}: {textwrap.shorten(printable(str(error)), 200, placeholder=' ...')}"
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from base.access import unreadable
-from base.errors import InputError
+from base.errors import InputError, shortly
 from base.files import copy_anew
 from base.grades import KEYS
 from components.cli import errors_in_one_line, read_params, step_parser
@@ -119,7 +119,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RegisterError(f"{path}: {unreadable(path, error, ', expected metrics.json of evaluate.')}") from error
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise RegisterError(f"{path}: is not the metrics.json of evaluate ({error!r}). Evaluate again.") from error
+        raise RegisterError(
+            f"{path}: is not the metrics.json of evaluate ({shortly(error)}). Evaluate again."
+        ) from error
     settings = metrics.get("evaluate_settings")
     is_known = isinstance(settings, dict) and isinstance(settings.get("splits"), list)
     if not is_known or not {"prepared_version", ABSENT} <= metrics.keys():

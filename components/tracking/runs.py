@@ -19,6 +19,7 @@ from mlflow.environment_variables import MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 
 from base.access import unreadable
+from base.errors import shortly
 from base.files import write_file
 from base.patience import News, Patience, here
 from components.tracking.connection import (
@@ -276,7 +277,7 @@ def _read_run_file(path: Path) -> Run:
     except OSError as error:
         raise TrackingError(f"{path}: {unreadable(path, error, ', expected the run.json of train.')}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise TrackingError(f"{path}: is not the run.json of train ({error!r}). Train again.") from error
+        raise TrackingError(f"{path}: is not the run.json of train ({shortly(error)}). Train again.") from error
 
 
 def _record(run: Run, kind: str, records: Sequence[Record]) -> None:

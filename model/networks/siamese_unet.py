@@ -30,7 +30,9 @@ class SiameseUNetSettings:
     """What decides the tensors of the network; with the defaults the encoder is a ResNet-34."""
 
     name: Literal["siamese-unet"] = "siamese-unet"
-    width: Annotated[int, Ge(1)] = 64  # channels at a quarter of the resolution; twice as many at each half of it
+    # Channels at a quarter of the resolution; twice as many at each half of it. With fewer than 8, PyTorch 2.13 writes
+    # beside its memory in the backward pass of a 1x1 convolution of stride 2, channels last, on a CPU.
+    width: Annotated[int, Ge(8)] = 64
     blocks: Annotated[Sequence[Annotated[int, Ge(1)]], Len(4, 4)] = (3, 4, 6, 3)  # residual blocks at each resolution
     decoder: Annotated[int, Ge(1)] = 64  # channels of the decoder at a quarter of the resolution
     batch_norm_momentum: Annotated[float, Gt(0), Le(1)] = 0.1

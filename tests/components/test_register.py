@@ -130,6 +130,18 @@ def test_metrics_that_evaluate_never_writes_are_refused(tmp_path: Path, given: d
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [(b'{"score": 0.5, "n": "\xff"' * 50, "UnicodeDecodeError"), (b'{"score": "' + b"9" * 999 + b'x"}', "")],
+)
+def test_damaged_metrics_are_refused_without_repeating_them(tmp_path: Path, content: bytes, named: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(RegisterError, match=f"is not the metrics.json of evaluate .{named}") as caught:
+        read_metrics(path)
+    assert len(str(caught.value)) < 350 + len(str(path))
+
+
 @pytest.mark.slow
 def test_a_version_tells_the_raw_data_behind_its_model_and_the_grades_that_its_scores_lack(work: Work) -> None:
     path = work.folder / "model" / "config.json"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -45,6 +46,11 @@ def test_with_its_defaults_the_encoder_has_the_weights_of_a_resnet_34() -> None:
     # 21,797,672 in https://pytorch.org/vision/stable/models/resnet.html, less the 513,000 of its classifier.
     assert encoder == 21_284_672
     assert sum(p.numel() for p in network.parameters()) == 22_692_550
+
+
+def test_a_network_too_thin_for_torch_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"width\n.*greater than or equal to 8"):
+        SiameseUNetSettings(width=4)
 
 
 def test_the_small_one_computes_a_fraction_of_the_small_dual_hrnet() -> None:
