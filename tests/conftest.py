@@ -162,12 +162,20 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def kube_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
-    """A running Kubernetes API server of this test process; tests keep to namespaces of their own, and see to the kinds
-    of objects that they need.
-    """
+def one_kube_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
+    """The Kubernetes API server of this test process."""
     with running(tmp_path_factory.mktemp("kube")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def kube_server(one_kube_server: KubeApi) -> Iterator[KubeApi]:
+    """A running Kubernetes API server; tests keep to namespaces of their own, and see to the kinds of objects that they
+    need. It stands still between the files that use it.
+    """
+    one_kube_server.go_on()
+    yield one_kube_server
+    one_kube_server.pause()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ SMALL: dict[str, Any] = {
     "modules": (1, 1, 1),
     "blocks": 1,
 }
+# Where many processes train: each batch norm is some messages between them, and of these it has a tenth.
+FEW_LAYERS: dict[str, Any] = {"name": "siamese-unet", "width": 8, "blocks": [1, 1, 1, 1], "decoder": 4}
 TINY: dict[str, Any] = {
     "sample": {"train": 4, "test": 2, "size": 96},
     "prepare": {"validation_share": 0.25, "exclude": []},
@@ -83,7 +85,8 @@ def prepare_params(**overrides: Any) -> PrepareParams:
 
 def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+        is_other_network = key == "network" and "name" in value  # which has settings of its own
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and not is_other_network:
             _lay_over(base[key], value)
         else:
             base[key] = value

@@ -19,7 +19,11 @@ class Request(BaseHTTPRequestHandler):
     """One request, which an act of the proxy or the server answers."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = (
+        True  # which would hold small answers back until the client says that it has the first part
+    )
     proxy: "KubeProxy"
+    answer: http.client.HTTPResponse | None = None
 
     def handle_any(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -31,11 +35,13 @@ class Request(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = handle_any
 
     def ask_server(self) -> http.client.HTTPResponse:
-        context = ssl._create_unverified_context()
-        server = http.client.HTTPSConnection("127.0.0.1", self.proxy.kube.port, context=context)
+        if self.answer is None or not self.answer.isclosed():  # else the last one was read to its end
+            context = ssl._create_unverified_context()
+            self.upstream = http.client.HTTPSConnection("127.0.0.1", self.proxy.kube.port, context=context)
         headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Accept-Encoding")}
-        server.request(self.command, self.path, self.body, headers)
-        return server.getresponse()
+        self.upstream.request(self.command, self.path, self.body, headers)
+        self.answer = self.upstream.getresponse()
+        return self.answer
 
     def send(self, status: int, chunks: Iterable[bytes], **headers: str) -> None:
         """Answers chunk by chunk."""

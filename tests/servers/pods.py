@@ -20,9 +20,15 @@ from tests.comparing import tree
 from tests.servers.ports import free_port
 from tests.servers.s3_server import S3Server
 from tests.stores import ready_store
-from tests.tiny import write_params
+from tests.tiny import FEW_LAYERS, write_params
 
-SETTINGS = {"epochs": 1, "crops_per_scene": 3, "device_batch_size": 1, "checkpoint_every": 2}
+SETTINGS: dict[str, Any] = {
+    "network": FEW_LAYERS,
+    "epochs": 1,
+    "crops_per_scene": 3,
+    "device_batch_size": 1,
+    "checkpoint_every": 2,
+}
 CLUSTER = {"nodes": 2, "devices_per_node": 2, "device_resource": None, "environment": {"OMP_NUM_THREADS": "1"}}
 
 

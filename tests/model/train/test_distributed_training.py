@@ -16,11 +16,18 @@ from mlflow.tracking import MlflowClient
 from tests.commands import environment
 from tests.comparing import read_csv
 from tests.stores import ready_store
-from tests.tiny import write_params
+from tests.tiny import FEW_LAYERS, write_params
 from tests.workers.forked_training import trained
 
 # Longer than the launch of the processes, so that a fault comes while they train.
-LONG = {"epochs": 2, "crops_per_scene": 4, "device_batch_size": 2, "validate_every": 2, "checkpoint_every": 3}
+LONG = {
+    "network": FEW_LAYERS,
+    "epochs": 2,
+    "crops_per_scene": 8,
+    "device_batch_size": 2,
+    "validate_every": 2,
+    "checkpoint_every": 3,
+}
 
 
 def launch(params: Path, data: Path, out: Path, *options: str) -> subprocess.Popen[str]:
@@ -85,10 +92,10 @@ def test_a_rank_that_is_killed_starts_the_group_anew_and_changes_no_bit(
 ) -> None:
     out = tmp_path / "out"
     process = launch(params, prepared, out, "--max-restarts=2")
-    wait_for(out, process, "step_00000009")
+    wait_for(out, process, "step_00000015")
     os.kill(trainers(process)[rank], signal.SIGKILL)
     assert process.wait(240) == 0, log_of(out).read_text()
-    assert re.search(r"resumed after step \d+ of 6 of epoch 2 of 2", log_of(out).read_text())
+    assert re.search(r"resumed after step \d+ of 12 of epoch 2 of 2", log_of(out).read_text())
     weights = [folder / "model" / "model.safetensors" for folder in (out, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert measured_apart(out) == measured_apart(undisturbed)
@@ -100,7 +107,7 @@ def test_a_preempted_run_writes_a_checkpoint_ends_with_143_and_goes_on(
 ) -> None:
     out = tmp_path / "out"
     process = launch(params, prepared, out)
-    wait_for(out, process, "step_00000009")
+    wait_for(out, process, "step_00000015")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM, log_of(out).read_text()
     assert "asked to stop" in log_of(out).read_text()
