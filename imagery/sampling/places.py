@@ -19,7 +19,8 @@ def spread(places: npt.NDArray[np.float64], generator: np.random.Generator) -> n
     count = len(places)
     if not count:
         return np.zeros(0, np.int64)
-    line = np.lexsort((generator.random(count), _along(places)))
+    shuffled = generator.permutation(count)
+    line = shuffled[np.argsort(_along(places[shuffled]), kind="stable")]
     turned = np.roll(line, int(generator.integers(count)))
     return turned[np.argsort(_scrambled(count, generator))]
 
@@ -29,9 +30,9 @@ def _along(places: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     low = places.min(0)
     side = max(float((places.max(0) - low).max()), np.finfo(np.float64).tiny)
     cells = np.minimum((places - low) / side * 2**_BITS, 2**_BITS - 1).astype(np.int64)
-    curve = np.zeros(len(places), np.int64)
-    for bit in range(_BITS):
-        curve |= ((cells[:, 0] >> bit) & 1) << (2 * bit) | ((cells[:, 1] >> bit) & 1) << (2 * bit + 1)
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):  # a 0 after each digit
+        cells = (cells | cells << shift) & mask
+    curve: npt.NDArray[np.int64] = cells[:, 0] | cells[:, 1] << 1
     return curve
 
 

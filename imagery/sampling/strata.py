@@ -21,9 +21,10 @@ def stratify(scores: npt.NDArray[np.float64], generator: np.random.Generator) ->
     count = len(scores)
     strata = np.zeros(count, np.int64)
     if count >= FEWEST:
-        order = np.lexsort((generator.random(count), -scores))
+        shuffled = generator.permutation(count)
+        order = shuffled[np.argsort(-scores[shuffled], kind="stable")]
         ends = np.round(np.cumsum(SHARES) * count).astype(np.int64)
-        strata[order] = np.searchsorted(ends, np.arange(count), side="right")
+        strata[order] = np.repeat(np.arange(len(SHARES)), np.diff(ends, prepend=0))
     return strata
 
 
