@@ -24,6 +24,8 @@ FLOORS = (
     ("model.calibration",),
     ("model.train", "model.judge"),
     ("imagery",),
+    ("imagery.sampling",),
+    ("imagery.estimating",),
     ("imagery.read",),
     ("imagery.predict",),
     ("imagery.find",),

@@ -1,0 +1,1 @@
+"""From a judged sample to totals, shares and accuracies, each with its 95 % interval."""
