@@ -271,8 +271,9 @@ def _read_run_file(path: Path) -> Run:
         content = in_todays_names(json.loads(path.read_text(encoding="utf-8")))
         run_id, experiment, prepared, settings = (content[name] for name in IDENTITY)
         for name in IDENTITY:
-            if not isinstance(content[name], str) or not content[name]:
-                raise ValueError(f"{name} is {content[name]!r:.60}")
+            text = content[name]
+            if not (isinstance(text, str) and 0 < len(text) <= 500 and text.isprintable()):
+                raise ValueError(f"{name} is {text!r:.60}")
         return Run(run_id, experiment, prepared, settings)
     except OSError as error:
         raise TrackingError(f"{path}: {unreadable(path, error, ', expected the run.json of train.')}") from error

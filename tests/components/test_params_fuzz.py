@@ -32,8 +32,9 @@ ODD = (
 )  # fmt: skip
 values = st.sampled_from(ODD) | st.text(max_size=8) | st.floats().map(str) | st.integers().map(str)
 lines = st.tuples(st.integers(0, len(LINES) - 1), st.sampled_from(["value", "line", "key", "cut"]), values)
+finite = st.floats(allow_nan=False, allow_infinity=False)  # what JSON has
 trees: Any = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | finite | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.text(), inner, max_size=4),
     max_leaves=12,
 )

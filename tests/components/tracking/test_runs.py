@@ -302,7 +302,17 @@ def test_a_later_step_waits_for_the_server_and_then_ends_with_one_line(
     assert "could not be given its metrics (Connection refused)" in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"run_id": 7}, {"experiment": {"a": 1}}, {"settings_hash": ""}, {"run_id": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run_id": 7},
+        {"run_id": "a\nb"},
+        {"run_id": "9" * 501},
+        {"run_id": None},
+        {"experiment": {}},
+        {"settings_hash": ""},
+    ],
+)
 def test_a_run_file_whose_identity_is_no_text_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps(dict.fromkeys(runs.IDENTITY, "a") | change), encoding="utf-8")
