@@ -89,7 +89,7 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
             part = known[start : start + ROWS]
             if tiles.scales:
                 part = part.append_column(schema.field(COLUMN), _read(rows, part["pixels"].to_numpy(), tiles.channels))
-            writer.write_table(part.cast(schema))
+            writer.write_table(part)
 
 
 def _ids(table: Table) -> Any:
