@@ -3,7 +3,7 @@
 python -m benchmarks.imagery_growth --raw XBD --model DIR [--sides 2048 8192 16384]
 
 The image after lies half a pixel beside the one before, so that it is warped as it is read. Memory is the sum of the
-peaks of the process and of those it starts. Needs 25 bytes of disk a pixel.
+peaks of the process and of those it starts. Needs 40 bytes of disk a pixel.
 """
 
 import argparse

@@ -73,8 +73,8 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location, *, view
 def predict_imagery(
     model: Location, pre: Sequence[Location], post: Sequence[Location], out: Location, *,
     reading: Reading | None = None, windows: Windows | None = None, align: str = ALIGN,
-    footprints: Location | None = None, areas: Location | None = None, cell: float = CELL, resume: bool = False,
-    views: "Views" = 1,
+    footprints: Location | None = None, areas: Location | None = None, cell: float = CELL, features: bool = True,
+    resume: bool = False, views: "Views" = 1,
 ) -> "Summary":  # fmt: skip
     """Predicts a pair of georeferenced images, or of tiles of them, and writes maps of it into `out`.
 
@@ -108,7 +108,7 @@ def predict_imagery(
         sources = Sources(tuple(map(local, pre)), tuple(map(local, post)), **vars(reading or Reading()))
         summary = make_map(
             load, sources, folder, scratch, windows=windows or Windows(), align=align, cell=cell,
-            names={"before": [*map(str, pre)], "after": [*map(str, post)]}, resume=resume, **vectors,
+            features=features, names={"before": [*map(str, pre)], "after": [*map(str, post)]}, resume=resume, **vectors,
         )  # fmt: skip
     shutil.rmtree(scratch)  # not before the result is where it belongs: the upload may fail
     return summary
@@ -198,6 +198,12 @@ def _add_imagery_options(parser: Parser) -> list[str]:
         ),
         group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares"),
         group.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})"),
+        group.add_argument(
+            "--no-features",
+            dest="features",
+            action="store_false",
+            help="do not keep, for each building, what the network sees of it (features.parquet)",
+        ),
         group.add_argument("--resume", action="store_true", help="go on with the windows of an interrupted run"),
     ]
     return [option.dest for option in options]
@@ -220,7 +226,8 @@ def _value(text: str) -> float | None:
 
 def _refuse_unused(given: dict[str, Any], *, imagery: bool) -> None:
     """Raises PredictError that names the options which would change nothing."""
-    option = {name: "--range" if name == "value_range" else f"--{name.replace('_', '-')}" for name in given}
+    named = {"value_range": "--range", "features": "--no-features"}
+    option = {name: named.get(name, f"--{name.replace('_', '-')}") for name in given}
     if given and not imagery:
         raise PredictError(
             f"{', '.join(option.values())}: is for GeoTIFFs alone, found plain images. Leave it out, or give "

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import rasterio
 
 from imagery.find.footprints import onto_grid
+from imagery.give.features import Kept
 from imagery.give.look import look_at
 from imagery.give.outputs import check_outputs, write_outputs
 from imagery.give.summary import Summary
 from imagery.predict.inference import predict_classes
+from imagery.predict.tile_features import TileFeatures
 from imagery.read.raster import ImagePair, doubts, refuse_unused_range, tell_how_read, warn_of_resolution
 from imagery.read.registration import register
 from imagery.read.vectors import Polygons
@@ -31,15 +33,16 @@ class Loaded(NamedTuple):
 
 def make_map(
     load: Callable[[], Loaded], sources: Sources, out: Path, work: Path, *,
-    names: Mapping[str, Sequence[str]], windows: Windows, align: str = ALIGN, footprints: Polygons | None = None,
-    areas: Polygons | None = None, cell: float = CELL, resume: bool = False,
+    names: Mapping[str, Sequence[str]], windows: Windows, features: bool, align: str = ALIGN,
+    footprints: Polygons | None = None, areas: Polygons | None = None, cell: float = CELL, resume: bool = False,
 ) -> Summary:  # fmt: skip
     """Predicts the pair of `sources` and writes `imagery.give.outputs.FILES` into the folder `out`.
 
     load: gives the network; it is called when everything else was found good, and the network is let go before the
     buildings are listed. work: a folder for finished windows, which the caller removes when the result is safe. names:
     what the report calls the images, by "before" and "after". align: one of `imagery.settings.ALIGNMENTS`. footprints,
-    areas, cell: see `imagery.give.outputs.write_outputs`. resume: go on with the windows in `work`.
+    areas, cell: see `imagery.give.outputs.write_outputs`. features: write features.parquet, too. resume: go on with the
+    windows in `work`.
     Prints what it works on. Raises RasterError, VectorError, OutputError, and what `load` raises.
     """
     share_one_heap()
@@ -58,10 +61,12 @@ def make_map(
         facts = _facts(pair, origin, calibrated=predictor.temperatures is not None)
         print(f"alignment {facts['alignment']['said']}", flush=True)
         look = look_at(pair, {**names, **facts})
-        classes = predict_classes(predictor, identity, pair, work, windows, resume=resume)
+        classes = predict_classes(predictor, identity, pair, work, windows, features=features, resume=resume)
         del predictor  # whose memory the list of buildings takes
         give_back_freed_memory()
-        summary = write_outputs(classes, out, look, footprints=footprints, areas=areas, cell=cell)
+        size = pair.grid.width, pair.grid.height
+        kept = Kept(TileFeatures(work, *size, windows), identity) if features else None
+        summary = write_outputs(classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept)
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary

@@ -55,6 +55,10 @@ class DualHRNet(PairNetwork):
         not multiples of 32 are padded with zeros at the right and the bottom, and the logits are cut back.
         Raises ValueError where the shapes differ or are not those of images.
         """
+        return self.with_features(pre, post)[0]
+
+    def with_features(self, pre: Tensor, post: Tensor) -> tuple[DualLogits, list[Tensor]]:
+        """See `PairNetwork.with_features`; the features are the four branches of the damage stream."""
         check_pair(pre, post, "DualHRNet")
         height, width = pre.shape[-2:]
         if height % STRIDE or width % STRIDE:
@@ -68,9 +72,9 @@ class DualHRNet(PairNetwork):
             loc, cls = self._fuse(stage, loc, cls)
             loc, cls = self.loc_net.stage(stage, loc), self.cls_net.stage(stage, cls)
         logits = self.loc_net.head(loc), self.cls_net.head(cls)
-        return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
+        return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits)), cls
 
-    def for_inference(self) -> nn.Module:
+    def for_inference(self) -> PairNetwork:
         """The network folded, see `model.fast.folding`; it cannot be trained, saved or moved to another device."""
         return fold(self)
 

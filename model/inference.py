@@ -150,22 +150,30 @@ class Predictor:
 
         Divided by the temperatures of a calibrated model.
         """
-        check_pair(pre, post, "Predictor")
-        logits = self._of_views([normalize(image.to(self.device)) for image in (pre, post)])
-        by = self.temperatures
-        if by is None:
-            return logits
-        return DualLogits(logits.localization / by.localization, logits.damage / by.damage)
+        return self.with_features(pre, post)[0]
 
-    def _of_views(self, images: Sequence[Tensor]) -> DualLogits:
+    @torch.inference_mode()
+    def with_features(self, pre: Tensor, post: Tensor) -> tuple[DualLogits, list[Tensor]]:
+        """The logits as above, and the features of `PairNetwork.with_features`, those of the images as they are
+        whatever `views` is.
+        """
+        check_pair(pre, post, "Predictor")
+        logits, features = self._of_views([normalize(image.to(self.device)) for image in (pre, post)])
+        by = self.temperatures
+        if by is not None:
+            logits = DualLogits(logits.localization / by.localization, logits.damage / by.damage)
+        return logits, features
+
+    def _of_views(self, images: Sequence[Tensor]) -> tuple[DualLogits, list[Tensor]]:
         if self.views == 1:
-            logits: DualLogits = self.network(*images)
-            return logits
+            return self.network.with_features(*images)
         height, width = images[0].shape[-2:]
         # Whole logits, so that those of a flipped image lie on those of the image.
         images = [F.pad(image, (0, -width % 4, 0, -height % 4)) for image in images]
-        found = [self._seen(images, axes, turned) for turned in (False, True)[: self.views // 4] for axes in _FLIPS]
-        return DualLogits(*(torch.stack(parts).mean(0) for parts in zip(*found, strict=True)))
+        plain, features = self.network.with_features(*images)
+        others = [(turned, axes) for turned in (False, True)[: self.views // 4] for axes in _FLIPS][1:]
+        found = [plain, *(self._seen(images, axes, turned) for turned, axes in others)]
+        return DualLogits(*(torch.stack(parts).mean(0) for parts in zip(*found, strict=True))), features
 
     def _seen(self, images: Sequence[Tensor], flipped: tuple[int, ...], turned: bool) -> list[Tensor]:
         """The logits of the images flipped and turned, put back."""

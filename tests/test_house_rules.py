@@ -54,6 +54,7 @@ DOORS = {
     "dvc": ("components/storage/dvc.py",),
     "dvc_data": ("components/storage/dvc.py",),
     "dvc_objects": ("components/storage/dvc.py",),
+    "pyarrow": ("imagery/give/features.py",),
     "pyogrio": ("imagery/read/vector_files.py", "imagery/read/vectors.py"),
 }
 # Configuration is data, validated once: what a step does must not depend on the machine but through these.

@@ -13,10 +13,12 @@ from rasterio.errors import RasterioError
 
 from base.errors import InputError
 from base.files import new_folder, refuse_to_replace_others
-from imagery.find.buildings import find_buildings
-from imagery.find.footprints import grade_footprints
+from imagery.find.buildings import building_pixels, find_buildings
+from imagery.find.footprints import footprint_pixels, grade_footprints
 from imagery.find.ground import place, to_degrees
 from imagery.find.outlines import straighten
+from imagery.find.pixels import reaches_edge
+from imagery.give.features import FEATURES, Kept, Seen, write_features
 from imagery.give.look import Look
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
 from imagery.give.report import REPORT, write_report
@@ -28,7 +30,7 @@ from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_ge
 from imagery.settings import CELL, CELLS
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
-FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES)
+FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES)
 
 
 class OutputError(InputError):
@@ -37,9 +39,10 @@ class OutputError(InputError):
 
 def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
-    cell: float = CELL,
+    cell: float = CELL, kept: Kept | None = None,
 ) -> Summary:  # fmt: skip
-    """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced.
+    """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
+    is not written where nothing was `kept` of the same pair's tiles.
 
     classes: see `imagery.predict.inference`. look: of the same pair, for the report. footprints: buildings to grade,
     with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of squares of
@@ -48,7 +51,7 @@ def write_outputs(
     """
     check_outputs(out, cell)
     with new_folder(out, _is_ours) as folder:
-        table, notes = _table(classes, footprints)
+        table, seen, notes = _table(classes, footprints)
         if areas is None:
             summary = by_cells(table, cell, _middle(classes), notes)
         else:
@@ -60,6 +63,8 @@ def write_outputs(
             write_geopackage(table.frame, folder / GEOPACKAGE)
             add_style(folder / GEOPACKAGE, style)
             write_geojson(table.frame, folder / GEOJSON)
+            if kept is not None:
+                write_features(folder / FEATURES, folder / GEOJSON, kept, table, seen)
             (folder / STYLE).write_text(style, encoding="utf-8")
             write_report(folder / REPORT, classes, look, table, summary)
             summary.write(folder)
@@ -81,14 +86,18 @@ def _is_ours(path: Path) -> bool:
     return str(path) in FILES
 
 
-def _table(classes: Path, footprints: Polygons | None) -> tuple[Table, tuple[str, ...]]:
+def _table(classes: Path, footprints: Polygons | None) -> tuple[Table, Seen, tuple[str, ...]]:
+    with rasterio.open(classes) as dataset:
+        crs, transform, size = dataset.crs, dataset.transform, (dataset.width, dataset.height)
     if footprints is not None:
         given = grade_footprints(footprints, classes)
-        return tabulate(given.polygons, given.votes, given.attributes), given.notes
+        at_edge = reaches_edge(given.placed, *size)
+        seen = Seen(given.votes, at_edge, given.partly, footprint_pixels(classes, given))
+        return tabulate(given.polygons, given.votes, given.attributes), seen, given.notes
     found = find_buildings(classes)
-    with rasterio.open(classes) as dataset:
-        polygons = to_degrees(place(straighten(found.outlines), dataset.transform), dataset.crs)
-    return tabulate(polygons, found.votes), ()
+    polygons = to_degrees(place(straighten(found.outlines), transform), crs)
+    seen = Seen(found.votes, reaches_edge(found.outlines, *size), found.partly, building_pixels(classes, found))
+    return tabulate(polygons, found.votes), seen, ()
 
 
 def _middle(classes: Path) -> tuple[float, float]:

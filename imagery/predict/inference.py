@@ -1,5 +1,6 @@
 """A pair of rasters of any size to classes and probabilities. Memory is that of a tile, not of the images: first every
-tile's logits go to a file, then blocks of the result are put together from the tiles that overlap there.
+tile's logits and, where they are asked for, features go to a file, then blocks of the result are put together from the
+tiles that overlap there.
 """
 
 import hashlib
@@ -13,12 +14,14 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from imagery.errors import RasterError
 from imagery.predict.blending import compose
+from imagery.predict.tile_features import LARGEST
 from imagery.predict.tile_store import TileStore
 from imagery.predict.windows import plan
 from imagery.read.raster import ImagePair, Tile
@@ -27,23 +30,26 @@ from model.inference import Predictor
 
 
 def predict_classes(
-    predictor: Predictor, identity: str, pair: ImagePair, work: Path, windows: Windows, *, resume: bool = False
-) -> Path:
+    predictor: Predictor, identity: str, pair: ImagePair, work: Path, windows: Windows, *, features: bool = False,
+    resume: bool = False,
+) -> Path:  # fmt: skip
     """Predicts the pair; returns `work`/classes.tif, a tiled BigTIFF of six uint8 bands on the grid of the pair.
 
     Its bands: damage (0 background, 1-4, 255 where one of the images has no data), confidence (255 x the probability
     of that class: of background, or of a building of that grade), and 255 x the probability of each grade; 0 without
     data. The same bytes whatever windows.batch and windows.workers are.
-    identity: what tells the model from others, see `identity_of`. work: a folder of this function alone. resume: go on
-    with the tiles in it, if they are of the same images, model and windows; else they are removed first.
+    identity: what tells the model from others, see `identity_of`. work: a folder of this function alone. features: keep
+    those of the tiles there, for `imagery.predict.tile_features`. resume: go on with the tiles in it, if they are of
+    the same images, model and windows, with features or without; else they are removed first.
     Raises RasterError, also where no pixel has data in both images.
     """
     tiles = plan(pair.grid.width, pair.grid.height, windows.tile, windows.overlap)
-    store = TileStore(work, _describe(identity, predictor.views, pair, windows), resume=resume)
+    store = TileStore(work)
+    store.begin(_describe(identity, predictor.views, pair, windows, features=features), resume=resume)
     with ExitStack() as stack:
         others = [stack.enter_context(ImagePair(pair.sources, like=pair)) for _ in range(windows.workers - 1)]
         try:
-            _predict_tiles(predictor, [pair, *others], tiles, store, windows)
+            _predict_tiles(predictor, [pair, *others], tiles, store, windows, features=features)
             if all(store.load(number) is None for number in range(len(tiles))):
                 raise RasterError(
                     f"{pair.post.name}: has no data where {pair.pre.name} has some, though their frames overlap. Give "
@@ -63,7 +69,7 @@ def identity_of(model: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(identity: str, views: int, pair: ImagePair, windows: Windows) -> str:
+def _describe(identity: str, views: int, pair: ImagePair, windows: Windows, *, features: bool) -> str:
     """What tiles are of, as text that is equal only where they fit together."""
     files = [
         [file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns] for file in (*pair.pre.files, *pair.post.files)
@@ -72,13 +78,14 @@ def _describe(identity: str, views: int, pair: ImagePair, windows: Windows) -> s
     grid = [pair.grid.crs.to_wkt(), *pair.grid.transform, pair.grid.width, pair.grid.height]
     lies = [value.tolist() if isinstance(value, np.ndarray) else value for value in pair.alignment]
     return json.dumps(
-        [identity, views, files, settings, grid, pair.ranges, lies, windows.tile, windows.overlap], indent=1
+        [identity, views, files, settings, grid, pair.ranges, lies, windows.tile, windows.overlap, features], indent=1
     )
 
 
 def _predict_tiles(
-    predictor: Predictor, pairs: Sequence[ImagePair], tiles: Sequence[Window], store: TileStore, windows: Windows
-) -> None:
+    predictor: Predictor, pairs: Sequence[ImagePair], tiles: Sequence[Window], store: TileStore, windows: Windows, *,
+    features: bool,
+) -> None:  # fmt: skip
     left = {number: tile for number, tile in enumerate(tiles) if number not in store}
     bar = tqdm(total=len(tiles), initial=len(tiles) - len(left), desc="predict", unit="tile", disable=None)
     full: list[tuple[int, Tile]] = []  # of one size, to be predicted at once
@@ -86,9 +93,11 @@ def _predict_tiles(
     def finish() -> None:
         if full:
             pre, post = (torch.stack([torch.from_numpy(tile[side]) for _, tile in full]) for side in (0, 1))
-            logits = torch.cat(list(predictor.logits(pre, post)), dim=1).cpu().numpy()
-            for (number, tile), own in zip(full, logits, strict=True):
-                store.save(number, own, tile.valid)
+            parts, maps = predictor.with_features(pre, post)
+            logits = torch.cat(list(parts), dim=1).cpu().numpy()
+            kept = [_halved(part) for part in maps] if features else []
+            for place, (number, tile) in enumerate(full):
+                store.save(number, logits[place], tile.valid, [part[place] for part in kept])
             bar.update(len(full))
             full.clear()
 
@@ -104,6 +113,12 @@ def _predict_tiles(
             if len(full) == windows.batch:
                 finish()
         finish()
+
+
+def _halved(features: torch.Tensor) -> npt.NDArray[np.float16]:
+    """[B, C, h, w] to [B, h, w, C], what float16 cannot hold as the largest number that it can."""
+    halved: npt.NDArray[np.float16] = features.clamp(-LARGEST, LARGEST).half().permute(0, 2, 3, 1).cpu().numpy()
+    return halved
 
 
 def _read_ahead(pairs: Sequence[ImagePair], tiles: Mapping[int, Window], ahead: int) -> Iterator[tuple[int, Tile]]:

@@ -1,7 +1,8 @@
-"""The logits of finished tiles as files, so that a run that was ended goes on with what is left."""
+"""Logits and features of finished tiles as files, so that a run that was ended goes on with what is left."""
 
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,27 @@ PLAN = "plan.json"
 OURS = (PLAN, "tile_*.npz", "*.partial", "classes.tif")
 Logits = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Maps = Sequence[npt.NDArray[np.float16]]  # [h, w, C] each: the features of a tile, see `PairNetwork.with_features`
+_FEATURES = "features_"
 
 
 class TileStore:
-    """Tiles in `folder`, each of which appears whole or not at all.
+    """Tiles in `folder`, each of which appears whole or not at all."""
 
-    plan: what they are tiles of; those that `folder` holds are kept if it is equal and `resume` asks for it, else they
-    are removed, and no other file.
-    """
-
-    def __init__(self, folder: Path, plan: str, *, resume: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = folder / PLAN
+
+    def begin(self, plan: str, *, resume: bool) -> None:
+        """Makes the folder ready for tiles. plan: what they are tiles of; those that the folder holds are kept if it is
+        equal and `resume` asks for it, else they are removed, and no other file.
+        """
+        path = self.folder / PLAN
         found = path.read_text(encoding="utf-8") if path.exists() else None
         if resume and found not in (None, plan):
-            print(f"{folder}: is of other images, settings or another model: starting anew.", file=sys.stderr)
+            print(f"{self.folder}: is of other images, settings or another model: starting anew.", file=sys.stderr)
         if found != plan or not resume:
             self.clear()
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_file(path, plan)
 
     def clear(self) -> None:
@@ -45,11 +49,12 @@ class TileStore:
     def __contains__(self, number: int) -> bool:
         return zipfile.is_zipfile(self._path(number))  # one cut by a power failure has no end
 
-    def save(self, number: int, logits: Logits | None, valid: Mask) -> None:
+    def save(self, number: int, logits: Logits | None, valid: Mask, features: Maps = ()) -> None:
         """logits: float32 [6, h, w], None for a tile without data, of which nothing but this is kept; valid: [H, W]."""
         content: dict[str, Any] = {}
         if logits is not None:
             content = {"logits": logits, "valid": np.packbits(valid, axis=1), "width": np.int64(valid.shape[1])}
+            content |= {f"{_FEATURES}{place}": features_map for place, features_map in enumerate(features)}
         with new_file(self._path(number)) as partial, partial.open("wb") as file:
             np.savez(file, **content)
 
@@ -60,6 +65,14 @@ class TileStore:
                 return None
             valid = np.unpackbits(stored["valid"], axis=1, count=int(stored["width"])).astype(bool)
             return stored["logits"], valid
+
+    def load_features(self, number: int) -> Maps | None:
+        """The features that were saved, from fine to coarse; None for a tile without data."""
+        with np.load(self._path(number)) as stored:
+            if "logits" not in stored:
+                return None
+            count = sum(name.startswith(_FEATURES) for name in stored)
+            return [stored[f"{_FEATURES}{place}"] for place in range(count)]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"tile_{number:06}.npz"

@@ -60,7 +60,16 @@ class PairNetwork(nn.Module):
         """
         raise NotImplementedError
 
-    def for_inference(self) -> nn.Module:
+    def with_features(self, pre: Tensor, post: Tensor) -> tuple[DualLogits, list[Tensor]]:
+        """The logits of `forward`, and what the damage is read from: what enters the last layers, the head of damage.
+
+        The features are maps [B, C, h, w], float, as fine as the logits or, in the following ones, coarser by whole
+        numbers, as the network has them: rows and columns that it pads images with are there. None of a network that
+        offers none.
+        """
+        return self(pre, post), []
+
+    def for_inference(self) -> "PairNetwork":
         """A copy in eval mode for prediction, whose forward gives the same logits up to float32 rounding.
 
         A network may return something faster, which cannot be trained or saved.

@@ -73,12 +73,17 @@ class SiameseUNet(PairNetwork):
 
     def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
         """See `PairNetwork.forward`; sides that are not multiples of 32 are padded as in Dual-HRNet."""
+        return self.with_features(pre, post)[0]
+
+    def with_features(self, pre: Tensor, post: Tensor) -> tuple[DualLogits, list[Tensor]]:
+        """See `PairNetwork.with_features`; the features are those of before and then those of after, in one map."""
         check_pair(pre, post, "SiameseUNet")
         height, width = pre.shape[-2:]
         both = F.pad(torch.cat([pre, post]), (0, -width % 32, 0, -height % 32))
         before, after = self._features(both).chunk(2)
-        logits = self.localization(before), self.damage(torch.cat([before, after], 1))
-        return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits))
+        features = torch.cat([before, after], 1)
+        logits = self.localization(before), self.damage(features)
+        return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits)), [features]
 
     def load_pretrained(self, path: Path) -> str:
         """Takes a ResNet-18 or ResNet-34 of ImageNet, as torchvision and timm name their tensors, into the encoder.

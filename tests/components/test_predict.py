@@ -200,7 +200,7 @@ def test_either_a_pair_or_a_folder_is_needed(arguments: list[str], capsys: pytes
 IMAGERY_OPTIONS = (
     "--footprints a.gpkg", "--areas a.gpkg", "--cell 500", "--range 0 9", "--percentiles 2 98", "--align global",
     "--tile 1024", "--overlap 256", "--bands 3,2,1", "--nodata 0", "--batch 1", "--workers 2",
-    "--resample-to 0.5", "--resume",
+    "--resample-to 0.5", "--no-features", "--resume",
 )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from imagery import mapping
 from imagery.give.outputs import FILES, write_outputs
 from model.dual_hrnet import DualHRNet
 from model.inference import Origin, Predictor, save_model
-from model.networks.pair_network import DualLogits
 from tests.components.storage.s3_objects import put, remote_tree, use_server, write
 from tests.conftest import SMALL, assert_one_line, environment, exit_line, run_step, tree
 from tests.imagery.geotiff import ORIGIN, UTM, moved, noise, values, write_tif
@@ -200,19 +199,19 @@ def test_a_result_that_s3_did_not_take_is_there_for_the_next_run(
     use_server(s3, tmp_path / "cache", monkeypatch)
     where = "s3://data/away/out"
     predicted = 0
-    logits = Predictor.logits
+    with_features = Predictor.with_features
 
-    def count(self: Predictor, *pair: torch.Tensor) -> DualLogits:
+    def count(self: Predictor, *pair: torch.Tensor) -> Any:
         nonlocal predicted
         predicted += 1
-        return logits(self, *pair)
+        return with_features(self, *pair)
 
     def then_stop(*given: Any, **more: Any) -> Any:
         summary = write_outputs(*given, **more)
         s3.stop()
         return summary
 
-    monkeypatch.setattr(Predictor, "logits", count)
+    monkeypatch.setattr(Predictor, "with_features", count)
     words: list[str | Path] = ["--model", network, "--pre", images[0], "--post", images[1], "--out", where]
     words += ["--tile", "64", "--overlap", "0", "--workers", "1"]
     monkeypatch.setattr(mapping, "write_outputs", then_stop)

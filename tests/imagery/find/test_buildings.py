@@ -19,6 +19,7 @@ from tests.imagery.predicted import write_classes
 
 def assert_equal(one: Buildings, other: Buildings) -> None:
     np.testing.assert_array_equal(one.votes, other.votes)
+    np.testing.assert_array_equal(one.partly, other.partly)
     assert len(one.outlines) == len(other.outlines)
     assert shapely.equals_exact(one.outlines, other.outlines, 0).all()
 
@@ -64,7 +65,7 @@ def test_buildings_are_those_of_the_whole_map(damage: Any, grades: Any, classes:
     localization = ((damage > 0) & (damage < 255)).astype(np.uint8)
     labels = separate(localization)
     expected = buildings_of(grade(labels, grades.astype(np.float64)))
-    votes, outlines = find_buildings(classes, 128)
+    votes, outlines, partly, _ = find_buildings(classes, 128)
     found = decide(votes)
     assert len(expected) == len(outlines) > 200
     assert found["grade"].tolist() == [building.grade for building in expected]
@@ -72,6 +73,9 @@ def test_buildings_are_those_of_the_whole_map(damage: Any, grades: Any, classes:
     assert shapely.area(outlines).tolist() == [building.area for building in expected]
     np.testing.assert_allclose(found["confidence"], [building.confidence / 255 for building in expected], atol=6e-5)
     np.testing.assert_allclose(found.filter(like="share_"), [building.shares for building in expected], atol=6e-5)
+    beside = cv2.dilate((damage == 255).astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    ending = np.unique(labels[(beside > 0) & (labels > 0)])
+    assert (np.flatnonzero(partly) + 1).tolist() == ending.tolist() and 0 < len(ending) < 50
     rows = [union_of_rows(labels == number) for number in range(1, len(outlines) + 1)]
     assert shapely.equals(outlines, np.array(rows)).all()
     assert shapely.is_valid(outlines).all()

@@ -15,7 +15,7 @@ from imagery.predict.inference import identity_of, predict_classes
 from imagery.predict.windows import plan, weights
 from imagery.read.raster import ImagePair
 from imagery.settings import Sources, Windows
-from model.dual_hrnet import DualHRNet, DualLogits
+from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, normalize, save_model
 from tests.commands import program
 from tests.conftest import SMALL, environment
@@ -198,9 +198,9 @@ class Counted(Predictor):
         vars(self).update(vars(predictor))
         self.calls = 0
 
-    def logits(self, pre: Any, post: Any) -> DualLogits:
+    def with_features(self, pre: Any, post: Any) -> Any:
         self.calls += len(pre)
-        return super().logits(pre, post)
+        return super().with_features(pre, post)
 
 
 COMMAND = """

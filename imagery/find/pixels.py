@@ -1,0 +1,29 @@
+"""Which pixels of predicted imagery belong to which building, block by block."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from imagery.find.ground import Geometries
+
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Pixels(NamedTuple):
+    """Of a block, those with data. buildings: [K] their numbers in the list, from 0, each once; owners: [n] places in
+    `buildings`; rows, columns: [n] in the raster. Where buildings overlap, a pixel is there for each of them.
+    """
+
+    buildings: Numbers
+    owners: Numbers
+    rows: Numbers
+    columns: Numbers
+
+
+def reaches_edge(polygons: Geometries, width: int, height: int) -> Flags:
+    """Whether polygons in pixels of a raster touch its edge or go beyond it, [N]: more of them may lie outside."""
+    west, north, east, south = shapely.bounds(polygons).reshape(-1, 4).T
+    return np.asarray((west <= 0) | (north <= 0) | (east >= width) | (south >= height))

@@ -1,0 +1,118 @@
+"""What a later step needs to grade the buildings of a map anew, as a Parquet file beside them.
+
+A row for each building, in the order of buildings.geojson; read it by pandas or pyarrow. The metadata of its schema
+has, under `METADATA`, JSON that says which model and which map it belongs to, and what the numbers of `features` are.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from base.grades import KEYS
+from imagery.find.features import mean_features
+from imagery.find.pixels import Flags, Pixels
+from imagery.find.votes import CERTAIN, Votes
+from imagery.give.table import Table
+from imagery.predict.tile_features import TileFeatures
+
+FEATURES = "features.parquet"
+COLUMN = "features"
+METADATA = b"dual-hrnet"
+ROWS = 8192  # of a group: what is in memory at once
+# Numbers of which hardly two are equal: a dictionary of them would be a tenth larger, their upper and lower bytes apart
+# are a tenth smaller.
+_ENCODING: dict[str, Any] = {
+    "compression": "zstd", "use_dictionary": False, "use_byte_stream_split": [f"{COLUMN}.list.element"],
+}  # fmt: skip
+
+
+class Kept(NamedTuple):
+    """tiles: the features of the pixels; model: what tells the network from others, see
+    `imagery.predict.inference.identity_of`.
+    """
+
+    tiles: TileFeatures
+    model: str
+
+
+class Seen(NamedTuple):
+    """What is known of the buildings of a table, beside it. votes: [N, 2, 4], see `imagery.find.votes.count_votes`;
+    at_edge, partly: [N], see below; pixels: those that voted, block by block.
+    """
+
+    votes: Votes
+    at_edge: Flags
+    partly: Flags
+    pixels: Iterator[Pixels]
+
+
+def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: Seen) -> None:
+    """Writes the Parquet file. buildings: the GeoJSON of the same buildings, whose SHA-256 stands in the metadata.
+
+    Columns: id, that of the building; probability_..., the sums over its pixels of the probabilities of the grades;
+    pixels, how many these are; area_m2 and confidence as in the GeoJSON; at_edge, whether it touches the edge of the
+    images or reaches beyond it; partly_without_data, whether pixels of it have no data, or those beside it where it was
+    found and not given; features, float16 [channels], the mean over its pixels of what the head of damage reads, NaN
+    without pixels. The last one is missing where the network offers no features.
+    """
+    columns = {
+        "id": _ids(table),
+        **{f"probability_{name}": seen.votes[:, 0, n] / CERTAIN for n, name in enumerate(KEYS)},
+        "pixels": seen.votes[:, 1].sum(1),
+        "area_m2": table.ours("area_m2"),
+        "confidence": table.ours("confidence"),
+        "at_edge": seen.at_edge,
+        "partly_without_data": seen.partly,
+    }
+    known = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
+    tiles, schema = kept.tiles, known.schema
+    facts = {
+        "model": kept.model,
+        "map": {"file": buildings.name, "sha256": hashlib.sha256(buildings.read_bytes()).hexdigest()},
+        "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
+    }
+    if tiles.scales:
+        schema = schema.append(pa.field(COLUMN, pa.list_(pa.float16(), tiles.channels)))
+    schema = schema.with_metadata({METADATA: json.dumps(facts)})
+    with TemporaryFile(dir=path.parent) as rows, pq.ParquetWriter(path, schema, **_ENCODING) as writer:
+        if tiles.scales:
+            _spread(seen, tiles, rows)
+        for start in range(0, len(known), ROWS):
+            part = known[start : start + ROWS]
+            if tiles.scales:
+                part = part.append_column(schema.field(COLUMN), _read(rows, part["pixels"].to_numpy(), tiles.channels))
+            writer.write_table(part)
+
+
+def _ids(table: Table) -> Any:
+    """The column that `imagery.give.table.tabulate` took for the buildings' own numbers, or gave them."""
+    named = [name for name in table.frame.columns if str(name).lower() == "id"]
+    return table.frame["id" if "id" in named else named[0]]
+
+
+def _spread(seen: Seen, tiles: TileFeatures, rows: IO[bytes]) -> None:
+    """Writes the features of each building to its place in the file: they come in another order, and may be too many
+    for memory.
+    """
+    for numbers, found in mean_features(seen.pixels, seen.votes[:, 1].sum(1), tiles):
+        for number, own in zip(numbers.tolist(), found, strict=True):
+            rows.seek(number * own.nbytes)
+            rows.write(own.tobytes())
+    rows.seek(0)
+
+
+def _read(rows: IO[bytes], pixels: npt.NDArray[np.int64], channels: int) -> pa.FixedSizeListArray:
+    """The next rows of the file, as many as there are counts of pixels."""
+    found = np.zeros((len(pixels), channels), np.float16)
+    content = rows.read(found.nbytes)  # less where the last buildings have none
+    found.reshape(-1)[: len(content) // found.itemsize] = np.frombuffer(content, np.float16)
+    found[pixels == 0] = np.nan
+    return pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), channels)
