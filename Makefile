@@ -7,11 +7,11 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict experiment ui clean test test-kernels check check-static bench pictures \
-    kube-check image lock
+.PHONY: help install demo demo-predict experiment ui clean test test-endurance test-kernels check check-static \
+    bench pictures kube-check image lock
 
 help: ## show this help
-	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s%s\n", $$1, $$2 }' \
 	    $(MAKEFILE_LIST)
 
 ##@ Start here
@@ -58,17 +58,20 @@ clean: ## remove what runs produce; data, cache and .venv stay
 ##@ Check
 
 check: check-static ## what every commit passes: lint, types, fast tests
-	pytest -n 2 --dist loadfile -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow and not endurance"
 
 check-static: install
 	ruff check .
 	ruff format --check .
 	mypy
 
-# In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits. A process
-# more than the two cores of a small machine: with two, a fifth of their time went by in waits (2,450 CPU-s in 1,514 s).
-test: install ## all tests
-	pytest -n 3 --dist loadfile --no-loadscope-reorder
+# In the order of their names: xdist would leave the few long ones of a file for the end, where one core waits. More
+# processes than the two cores of a small machine, as tests also wait: for servers, and in outages above all.
+test: install ## all tests but those of endurance
+	pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not endurance"
+
+test-endurance: install ## tests of whole graphs and jobs in processes of their own, lost nodes and outages
+	pytest -n 4 --dist loadfile --no-loadscope-reorder -m endurance
 
 # A CPU's instructions decide which kernels compute, and so the last digits; results must not depend on them.
 OLD_CPU = ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 \

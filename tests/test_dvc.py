@@ -117,7 +117,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_repro_runs_the_graph_once_and_then_what_a_change_reaches(repository: Path) -> None:
     assert stages_run((repository / "first.log").read_text(encoding="utf-8")) == ORDER
     assert stages_run(dvc(repository, "repro")) == []
@@ -136,14 +136,14 @@ def without_lists(content: Any) -> Any:
     return {key: without_lists(value) for key, value in content.items() if not isinstance(value, list)}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_metrics_show_the_score(repository: Path) -> None:
     shown = json.loads(dvc(repository, "metrics", "show", "--json"))[""]["data"]
     metrics = json.loads((repository / "output" / "evaluate" / "metrics.json").read_text(encoding="utf-8"))
     assert shown == {"output/evaluate/metrics.json": {"data": without_lists(metrics)}}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_plots_show_loss_validation_and_confusion(repository: Path, tmp_path: Path) -> None:
     dvc(repository, "plots", "show", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -153,7 +153,7 @@ def test_plots_show_loss_validation_and_confusion(repository: Path, tmp_path: Pa
         assert part in page, part
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_another_machine_pulls_the_run_and_repeats_nothing(
     repository: Path, aws: dict[str, str], tmp_path: Path
 ) -> None:
@@ -170,7 +170,7 @@ def test_another_machine_pulls_the_run_and_repeats_nothing(
     assert stages_run(dvc(second, "repro", "--allow-missing")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_the_run_leaves_the_repository_clean(repository: Path) -> None:
     """Data, models and MLflow's store are ignored by git; only what DVC writes to be committed is new."""
     command = ["git", "ls-files", "-o", "--exclude-standard"]

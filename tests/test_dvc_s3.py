@@ -127,7 +127,7 @@ def test_the_settings_keep_links_and_hold_no_secret_and_propose_what_the_command
         assert found["cache"] == {"type": "reflink,hardlink,symlink"}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_another_machine_pulls_the_data_and_has_nothing_to_prepare(
     team: Machine, clone: Machine, aws: dict[str, str]
 ) -> None:
@@ -137,7 +137,7 @@ def test_another_machine_pulls_the_data_and_has_nothing_to_prepare(
     assert stages_run(dvc(clone.repository, "repro", "prepare")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("fault", ["corrupted", "missing"])
 def test_on_bad_data_nothing_is_computed_and_the_step_fetch_names_the_file(
     fault: str, clone: Machine, image: str, s3: S3Server, aws: dict[str, str]
@@ -161,7 +161,7 @@ def test_on_bad_data_nothing_is_computed_and_the_step_fetch_names_the_file(
     assert not (clone.data / "xbd").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_without_the_setting_verify_dvc_takes_corrupted_data_for_good(
     clone: Machine, image: str, s3: S3Server, aws: dict[str, str]
 ) -> None:
@@ -174,7 +174,7 @@ def test_without_the_setting_verify_dvc_takes_corrupted_data_for_good(
     assert_one_line(fetch_line(clone, aws), f"FetchError: data/xbd/{IMAGE}: is of no version in the cache .dvc/cache: ")
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_pushed_version_is_repaired_when_its_list_was_deleted(
     team: Machine, clone: Machine, image: str, s3: S3Server, aws: dict[str, str]
 ) -> None:

@@ -23,7 +23,7 @@ from tests.conftest import (
 from tests.stores import ready_store
 from tests.workers.forked_training import trained
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 
 @pytest.fixture(scope="module")

@@ -74,9 +74,11 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
     }
     known = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
     tiles, schema = kept.tiles, known.schema
+    with buildings.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     facts = {
         "model": kept.model,
-        "map": {"file": buildings.name, "sha256": hashlib.sha256(buildings.read_bytes()).hexdigest()},
+        "map": {"file": buildings.name, "sha256": digest},
         "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
     }
     if tiles.scales:

@@ -31,7 +31,7 @@ runpy.run_module("benchmarks.gpu", run_name="__main__")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_it_runs_on_a_cpu_with_torch_and_little_else(tmp_path: Path) -> None:
     out = tmp_path / "new" / "gpu.json"
     code = WITHOUT.format(root=f"{ROOT}/", out=str(out))

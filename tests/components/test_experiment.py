@@ -123,7 +123,7 @@ def shown_params(folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("name", RECIPES)
 def test_stages_and_dvc_see_exactly_what_the_file_and_the_recipe_give(repository: Path, name: str) -> None:
     recipe = write_recipe(repository, RECIPES[name])
@@ -162,7 +162,7 @@ def test_edits_of_params_yaml_are_part_of_the_experiment_and_more_is_set_over_th
     assert shown_params(repository)["mine"]["train"]["seed"] == 17
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("option", ["--queue", "--temp", "--tem"])
 def test_an_experiment_that_runs_elsewhere_leaves_the_working_tree_alone(repository: Path, option: str) -> None:
     recipe = write_recipe(repository, MADE["open mappings"])
@@ -176,7 +176,7 @@ def test_an_experiment_that_runs_elsewhere_leaves_the_working_tree_alone(reposit
     assert shown_params(repository)["mine"] == expected
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_what_is_written_into_params_yaml_while_it_runs_elsewhere_stays(repository: Path) -> None:
     path = repository / "params.yaml"
     (repository / "stage.sh").write_text(f"echo '# mine' >> {path}\n", encoding="utf-8")

@@ -33,7 +33,7 @@ def odd(folder: Path, umask: int) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("umask", [0o002, 0o027], indirect=True)  # one that narrows too little, one that does too much
 def test_every_step_writes_files_of_the_usual_mode(
     umask: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -36,7 +36,7 @@ from tests.servers.postgres_server import PostgresServer
 from tests.servers.s3_server import S3Server
 from xbd.scenes import prepared_version
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 
 @dataclass(frozen=True)

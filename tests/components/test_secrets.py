@@ -22,7 +22,7 @@ from tests.servers.mlflow_server import MlflowServer, using
 from tests.servers.s3_server import KEY, SECRET, S3Server
 from tests.tiny import write_params
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 USER, PASSWORD = "mapper", "planted-password-7f3a"
 WRONG = "planted-wrong-secret-19c2"

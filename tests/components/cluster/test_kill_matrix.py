@@ -20,7 +20,7 @@ from tests.servers.trainer_operator import RULES as TRAINER_RULES
 from tests.stores import ready_store
 from tests.workers.cluster_launcher import prepare
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 OBJECTS = {"pytorchjob": "/pytorchjobs", "trainjob": "/trainjobs"}
 STAYS = ["train-1"]

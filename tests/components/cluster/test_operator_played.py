@@ -13,7 +13,7 @@ from tests.servers.s3_server import S3Server
 from tests.tiny import write_params
 from tests.workers.forked_training import trained
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 
 
 class TrainingOperator:

@@ -205,7 +205,7 @@ OUTCOMES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_a_recorded_job_ends_as_it_should(
     name: str, operator: Operator, proxy: KubeProxy, monkeypatch: pytest.MonkeyPatch

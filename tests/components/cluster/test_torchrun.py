@@ -35,7 +35,7 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return {code: process.wait(240) for code, process in running.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize(("code", "expected"), ENDS.items())
 def test_only_what_another_try_may_mend_asks_for_one(codes: dict[str, int], code: str, expected: int) -> None:
     assert codes[code] == expected

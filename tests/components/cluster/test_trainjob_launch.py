@@ -90,7 +90,7 @@ OUTCOMES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("scenario", OUTCOMES)
 def test_the_outcome_is_the_recorded_one(trainer: TrainerOperator, scenario: str) -> None:
     job = job_in(trainer, nodes=2, cluster={"deadline_seconds": 600})

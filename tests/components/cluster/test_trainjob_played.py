@@ -13,7 +13,7 @@ from tests.servers.pods import Node, Played
 from tests.servers.s3_server import S3Server
 from tests.servers.trainer_operator import node_job
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 LOCAL = "127.0.0.1"
 
 

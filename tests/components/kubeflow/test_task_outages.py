@@ -28,7 +28,7 @@ from tests.servers.mlflow_server import MlflowServer, using
 from tests.servers.s3_server import S3Server
 from tests.tiny import prepare_params, write_params
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.endurance
 ROOT = "s3://data/runs"
 AWAY = 6  # seconds, more than what boto3 and MLflow try themselves
 AWAY_FROM_DVC = 20  # more than what its library tries itself

@@ -147,7 +147,7 @@ def in_background(work: Callable[[], object]) -> Callable[[], None]:
     return finish
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_transfers_outlast_ten_seconds_without_a_server(own_server: S3Server, uri: str, tmp_path: Path) -> None:
     sync.upload(write(tmp_path / "here", MANY), Store(uri))
     down, up = Store(uri), Store(f"{uri}-2")
@@ -180,7 +180,7 @@ def test_a_server_that_stays_away_ends_the_transfer_with_one_line(
     assert tree(tmp_path / "there") == {}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_what_grows_is_stored_by_a_first_request_that_finds_the_server_away(
     own_server: S3Server, uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ def comparable(files: dict[str, bytes]) -> dict[str, Any]:
     return kept
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_steps_give_the_same_with_s3_locations_as_with_paths(
     server: S3Server, raw: Path, prepared: Path, mlflow_store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,7 +67,7 @@ def test_steps_give_the_same_with_s3_locations_as_with_paths(
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_training_goes_on_on_another_machine(
     server: S3Server,
     prepared: Path,
@@ -88,7 +88,7 @@ def test_a_training_goes_on_on_another_machine(
     assert remote_tree(server, f"{out}/model") == model
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_sample_and_imported_weights_can_be_written_to_s3_locations(server: S3Server, tmp_path: Path) -> None:
     uri = f"s3://data/steps/{tmp_path.name}"
     published = GOLDEN / "model" / "published_format_tiny.pth"

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,10 @@ class Outage:
     train: Ended
 
 
-def live_through(server: MlflowServer, folder: Path, abandoned: "Process", train: "Process") -> Outage:
+def live_through(
+    server: MlflowServer, folder: Path, abandoned: "Process", start_train: Callable[[], "Process"]
+) -> Outage:
+    """start_train: is called when all is ready, so that the training has not ended before the server does."""
     client = MlflowClient(server.uri)
     with redirect_stderr(io.StringIO()) as err:
         run = runs.open_run(folder / "here" / "run.json", "outage", "data", "settings")
@@ -79,6 +82,7 @@ def live_through(server: MlflowServer, folder: Path, abandoned: "Process", train
         log_epoch_in(abandoned, 1)
         while points(client, run_id(folder / "run.json"), "loss") != losses(1):
             time.sleep(0.1)
+        train = start_train()
         while not read_line(train).startswith("epoch 2/"):
             pass
 

@@ -18,6 +18,7 @@ from tests.components.tracking.outage import (
     SENT_PARAMS,
     TRAINING,
     Outage,
+    Process,
     live_through,
     log_epochs,
     losses,
@@ -38,13 +39,16 @@ def outage(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server = MlflowServer(folder / "server")
     params = write_params(folder / "params.yaml", {"train": {"epochs": EPOCHS, "validate_every": 0}})
     step: list[str | Path] = ["-m", "components.train", "--params", params, "--data", prepared, "--out", "train"]
-    processes = []
+    processes: list[Process] = []
+
+    def begin(arguments: list[str | Path]) -> Process:
+        processes.append(start(arguments, folder, server.uri))
+        return processes[-1]
+
     with using(server.uri, MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.5"):
         try:
             server.start()
-            for arguments in (["-c", TRAINING], step):
-                processes.append(start(arguments, folder, server.uri))
-            yield live_through(server, folder, *processes)
+            yield live_through(server, folder, begin(["-c", TRAINING]), lambda: begin(step))
         finally:
             for process in processes:
                 process.kill()
@@ -56,12 +60,12 @@ def files(client: MlflowClient, run: str) -> list[str]:
     return sorted(entry.path for entry in client.list_artifacts(run))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_logging_returns_while_the_server_is_down(outage: Outage) -> None:
     assert outage.was_down
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_what_was_logged_before_and_during_an_outage_is_in_the_run_once(outage: Outage, tmp_path: Path) -> None:
     run = outage.client.get_run(outage.run.run_id)
     assert points(outage.client, outage.run.run_id, "loss") == losses(5)
@@ -78,7 +82,7 @@ def test_what_was_logged_before_and_during_an_outage_is_in_the_run_once(outage: 
     assert yaml.safe_load(Path(resolved).read_text(encoding="utf-8")) == PARAMS
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(outage: Outage) -> None:
     began, ended = outage.err.splitlines()
     assert began.startswith(f"warning: MLflow at {outage.server.uri} did not take ")
@@ -88,7 +92,7 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(outage: Outag
     assert ended == f"MLflow at {outage.server.uri} answers again: everything is sent."
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_system_metrics_go_on_through_an_outage(outage: Outage) -> None:
     found = points(outage.client, outage.run.run_id, "system/cpu_utilization_percentage")
     assert [step for step, _ in found] == list(range(len(found)))
@@ -99,7 +103,7 @@ def test_system_metrics_go_on_through_an_outage(outage: Outage) -> None:
     assert {"system/system_memory_usage_percentage", "system/disk_usage_percentage"} <= set(run.data.metrics)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_train_goes_on_through_an_outage_and_nothing_is_missing_in_its_run(outage: Outage) -> None:
     assert outage.train.code == 0, outage.train.err
     assert "Traceback" not in outage.train.err
@@ -115,7 +119,7 @@ def test_train_goes_on_through_an_outage_and_nothing_is_missing_in_its_run(outag
         assert points(outage.client, run, key) == [(int(line["epoch"]), float(line[key])) for line in history]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_server_that_stays_away_costs_a_warning_and_nothing_else(outage: Outage) -> None:
     abandoned = outage.abandoned
     assert (abandoned.code, abandoned.out) == (0, "finished\n")
@@ -127,7 +131,7 @@ def test_a_server_that_stays_away_costs_a_warning_and_nothing_else(outage: Outag
     assert outage.abandoned_status == "RUNNING"
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_the_same_command_again_continues_the_run_and_repeats_nothing(outage: Outage) -> None:
     path = outage.folder / "run.json"
     before = run_id(path)
@@ -144,7 +148,7 @@ def test_the_same_command_again_continues_the_run_and_repeats_nothing(outage: Ou
     assert again.run_id != before  # a finished run stays as it is
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_run_that_someone_began_for_this_process_is_continued(outage: Outage, tmp_path: Path) -> None:
     """Kubeflow's MLflow plugin sets MLFLOW_RUN_ID."""
     experiment = outage.client.create_experiment("of the plugin")
@@ -160,7 +164,7 @@ def test_a_run_that_someone_began_for_this_process_is_continued(outage: Outage, 
     assert outage.client.get_experiment_by_name("ignored") is None
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_given_run_that_is_not_there_is_one_line(outage: Outage, tmp_path: Path) -> None:
     with using(outage.server.uri, MLFLOW_RUN_ID="0" * 32), pytest.raises(TrackingError) as caught:
         runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
@@ -171,7 +175,7 @@ def test_a_given_run_that_is_not_there_is_one_line(outage: Outage, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_run_that_is_deleted_while_it_trains_ends_in_a_warning(
     outage: Outage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +194,7 @@ def test_a_run_that_is_deleted_while_it_trains_ends_in_a_warning(
     assert following.run_id != run.run_id
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_continued_run_keeps_the_parameters_that_it_has(outage: Outage, tmp_path: Path) -> None:
     run = runs.open_run(tmp_path / "run.json", "outage", "data", "settings")
     runs.log_params(run, {"workers": 1})
@@ -200,7 +204,7 @@ def test_a_continued_run_keeps_the_parameters_that_it_has(outage: Outage, tmp_pa
     assert params == {"workers": "1", **{f"p{number}": str(number) for number in range(150)}}
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_value_that_is_logged_again_is_one_point_and_another_value_a_second(outage: Outage, tmp_path: Path) -> None:
     runs.finish_run(runs.open_run(tmp_path / "run.json", "outage", "data", "settings"))
     run = runs.read_run(tmp_path / "run.json")  # as evaluate does
@@ -211,7 +215,7 @@ def test_a_value_that_is_logged_again_is_one_point_and_another_value_a_second(ou
     assert [str(point.value) for point in history] == ["0.5", "0.25", "0.5", "nan"]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_what_arrived_but_was_not_confirmed_is_there_once(
     outage: Outage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,7 +243,7 @@ def test_what_arrived_but_was_not_confirmed_is_there_once(
     assert points(outage.client, run.run_id, "loss") == losses(2)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("enabled", ["true", "false"])
 def test_system_metrics_can_be_switched_off(outage: Outage, tmp_path: Path, enabled: str) -> None:
     settings = {
@@ -274,7 +278,7 @@ def test_an_experiment_that_another_run_makes_at_the_same_moment_is_taken(
     assert [outage.client.get_run(run.run_id).info.experiment_id] == made
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_plain_sqlite_store_takes_what_the_thread_sends(
     outage: Outage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

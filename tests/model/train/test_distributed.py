@@ -96,7 +96,7 @@ def test_a_process_that_nothing_started_with_others_is_a_world_of_one(monkeypatc
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_world_of_torchrun_exchanges_exactly_also_after_a_restart(tmp_path: Path) -> None:
     variables = environment()
     del variables["OMP_NUM_THREADS"]
@@ -114,7 +114,7 @@ def test_a_world_of_torchrun_exchanges_exactly_also_after_a_restart(tmp_path: Pa
         assert record["threads"] == max(1, distributed._cores() // 2)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_an_error_ends_all_processes_each_with_one_line() -> None:
     port = free_port()
     command = [sys.executable, str(WORKER), "fail"]

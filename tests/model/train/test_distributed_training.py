@@ -85,7 +85,7 @@ def measured_apart(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in measured} for row in read_csv(out / "history.csv")]
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed_starts_the_group_anew_and_changes_no_bit(
     rank: int, params: Path, prepared: Path, undisturbed: Path, tmp_path: Path
@@ -101,7 +101,7 @@ def test_a_rank_that_is_killed_starts_the_group_anew_and_changes_no_bit(
     assert measured_apart(out) == measured_apart(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_a_preempted_run_writes_a_checkpoint_ends_with_143_and_goes_on(
     params: Path, prepared: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
