@@ -45,24 +45,25 @@ def to_plain(draw: Draw) -> dict[str, object]:
 def from_plain(content: object, source: str) -> Draw:
     """The draw of a judge.json that was read; raises DrawError, which names `source`."""
     if not isinstance(content, Mapping):
-        raise _unusable(source, f"found {_shown(content)}, expected an object with order and strata")
+        raise _unusable(source, f"found {shown(content)}, expected an object with order and strata")
     try:
         form = _Form.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise _unusable(source, f"{field}: found {_shown(first['input'])}: {first['msg'].lower()}") from None
+        raise _unusable(source, f"{field}: found {shown(first['input'])}: {first['msg'].lower()}") from None
     order, strata = np.array(form.order, np.int64), np.array(form.strata, np.int64)
     if len(strata) != len(order):
         raise _unusable(source, f"strata: found {len(strata)}, expected {len(order)}, one for each of the order")
     if len(np.unique(order)) != len(order):
         raise _unusable(source, f"order: found {len(order) - len(np.unique(order))} rows twice, expected each once")
     if form.sizes != (sizes := np.bincount(strata).tolist()):
-        raise _unusable(source, f"sizes: found {_shown(form.sizes)}, expected {_shown(sizes)}, as strata counts them")
+        raise _unusable(source, f"sizes: found {shown(form.sizes)}, expected {shown(sizes)}, as strata counts them")
     return Draw(order, strata, form.seed, form.map)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value of a file in a few words, for an error."""
     return textwrap.shorten(repr(value), 60, placeholder="...")
 
 
