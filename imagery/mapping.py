@@ -65,7 +65,7 @@ def make_map(
         del predictor  # whose memory the list of buildings takes
         give_back_freed_memory()
         size = pair.grid.width, pair.grid.height
-        kept = Kept(TileFeatures(work, *size, windows), identity) if features else None
+        kept = Kept(TileFeatures(work, *size, windows), identity, pair.read) if features else None
         summary = write_outputs(classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept)
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)

@@ -20,6 +20,7 @@ from base.grades import KEYS
 from imagery.find.features import mean_features
 from imagery.find.pixels import Flags, Pixels
 from imagery.find.votes import CERTAIN, Votes
+from imagery.give.look import Read
 from imagery.give.table import Table
 from imagery.predict.tile_features import TileFeatures
 
@@ -36,11 +37,12 @@ _ENCODING: dict[str, Any] = {
 
 class Kept(NamedTuple):
     """tiles: the features of the pixels; model: what tells the network from others, see
-    `imagery.predict.inference.identity_of`.
+    `imagery.predict.inference.identity_of`; read: the images, for pictures of the buildings to judge.
     """
 
     tiles: TileFeatures
     model: str
+    read: Read
 
 
 class Seen(NamedTuple):
@@ -54,6 +56,11 @@ class Seen(NamedTuple):
     pixels: Iterator[Pixels]
 
 
+def hash_of(buildings: Path) -> str:
+    """What tells a map from others: the SHA-256 of its GeoJSON."""
+    return hashlib.sha256(buildings.read_bytes()).hexdigest()
+
+
 def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: Seen) -> None:
     """Writes the Parquet file. buildings: the GeoJSON of the same buildings, whose SHA-256 stands in the metadata.
 
@@ -64,7 +71,7 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
     without pixels. The last one is missing where the network offers no features.
     """
     columns = {
-        "id": _ids(table),
+        "id": table.ids,
         **{f"probability_{name}": seen.votes[:, 0, n] / CERTAIN for n, name in enumerate(KEYS)},
         "pixels": seen.votes[:, 1].sum(1),
         "area_m2": table.ours("area_m2"),
@@ -76,7 +83,7 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
     tiles, schema = kept.tiles, known.schema
     facts = {
         "model": kept.model,
-        "map": {"file": buildings.name, "sha256": hashlib.sha256(buildings.read_bytes()).hexdigest()},
+        "map": {"file": buildings.name, "sha256": hash_of(buildings)},
         "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
     }
     if tiles.scales:
@@ -90,12 +97,6 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
             if tiles.scales:
                 part = part.append_column(schema.field(COLUMN), _read(rows, part["pixels"].to_numpy(), tiles.channels))
             writer.write_table(part)
-
-
-def _ids(table: Table) -> Any:
-    """The column that `imagery.give.table.tabulate` took for the buildings' own numbers, or gave them."""
-    named = [name for name in table.frame.columns if str(name).lower() == "id"]
-    return table.frame["id" if "id" in named else named[0]]
 
 
 def _spread(seen: Seen, tiles: TileFeatures, rows: IO[bytes]) -> None:

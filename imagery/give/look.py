@@ -1,19 +1,24 @@
 """A pair of images as people look at it: both images, small enough for a page, and what is known of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from rasterio.windows import Window
 
 from imagery.find.buildings import SIDE
 from imagery.read.grid import blocks
-from imagery.read.raster import ImagePair
+from imagery.read.raster import ImagePair, Tile
 from model.judge.page import photo
 from xbd.overview import Image
 
 LARGEST = 4096  # pixels of a side of what a page shows
+CHIP = 320  # of the picture of a building
+CHARACTERS = 40_000  # of its data URI at most: of 500 buildings two make 40 MB
+QUALITIES = (80, 60, 40, 20)  # of JPEG
+Read = Callable[[Window], Tile]  # both images in a window of a grid, see `ImagePair.read`
 
 
 class Look(NamedTuple):
@@ -48,3 +53,34 @@ def _lay(image: Image, colours: Image, left: int, top: int, factor: int) -> None
     image[top : top + height, left : left + width] = cv2.resize(
         np.ascontiguousarray(full.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_AREA
     )
+
+
+class Square(NamedTuple):
+    """A part of the grid, in its pixels; it may reach beyond."""
+
+    left: int
+    top: int
+    side: int
+
+
+def chips(read: Read, squares: Sequence[Square], width: int, height: int) -> list[tuple[str, str]]:
+    """Data URIs of both images in each square of a grid of width x height pixels, black beyond it."""
+    found: dict[Square, tuple[str, str]] = {}
+    for square in sorted(set(squares), key=lambda square: (square.top // SIDE, square.left)):  # as GDAL's cache likes
+        left, top = max(0, square.left), max(0, square.top)
+        right, bottom = min(width, square.left + square.side), min(height, square.top + square.side)
+        tile = read(Window(left, top, right - left, bottom - top))
+        whole = np.zeros((2, square.side, square.side, 3), np.uint8)
+        part = np.s_[:, top - square.top : bottom - square.top, left - square.left : right - square.left]
+        whole[part] = np.stack([tile.pre, tile.post]).transpose(0, 2, 3, 1)
+        found[square] = _chip(whole[0]), _chip(whole[1])
+    return [found[square] for square in squares]
+
+
+def _chip(image: Image) -> str:
+    """The best that is no longer than CHARACTERS."""
+    for quality in QUALITIES:
+        uri = photo(image, CHIP, quality)
+        if len(uri) <= CHARACTERS:
+            return uri
+    return photo(image, CHIP // 2, QUALITIES[-1])

@@ -18,7 +18,8 @@ from imagery.find.footprints import footprint_pixels, grade_footprints
 from imagery.find.ground import place, to_degrees
 from imagery.find.outlines import straighten
 from imagery.find.pixels import reaches_edge
-from imagery.give.features import FEATURES, Kept, Seen, write_features
+from imagery.give.features import FEATURES, Kept, Seen, hash_of, write_features
+from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
 from imagery.give.report import REPORT, write_report
@@ -27,10 +28,11 @@ from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table, tabulate
 from imagery.read.grid import WGS84
 from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
+from imagery.sampling.judgements_file import JUDGE
 from imagery.settings import CELL, CELLS
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
-FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES)
+FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES, JUDGE)
 
 
 class OutputError(InputError):
@@ -42,7 +44,7 @@ def write_outputs(
     cell: float = CELL, kept: Kept | None = None,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
-    is not written where nothing was `kept` of the same pair's tiles.
+    and JUDGE are not written, and nobody can judge in the report, where nothing was `kept` of the same pair's tiles.
 
     classes: see `imagery.predict.inference`. look: of the same pair, for the report. footprints: buildings to grade,
     with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of squares of
@@ -57,6 +59,7 @@ def write_outputs(
         else:
             summary = by_areas(table, areas, notes)
         summary = replace(summary, scene=dict(look.facts))
+        judging = None
         with _write_errors(out):
             write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
@@ -65,8 +68,11 @@ def write_outputs(
             write_geojson(table.frame, folder / GEOJSON)
             if kept is not None:
                 write_features(folder / FEATURES, folder / GEOJSON, kept, table, seen)
+                draw = draw_table(hash_of(folder / GEOJSON), table, seen.votes, _middle(classes))
+                (folder / JUDGE).write_text(draw_as_text(draw) + "\n", encoding="utf-8")
+                judging = Judging(draw, kept.read)
             (folder / STYLE).write_text(style, encoding="utf-8")
-            write_report(folder / REPORT, classes, look, table, summary)
+            write_report(folder / REPORT, classes, look, table, summary, judging)
             summary.write(folder)
     return summary
 

@@ -25,6 +25,12 @@ class Table(NamedTuple):
         """One of our columns."""
         return self.frame[self.columns[name]]
 
+    @property
+    def ids(self) -> Any:
+        """The column that tells buildings apart: given, or their numbers."""
+        named = [name for name in self.frame.columns if str(name).lower() == "id"]
+        return self.frame["id" if "id" in named else named[0]]
+
 
 def tabulate(polygons: Geometries, votes: Votes, given: pd.DataFrame | None = None) -> Table:
     """polygons: [N], in degrees; votes: [N, 2, 4]; given: attributes that are kept as they are, [N].

@@ -17,6 +17,7 @@ from imagery import mapping
 from imagery.give.features import FEATURES
 from imagery.give.outputs import FILES, OutputError, write_outputs
 from imagery.predict.inference import identity_of
+from imagery.sampling.judgements_file import JUDGE
 from model.buildings import separate
 from model.dual_hrnet import DualHRNet
 from model.inference import Predictor, load_model, normalize, save_model
@@ -149,7 +150,7 @@ def test_without_features_nothing_is_kept_of_them_and_the_map_is_the_same(
     run(model, images, tmp_path / "out", *WINDOWS, "--no-features")
     assert held == [{"logits", "valid", "width"}] * 4
     made, expected = tree(tmp_path / "out"), tree(windows)
-    assert set(made) == set(FILES) - {FEATURES}
+    assert set(made) == set(FILES) - {FEATURES, JUDGE}
     for name in ("damage.tif", "confidence.tif", "buildings.geojson", "summary.csv"):
         assert made[name] == expected[name]
     run(model, images, tmp_path / "out", *WINDOWS)  # over a map without

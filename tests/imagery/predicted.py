@@ -9,10 +9,12 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from rasterio.features import rasterize
+from rasterio.windows import Window
 
 from imagery.give.look import Look
 from imagery.give.outputs import write_outputs
 from imagery.give.summary import Summary
+from imagery.read.raster import Tile
 from imagery.read.vectors import read_polygons
 from model.judge.page import photo
 from tests.imagery.geotiff import ORIGIN, UTM, write_tif
@@ -44,6 +46,12 @@ def give_out(classes: Path, out: Path, **more: Any) -> Summary:
         look = Look(GREY, GREY, {"width": dataset.width, "height": dataset.height, **FACTS})
     more |= {name: read_polygons(value) for name, value in more.items() if isinstance(value, Path)}
     return write_outputs(classes, out, look, **more)
+
+
+def black(window: Window) -> Tile:
+    """Both images of a pair, without anything on them."""
+    nothing = np.zeros((3, window.height, window.width), np.uint8)
+    return Tile(nothing, nothing, np.ones(nothing.shape[1:], bool))
 
 
 def draw(shapes: Sequence[tuple[Any, int]], size: tuple[int, int], transform: Affine = ORIGIN) -> npt.NDArray[np.uint8]:

@@ -76,6 +76,7 @@
     document.querySelector(".chosen")?.classList.remove("chosen");
     building?.classList.add("chosen");
     if (building) document.getElementById("building").textContent = building.querySelector("title").textContent;
+    document.getElementById("judge-pick")?.toggleAttribute("hidden", !building);
   };
 
   const buildings = [...layers.querySelectorAll("path")].map((path) => ({

@@ -21,7 +21,7 @@ from imagery.settings import Windows
 from model.buildings import outlines, separate
 from tests.imagery.geotiff import ORIGIN, UTM
 from tests.imagery.predict.test_tile_features import features_of_all_pixels, write_tiles
-from tests.imagery.predicted import give_out, write_classes
+from tests.imagery.predicted import black, give_out, write_classes
 from tests.limits import files_up_to
 
 SIZE = (300, 400)
@@ -59,7 +59,9 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kept, Any]:
     """Features as they are kept, and those of each pixel, [H, W, C]."""
     folder = tmp_path_factory.mktemp("tiles")
     maps = write_tiles(folder, SIZE, WINDOWS)
-    return Kept(TileFeatures(folder, SIZE[1], SIZE[0], WINDOWS), "a hash"), features_of_all_pixels(maps, SIZE, WINDOWS)
+    return Kept(TileFeatures(folder, SIZE[1], SIZE[0], WINDOWS), "a hash", black), features_of_all_pixels(
+        maps, SIZE, WINDOWS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +171,7 @@ def test_a_map_without_buildings_and_a_network_without_features_have_the_file(
     give_out(empty, tmp_path / "none", kept=pixels[0])
     assert len(read(tmp_path / "none")) == 0 and "features" in read(tmp_path / "none")
     write_tiles(tmp_path / "tiles", SIZE, WINDOWS, channels=())
-    kept = Kept(TileFeatures(tmp_path / "tiles", SIZE[1], SIZE[0], WINDOWS), "a hash")
+    kept = Kept(TileFeatures(tmp_path / "tiles", SIZE[1], SIZE[0], WINDOWS), "a hash", black)
     give_out(classes, tmp_path / "plain", kept=kept)
     assert "features" not in read(tmp_path / "plain") and read(tmp_path / "plain")["pixels"].sum() > 0
 

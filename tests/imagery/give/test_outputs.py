@@ -19,6 +19,7 @@ from base.errors import InputError
 from imagery.give.features import FEATURES
 from imagery.give.outputs import FILES, OutputError
 from imagery.read.vector_files import VectorError
+from imagery.sampling.judgements_file import JUDGE
 from tests.conftest import read_csv, tree
 from tests.imagery.geotiff import ORIGIN, UTM
 from tests.imagery.predicted import give_out, write_classes
@@ -206,7 +207,7 @@ def test_squares_have_a_side(cell: float, squares: Path, tmp_path: Path) -> None
 def test_a_scene_without_buildings_has_all_files(tmp_path: Path) -> None:
     classes = write_classes(tmp_path / "classes.tif", np.zeros((50, 60), np.uint8))
     assert len(give_out(classes, tmp_path / "out")) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES) - {FEATURES}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES) - {FEATURES, JUDGE}
     assert json.loads((tmp_path / "out" / "buildings.geojson").read_text())["features"] == []
     assert len(pyogrio.read_dataframe(tmp_path / "out" / "buildings.gpkg", layer="buildings")) == 0
     assert [row["area"] for row in read_csv(tmp_path / "out" / "summary.csv")] == ["total"]

@@ -10,6 +10,7 @@ import pytest
 from base.errors import errors_in_one_line
 from imagery.give.features import FEATURES
 from imagery.give.outputs import FILES, OutputError
+from imagery.sampling.judgements_file import JUDGE
 from tests.commands import program
 from tests.conftest import environment, exit_line, tree
 from tests.imagery.predicted import give_out, write_classes
@@ -53,7 +54,7 @@ def test_a_killed_run_leaves_the_results_before_it(classes: Path, tmp_path: Path
     assert {"damage.tif", "buildings.gpkg"} <= {path.name for path in tmp_path.rglob("*")}  # it had come so far
     give_out(classes, out)
     kept = tree(out)
-    assert set(kept) == set(FILES) - {FEATURES}
+    assert set(kept) == set(FILES) - {FEATURES, JUDGE}
     assert subprocess.run(command, env=environment(), timeout=300).returncode == -9
     assert tree(out) == kept
     give_out(classes, out)

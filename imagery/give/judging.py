@@ -1,0 +1,112 @@
+"""What people need to judge a map in its page: the order of the buildings, and pictures of the first of them."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from imagery.find.ground import Geometries, from_degrees, metric_crs, place, to_degrees
+from imagery.find.votes import Votes
+from imagery.give.look import CHIP, Read, Square, chips
+from imagery.give.table import Table
+from imagery.read.grid import Grid
+from imagery.sampling.draw import Draw, draw_buildings
+from imagery.sampling.form import to_plain
+from imagery.sampling.judgements_file import name_of_id
+
+PICTURED = 500  # of the order, of which the page has pictures
+AROUND = 2.5  # a picture's side over that of its building
+LARGEST = 2048  # pixels of a picture's side, in the images
+_EXACT = 2**53  # beyond which JavaScript has no whole numbers
+_SOUTH = 1e-4  # degrees, some ten metres
+
+
+class Judging(NamedTuple):
+    """draw: the buildings of the map, in the order in which they are judged; read: the images, to cut pictures of."""
+
+    draw: Draw
+    read: Read
+
+
+class ForPage(NamedTuple):
+    """JSON for the page's script. order: judge.json; known: of the map and its rows; polygons: of each row, in degrees;
+    pictures: of the first of the order, left, top, side in pixels, and both images as data URIs.
+    """
+
+    order: Markup
+    known: Markup
+    polygons: Markup
+    pictures: Markup
+
+
+def draw_table(map_hash: str, table: Table, votes: Votes, middle: tuple[float, float]) -> Draw:
+    """The draw of a map's buildings, by the summed probabilities of their grades; who has none of these is left out.
+
+    votes: [N, 2, 4]. middle: longitude and latitude of the map. The seed is of the map's hash: a map has one draw, and
+    nobody can choose among several.
+    """
+    sums = votes[:, 0].astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        scores = sums[:, 1:].sum(1) / sums.sum(1)
+    points = np.asarray(shapely.point_on_surface(_polygons(table)), dtype=object)
+    places = shapely.get_coordinates(from_degrees(points, metric_crs(*middle), middle[0]))
+    return draw_buildings(scores, places, int(map_hash[:8], 16), map_hash)
+
+
+def draw_as_text(draw: Draw) -> Markup:
+    """The content of judge.json."""
+    return _json(to_plain(draw))
+
+
+def for_page(judging: Judging, table: Table, pixels: Geometries, grid: Grid) -> ForPage:
+    """What the page's script reads. pixels: the outlines of the table's rows, in pixels of the grid, [N]."""
+    draw = judging.draw
+    bounds = shapely.bounds(pixels[draw.order[:PICTURED]]).clip(0, [grid.width, grid.height] * 2)
+    squares = [_square(*own) for own in bounds.tolist()]
+    images = chips(judging.read, squares, grid.width, grid.height)
+    known = {
+        "ids": [_plain(value) for value in table.ids.tolist()],
+        "metres": round(grid.sides[0], 4),
+        "north": round(_north(grid), 1),
+        "unseen": len(pixels) - len(draw),
+    }
+    rounded = shapely.transform(shapely.orient_polygons(_polygons(table)), lambda points: points.round(7))
+    return ForPage(
+        draw_as_text(draw),
+        _json(known),
+        Markup(f"[{','.join(shapely.to_geojson(rounded))}]"),
+        _json([[*square, *pair] for square, pair in zip(squares, images, strict=True)]),
+    )
+
+
+def _json(value: object) -> Markup:
+    return htmlsafe_json_dumps(value, separators=(",", ":"))
+
+
+def _polygons(table: Table) -> Geometries:
+    return np.asarray(table.frame.geometry, dtype=object)
+
+
+def _square(left: float, top: float, right: float, bottom: float) -> Square:
+    """The part of the images to show of a building, around its middle."""
+    side = round(min(max(AROUND * max(right - left, bottom - top), CHIP), LARGEST))
+    return Square(round((left + right - side) / 2), round((top + bottom - side) / 2), side)
+
+
+def _plain(value: Any) -> int | str | None:
+    """An id as JSON and JavaScript have it."""
+    name = name_of_id(value)
+    is_number = isinstance(value, int | float) and name.lstrip("-").isdecimal() and abs(int(name)) <= _EXACT
+    return int(name) if is_number else name or None
+
+
+def _north(grid: Grid) -> float:
+    """Degrees by which north lies to the right of up, at the middle of the grid."""
+    middle = to_degrees(place(shapely.points([[grid.width / 2, grid.height / 2]]), grid.transform), grid.crs)
+    around = float(shapely.get_coordinates(middle)[0, 0])
+    two = np.append(middle, shapely.transform(middle, lambda points: points - (0, _SOUTH)))
+    north, south = shapely.get_coordinates(place(from_degrees(two, grid.crs, around), ~grid.transform))
+    return math.degrees(math.atan2(north[0] - south[0], south[1] - north[1]))

@@ -1,0 +1,241 @@
+// The judge mode of a map's page: shows the drawn buildings one by one, and takes judgements by keys and buttons.
+{
+  const dialog = document.getElementById("judge");
+  const at = (selector) => dialog.querySelector(selector);
+  const json = (name) => JSON.parse(document.getElementById(`judge-${name}`).textContent);
+  const ZOOMS = [1, 2, 4];
+  const FEW = 10; // damaged ones judged, below which an estimate stands on little
+  const names = new Map([...dialog.querySelectorAll("[data-judgement]")].map((button) =>
+    [Number(button.dataset.judgement), button.lastChild.textContent.trim()]));
+  const [wide, high] = ["width", "height"].map((side) => Number(document.querySelector(".viewer").dataset[side]));
+  const overview = [...document.querySelectorAll(".viewer img")].map((image) => image.src);
+  let known, judgements, pictures, paths;
+  let current = null; // {row, rank}, the building that is shown; rank is null where it was picked
+  let zoom = 1; // of ZOOMS
+  let [since, seconds] = [0, 0]; // when it came into sight, and for how long it was before
+
+  const begin = () => {
+    if (judgements) return;
+    const order = json("order");
+    known = json("known");
+    judgements = new Judgements(order, known.ids);
+    pictures = new Map(json("pictures").map((picture, rank) => [order.order[rank], picture]));
+    paths = new Map([...document.querySelectorAll(".viewer .overlay path")].map((path) => [Number(path.dataset.row), path]));
+    dialog.style.setProperty("--north", `${known.north}deg`);
+    at("#judge-initials").value = judgements.judge;
+    at("#judge-target").value = judgements.target;
+  };
+
+  // Left, top, side and both images of what is shown of a building: its pictures, or a part of the map's.
+  const pictureOf = (row) => {
+    if (pictures.has(row)) return pictures.get(row);
+    const box = paths.get(row).getBBox();
+    const side = Math.max(320, 2.5 * box.width, 2.5 * box.height);
+    return [box.x + (box.width - side) / 2, box.y + (box.height - side) / 2, side, ...overview];
+  };
+
+  const show = (row, rank) => {
+    current = { row, rank };
+    [since, seconds] = [performance.now(), 0];
+    const [left, top, side, before, after] = pictureOf(row);
+    const place = pictures.has(row) ? [left, top, side, side] : [0, 0, wide, high];
+    for (const [figure, ...sources] of [["#judge-before", before], ["#judge-after", after, before]]) {
+      at(`${figure} svg`).setAttribute("viewBox", `${left} ${top} ${side} ${side}`);
+      at(`${figure} path`).setAttribute("d", paths.get(row).getAttribute("d"));
+      dialog.querySelectorAll(`${figure} image`).forEach((image, number) => {
+        image.setAttribute("href", sources[number]);
+        ["x", "y", "width", "height"].forEach((name, part) => image.setAttribute(name, place[part]));
+      });
+    }
+    measure();
+    tell();
+  };
+  const goTo = (rank) => {
+    const last = Math.max(0, Math.min(rank, pictures.size - 1));
+    show(judgements.draw.order[last], last);
+  };
+  const goOn = () => goTo(judgements.count);
+
+  // The scale bar: a round number of metres, as long as fits.
+  const measure = () => {
+    const side = Number(at("#judge-after svg").getAttribute("viewBox").split(" ")[2]);
+    for (const look of dialog.querySelectorAll(".look")) {
+      const pixels = (Math.max(look.clientWidth, look.clientHeight) * ZOOMS[zoom]) / side / known.metres; // of a metre
+      const most = (0.3 * look.clientWidth) / pixels;
+      const power = 10 ** Math.floor(Math.log10(most));
+      const metres = power * [5, 2, 1].find((part) => part * power <= most);
+      look.querySelector(".scale").style.width = `${metres * pixels}px`;
+      look.querySelector(".scale").textContent = `${Number(metres.toPrecision(1))} m`;
+    }
+    dialog.style.setProperty("--zoom", ZOOMS[zoom]);
+    at("[data-do=zoom] output").textContent = `${ZOOMS[zoom]}×`;
+  };
+
+  const format = new Intl.NumberFormat("en", { maximumFractionDigits: 0, roundingMode: "halfEven" }); // rounds as Python does
+  const count = (value) => format.format(value);
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const tellNumbers = () => {
+    const all = judgements.draw.order.length;
+    const target = Number(judgements.target);
+    for (const [name, grades] of [["destroyed", DESTROYED], ["damaged", DAMAGED]]) {
+      const { share, low, high } = judgements.estimate(grades);
+      const cells = at(`[data-of=${name}]`).cells;
+      cells[1].textContent = Number.isNaN(share) ? "?" : count(share * all);
+      cells[2].textContent = `${count(low * all)} to ${count(high * all)}`;
+      cells[3].textContent = Number.isNaN(share) ? "" : `${percent(share)} (${percent(low)} to ${percent(high)})`;
+      const isNarrow = target > 0 && (high - low) * all <= target;
+      cells[4].textContent = !target ? "" : isNarrow ? "narrow enough" : `${count((high - low) * all)} wide`;
+      cells[4].classList.toggle("narrow", isNarrow);
+    }
+    const { count: done, fewest } = judgements;
+    const beyond = [...judgements.byRow.values()].filter(({ rank }) => rank !== null && rank >= done).length;
+    const damaged = judgements.estimate(DAMAGED).found;
+    at("#judge-about").textContent = [
+      `Of the ${count(all)} buildings of the map that the images show, by the ${count(done)} judged as drawn; what the map missed is in no number.`,
+      known.unseen && `${count(known.unseen)} that no image shows are left out.`,
+      done < fewest && `Judge ${count(fewest)} before you trust an interval.`,
+      done >= fewest && damaged < FEW && done < all && `${damaged} damaged among the judged, fewer than ${FEW}: this stands on little.`,
+      beyond && `${count(beyond)} judged after a gap are not counted.`,
+      !judgements.isKept && "This browser keeps nothing: download the judgements before you close the page.",
+    ].filter(Boolean).join(" ");
+  };
+
+  const tell = () => {
+    const { row, rank } = current;
+    const own = judgements.byRow.get(row);
+    const done = judgements.count;
+    const isDone = rank === null ? own : judgements.drawn(rank);
+    at("#judge-progress").textContent = `${count(done)} of ${count(pictures.size)} judged`;
+    at("#judge-which").textContent = `building ${known.ids[row] ?? row + 1}, ${rank === null ? "picked" : `drawn as number ${rank + 1}`}`;
+    at("#judge-said").textContent = [
+      own && (isDone ? `Judged: ${names.get(own.judgement)}.` : `Picked before: ${names.get(own.judgement)}. Next takes it over.`),
+      rank === null && "Picked freely: no estimate counts it. Next goes back to the order.",
+      rank !== null && done >= pictures.size && "All that were drawn with pictures are judged.",
+    ].filter(Boolean).join(" ");
+    for (const button of dialog.querySelectorAll("[data-judgement]"))
+      button.classList.toggle("given", Boolean(isDone) && Number(button.dataset.judgement) === own.judgement);
+    tellNumbers();
+  };
+
+  const tellDisagreements = () => {
+    const said = ({ judgement, judge }) => `${judge || "no initials"} ${names.get(judgement)}`;
+    at("#judge-disagreements").replaceChildren(...judgements.disagreements.map(({ row, first, second }) => {
+      const [line, button] = [document.createElement("li"), document.createElement("button")];
+      button.type = "button";
+      button.textContent = `building ${known.ids[row] ?? row + 1}`;
+      button.dataset.row = row;
+      line.append(button, ` ${said(first)} or ${said(second)}, kept: ${names.get(judgements.byRow.get(row).judgement)}`);
+      return line;
+    }));
+  };
+
+  const judge = (value) => {
+    const { row, rank } = current;
+    const spent = Math.round(10 * (seconds + (performance.now() - since) / 1000)) / 10;
+    judgements.put(row, value, spent, rank);
+    if (judgements.disagreements.length) tellDisagreements();
+    if (rank === null) tell();
+    else goTo(rank + 1);
+  };
+  // What is skipped counts as "cannot tell", so that the sample has no gap.
+  const next = () => {
+    const { row, rank } = current;
+    if (rank === null) goOn();
+    else if (judgements.drawn(rank)) goTo(rank + 1);
+    else judge(judgements.byRow.get(row)?.judgement ?? CANNOT_TELL);
+  };
+  const download = () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([judgements.toText(json("polygons"))], { type: "application/geo+json" }));
+    link.download = "judgements.geojson";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  };
+  const load = async (file) => {
+    try {
+      const others = judgements.fromText(await file.text());
+      const { both, otherwise } = judgements.merge(others);
+      goOn();
+      at("#judge-said").textContent = `${file.name}: ${others.length} judgements, ${both} of them of buildings judged here, ${otherwise} of these otherwise.`;
+      tellDisagreements();
+    } catch (error) {
+      at("#judge-said").textContent = `${file.name}: ${error.message}. Load the judgements.geojson of this map's page.`;
+    }
+  };
+  const does = {
+    next,
+    download,
+    back: () => (current.rank === null ? goOn() : goTo(current.rank - 1)),
+    outline: () => dialog.classList.toggle("bare"),
+    blink: () => dialog.classList.toggle("blink"),
+    zoom: () => {
+      zoom = (zoom + 1) % ZOOMS.length;
+      measure();
+    },
+    load: () => at("#judge-file").click(),
+    close: () => dialog.close(),
+  };
+  const keys = { ArrowRight: "next", ArrowLeft: "back", " ": "outline", b: "blink", z: "zoom" };
+
+  // On the document: a click beside all buttons takes the focus out of the dialog.
+  document.addEventListener("keydown", (event) => {
+    if (event.target.matches("input") && event.key === "Enter") event.target.blur();
+    if (!dialog.open || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key === " " ? " " : event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const digit = /^Digit([0-4])$/.exec(event.code)?.[1] ?? (/^[0-4]$/.test(key) ? key : null); // by place: some shift for digits
+    const value = digit !== null ? Number(digit) : key === "u" ? CANNOT_TELL : null;
+    if (value === null && !(key in keys)) return;
+    event.preventDefault();
+    if (event.repeat) return;
+    if (value !== null) judge(value);
+    else does[keys[key]]();
+  });
+  dialog.addEventListener("keyup", (event) => {
+    if (event.key === " " && !event.target.matches("input")) event.preventDefault(); // it would press a button
+  });
+  dialog.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.judgement) judge(Number(button.dataset.judgement));
+    else if (button.dataset.row) show(Number(button.dataset.row), judgements.byRow.get(Number(button.dataset.row)).rank);
+    else does[button.dataset.do]();
+  });
+  dialog.addEventListener("input", (event) => {
+    if (event.target.id === "judge-initials") judgements.judge = event.target.value.trim();
+    if (event.target.id === "judge-target") judgements.target = event.target.value;
+    judgements.keep();
+    tellNumbers();
+  });
+  dialog.addEventListener("change", (event) => {
+    event.stopPropagation(); // the map's filters listen, too
+    if (event.target.files?.length) load(event.target.files[0]);
+    if (event.target.id === "judge-file") event.target.value = "";
+  });
+  window.addEventListener("resize", () => dialog.open && measure());
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) seconds += (performance.now() - since) / 1000;
+    since = performance.now();
+  });
+  window.addEventListener("storage", (event) => {
+    if (event.key !== judgements?.key) return;
+    judgements.restore(); // another tab judged
+    if (!dialog.open) return;
+    tell();
+    tellDisagreements();
+  });
+
+  const open = (step) => {
+    begin();
+    dialog.showModal();
+    step();
+    tellDisagreements();
+  };
+  document.getElementById("judge-open").addEventListener("click", () => open(goOn));
+  document.getElementById("judge-pick").addEventListener("click", () => {
+    const chosen = document.querySelector(".viewer .overlay path.chosen");
+    open(() => {
+      const row = Number(chosen.dataset.row);
+      show(row, judgements.byRow.get(row)?.rank ?? null);
+    });
+  });
+}

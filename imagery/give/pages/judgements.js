@@ -1,0 +1,141 @@
+// The judgements of a map: kept by the browser, given out and read as judgements.geojson, joined with another person's.
+const CANNOT_TELL = 255;
+const CHOICES = [0, 1, 2, 3, 4, CANNOT_TELL];
+const DAMAGED = [2, 3, 4];
+const DESTROYED = [4];
+
+class Judgements {
+  // draw: judge.json. ids: those of the rows of the map's table.
+  constructor(draw, ids) {
+    [this.draw, this.ids] = [draw, ids];
+    this.key = `dual-hrnet judgements of ${draw.map}`;
+    this.restore();
+  }
+
+  // A judgement is {row, judgement, seconds, judge, rank}; rank is null where the building was picked freely.
+  restore() {
+    this.byRow = new Map();
+    [this.disagreements, this.judge, this.target, this.isKept] = [[], "", "", true];
+    try {
+      const kept = JSON.parse(localStorage.getItem(this.key));
+      if (!kept) return;
+      [this.disagreements, this.judge, this.target] = [kept.disagreements, kept.judge, kept.target];
+      this.byRow = new Map(kept.judgements.map((own) => [own.row, own]));
+    } catch {
+      this.isKept = false;
+    }
+  }
+
+  keep() {
+    const { disagreements, judge, target } = this;
+    try {
+      localStorage.setItem(this.key, JSON.stringify({ disagreements, judge, target, judgements: [...this.byRow.values()] }));
+      this.isKept = true;
+    } catch {
+      this.isKept = false;
+    }
+  }
+
+  put(row, judgement, seconds, rank) {
+    this.byRow.set(row, { row, judgement, seconds, judge: this.judge, rank: this.byRow.get(row)?.rank ?? rank });
+    this.keep();
+  }
+
+  // That of the drawn building; one picked freely was not judged as drawn.
+  drawn(rank) {
+    const own = this.byRow.get(this.draw.order[rank]);
+    return own?.rank === rank ? own : undefined;
+  }
+
+  // How many of the order are judged without a gap: the sample.
+  get count() {
+    let count = 0;
+    while (count < this.draw.order.length && this.drawn(count)) count += 1;
+    return count;
+  }
+
+  // The share of buildings with one of these grades; found: how many judged ones have it.
+  estimate(grades) {
+    const [judged, hits] = [this.draw.sizes.map(() => 0), this.draw.sizes.map(() => 0)];
+    for (let rank = this.count - 1; rank >= 0; rank -= 1) {
+      judged[this.draw.strata[rank]] += 1;
+      if (grades.includes(this.drawn(rank).judgement)) hits[this.draw.strata[rank]] += 1;
+    }
+    const found = hits.reduce((total, own) => total + own, 0);
+    return { ...designBased(this.draw.sizes, judged, hits), found };
+  }
+
+  // The number judged from which on there is an interval: two of each stratum, or all of it.
+  get fewest() {
+    const seen = this.draw.sizes.map(() => 0);
+    const needed = this.draw.sizes.map((size) => Math.min(size, 2));
+    return 1 + this.draw.strata.findIndex((stratum) => {
+      seen[stratum] += 1;
+      return seen.every((own, h) => own >= needed[h]);
+    });
+  }
+
+  // judgements.geojson. polygons: of the map's rows.
+  toText(polygons) {
+    const { draw, count } = this;
+    const taken = draw.sizes.map(() => 0);
+    for (let rank = 0; rank < count; rank += 1) taken[draw.strata[rank]] += 1;
+    const last = (own) => own.rank ?? Infinity;
+    const features = [...this.byRow.values()].sort((one, other) => last(one) - last(other) || one.row - other.row).map((own) => {
+      const stratum = own.rank === null ? null : draw.strata[own.rank];
+      const inclusion = own.rank === null || own.rank >= count ? null : taken[stratum] / draw.sizes[stratum];
+      const { row, judgement, seconds, judge, rank } = own;
+      const properties = { id: this.ids[row], row, judgement, seconds, judge, rank, stratum, inclusion, map: draw.map };
+      return { type: "Feature", id: this.ids[row] ?? undefined, properties, geometry: polygons[row] };
+    });
+    return `{"type":"FeatureCollection","features":[\n${features.map((own) => JSON.stringify(own)).join(",\n")}\n]}\n`;
+  }
+
+  // The judgements of such a file; throws an Error that says what is wrong with it.
+  fromText(text) {
+    const refuse = (finding) => {
+      throw new Error(finding);
+    };
+    let features;
+    try {
+      ({ features } = JSON.parse(text));
+    } catch {
+      refuse("is no JSON");
+    }
+    if (!Array.isArray(features)) refuse("has no features");
+    const seen = new Set();
+    return features.map((feature, number) => {
+      const own = feature?.properties ?? {};
+      const at = `feature ${number}: `;
+      const [row, rank] = [own.row, own.rank ?? null];
+      if (own.map !== this.draw.map) refuse(`${at}found judgements of another map`);
+      if (!Number.isInteger(row) || !(row in this.ids) || (own.id ?? null) !== this.ids[row])
+        refuse(`${at}found a building that the map does not hold`);
+      if (!CHOICES.includes(own.judgement)) refuse(`${at}found a judgement that is none`);
+      const isDrawn = Number.isInteger(rank) && this.draw.order[rank] === row && this.draw.strata[rank] === own.stratum;
+      if (rank !== null && !isDrawn) refuse(`${at}found another order`);
+      if (seen.has(row)) refuse(`${at}found the same building twice`);
+      seen.add(row);
+      return { row, judgement: own.judgement, seconds: Number(own.seconds) || 0, judge: String(own.judge ?? ""), rank };
+    });
+  }
+
+  // Takes another person's judgements in, by the rule of imagery/sampling/judged.py: a grade goes before "cannot tell",
+  // else that which was here stays. Returns how many buildings both judged, and how many of these otherwise.
+  merge(others) {
+    let [both, otherwise] = [0, 0];
+    for (const other of others) {
+      const mine = this.byRow.get(other.row);
+      if (mine) both += 1;
+      const kept = !mine || mine.judgement === CANNOT_TELL ? other : mine;
+      this.byRow.set(other.row, { ...kept, rank: mine?.rank ?? other.rank });
+      if (!mine || mine.judgement === other.judgement) continue;
+      otherwise += 1;
+      const [first, second] = [mine, other].map(({ judgement, judge }) => ({ judgement, judge }));
+      this.disagreements = this.disagreements.filter(({ row }) => row !== other.row);
+      this.disagreements.push({ row: other.row, first, second });
+    }
+    this.keep();
+    return { both, otherwise };
+  }
+}
