@@ -56,7 +56,6 @@ DOORS = {
     "dvc_data": ("components/storage/dvc.py",),
     "dvc_objects": ("components/storage/dvc.py",),
     "pyarrow": ("imagery/give/features.py", "imagery/assessing/judged_map.py"),
-    "sklearn": ("imagery/adapting/",),
     "pyogrio": ("imagery/read/vector_files.py", "imagery/read/vectors.py"),
 }
 # Configuration is data, validated once: what a step does must not depend on the machine but through these.

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import PCA
 
 from imagery.estimating.interval import Floats
 
@@ -47,7 +46,8 @@ def projection(features: npt.NDArray[np.floating]) -> Projection:
     some = features[:: -(-len(features) // _ROWS)].astype(np.float32)
     mean, spread = some.mean(0, dtype=np.float64), some.std(0, dtype=np.float64)
     scale = np.where(spread > _DULL, 1 / np.maximum(spread, _DULL), 0.0)
+    standard = (some - mean) * scale
+    variances, axes = np.linalg.eigh(standard.T @ standard / len(some))  # the smallest first
     count = min(AXES, *some.shape)
-    found = PCA(count, svd_solver="covariance_eigh").fit((some - mean) * scale)
-    typical = max(float(np.sqrt(found.explained_variance_.mean())), _DULL)
-    return Projection(mean, scale[:, None] * found.components_.T.astype(np.float64) / typical)
+    typical = max(float(np.sqrt(variances[-count:].mean())), _DULL)
+    return Projection(mean, scale[:, None] * axes[:, : -count - 1 : -1] / typical)

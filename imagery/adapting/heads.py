@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from base.grades import GRADES
 from imagery.adapting.evidence import Evidence, Projection
@@ -84,26 +84,31 @@ def only_curves(curves: Curves) -> Head:
     return Head(curves, np.zeros((len(JUDGEMENTS), 0)), np.zeros(len(JUDGEMENTS)))
 
 
-def fit_features(curves: Head, inputs: Inputs, grades: npt.NDArray[np.int64], weights: Floats, strength: float) -> Head:
-    """Adds to what curves say. inputs: of the judged, [n]; grades: [n] of JUDGEMENTS; weights: [n], 1 on the mean;
-    strength: the variance that the weights of the features are thought to have, C of scikit-learn.
+def fit_features(begin: Head, inputs: Inputs, grades: npt.NDArray[np.int64], weights: Floats, strength: float) -> Head:
+    """Adds to what curves say. begin: has these, and may have weights of another strength, from which it is not far.
+    inputs: of the judged, [n]; grades: [n] of JUDGEMENTS; weights: [n], 1 on the mean; strength: the variance that the
+    weights of the features are thought to have, C of scikit-learn.
     """
-    scores, start = inputs.scores, _start(curves.curves, inputs)
+    scores, start = inputs.scores, _start(begin.curves, inputs)
     hits = (grades[:, None] == JUDGEMENTS).astype(np.float64)
     shape = (len(JUDGEMENTS), scores.shape[1] + 1)  # the last column is the intercept
+    first = np.zeros(shape)
+    first[:, : begin.weights.shape[1]], first[:, -1] = begin.weights, begin.intercept
     pull = np.full(shape, 1 / strength)
     pull[:, -1] = _INTERCEPT
     table = np.column_stack([scores, np.ones(len(scores))])
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         at = flat.reshape(shape)
-        logs = log_softmax(start + table @ at.T, axis=1)
+        logs = start + table @ at.T
+        logs -= logs.max(1, keepdims=True)
+        logs -= np.log(np.exp(logs).sum(1, keepdims=True))
         errors = weights[:, None] * (np.exp(logs) - hits)
         value = (pull * at**2).sum() / 2 - weights @ (logs * hits).sum(1)
         return float(value), (errors.T @ table + pull * at).ravel()
 
-    found = minimize(loss, np.zeros(pull.size), jac=True, method="L-BFGS-B", options=_ENOUGH).x.reshape(shape)
-    return Head(curves.curves, found[:, :-1], found[:, -1])
+    found = minimize(loss, first.ravel(), jac=True, method="L-BFGS-B", options=_ENOUGH).x.reshape(shape)
+    return Head(begin.curves, found[:, :-1], found[:, -1])
 
 
 def _start(curves: Curves, inputs: Inputs) -> Floats:

@@ -100,20 +100,21 @@ class Teacher:
         for number in range(FOLDS):
             out, seen = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
             part, others = (sample.at(seen), grades[seen], weights[seen]), sample.at(out)
-            curves, told = fit_curves(*part), np.searchsorted(JUDGEMENTS, grades[out])
+            head, told = fit_curves(*part), np.searchsorted(JUDGEMENTS, grades[out])
             for strength in (None, *STRENGTHS):
-                likely = self._fit(curves, *part, strength)(others)[np.arange(len(out)), told]
+                head = self._fit(head, *part, strength)
+                likely = head(others)[np.arange(len(out)), told]
                 losses[strength] = losses.get(strength, 0.0) - float(weights[out] @ np.log(likely))
         return min(losses, key=lambda strength: losses[strength])
 
-    def _fit(self, curves: Head, sample: Inputs, grades: Grades, weights: Floats, strength: float | None) -> Head:
-        """curves: of the sample alone, as they say how frequent a judgement is, which what was picked does not."""
+    def _fit(self, begin: Head, sample: Inputs, grades: Grades, weights: Floats, strength: float | None) -> Head:
+        """begin: curves of the sample alone, as they say how frequent a judgement is, unlike what was picked."""
         if strength is None:
-            return curves
+            return begin
         more, given = self._extra
         both = Inputs(*(np.concatenate(parts) for parts in zip(sample, more, strict=True)))
         every = np.concatenate([grades, given])
-        head = fit_features(curves, both, every, np.concatenate([weights, np.ones(len(given))]), strength)
+        head = fit_features(begin, both, every, np.concatenate([weights, np.ones(len(given))]), strength)
         return head.with_shares_of(sample, grades, weights) if len(given) else head
 
 
