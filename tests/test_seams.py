@@ -41,6 +41,11 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         LOCAL: "it runs when there is a disaster",
         KUBEFLOW: "it runs when there is a disaster",
     },
+    "assess": {
+        SECTION: "there is nothing to choose",
+        LOCAL: "it runs when people have judged a map",
+        KUBEFLOW: "it runs when people have judged a map",
+    },
     "import_weights": {
         SECTION: "there is nothing to choose",
         LOCAL: "a model of others is imported once",

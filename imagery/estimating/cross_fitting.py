@@ -25,15 +25,20 @@ class Predictions(NamedTuple):
     everywhere: Floats
 
 
-def cross_fit(learn: Learner, prefix: Prefix) -> Predictions:
-    """Learns FOLDS times from all judgements but a fold. A fold is every fifth of a stratum, so that all have all."""
-    count, draw = len(prefix), prefix.draw
-    weights = 1 / draw.inclusion(count)[:count]
-    turn = np.empty(count, np.int64)
-    for stratum in range(len(draw.sizes)):
+def folds(prefix: Prefix) -> npt.NDArray[np.int64]:
+    """The fold of each judgement, [n] from 0: every fifth of a stratum, so that all have all."""
+    turn = np.empty(len(prefix), np.int64)
+    for stratum in range(len(prefix.draw.sizes)):
         members = np.flatnonzero(prefix.strata == stratum)
         turn[members] = np.arange(len(members))
-    fold = turn % FOLDS
+    return turn % FOLDS
+
+
+def cross_fit(learn: Learner, prefix: Prefix) -> Predictions:
+    """Learns FOLDS times from all judgements but a fold."""
+    count, draw = len(prefix), prefix.draw
+    weights = 1 / draw.inclusion(count)[:count]
+    fold = folds(prefix)
     held_out, everywhere = np.zeros((count, len(JUDGEMENTS))), np.zeros((len(draw), len(JUDGEMENTS)))
     for number in range(FOLDS):
         out = fold == number

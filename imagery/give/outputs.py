@@ -1,17 +1,11 @@
 """What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
-import logging
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import rasterio
 from pyproj import Transformer
-from rasterio.errors import RasterioError
 
-from base.errors import InputError
 from base.files import new_folder, refuse_to_replace_others
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.footprints import footprint_pixels, grade_footprints
@@ -26,17 +20,14 @@ from imagery.give.report import REPORT, write_report
 from imagery.give.style import add_style, qgis_style
 from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table, tabulate
+from imagery.give.writing import OutputError, write_errors
 from imagery.read.grid import WGS84
-from imagery.read.vectors import WRITE_ERRORS, Polygons, write_geojson, write_geopackage
+from imagery.read.vectors import Polygons, write_geojson, write_geopackage
 from imagery.sampling.judgements_file import JUDGE
 from imagery.settings import CELL, CELLS
 
 GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES, JUDGE)
-
-
-class OutputError(InputError):
-    """Results that cannot be written, or not as asked for."""
 
 
 def write_outputs(
@@ -60,7 +51,7 @@ def write_outputs(
             summary = by_areas(table, areas, notes)
         summary = replace(summary, scene=dict(look.facts))
         judging = None
-        with _write_errors(out):
+        with write_errors(out):
             write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
             write_geopackage(table.frame, folder / GEOPACKAGE)
@@ -112,31 +103,3 @@ def _middle(classes: Path) -> tuple[float, float]:
         x, y = dataset.transform @ (dataset.width / 2, dataset.height / 2)
         longitude, latitude = Transformer.from_crs(dataset.crs, WGS84, always_xy=True).transform(x, y)
     return float(longitude), float(latitude)
-
-
-@contextmanager
-def _write_errors(out: Path) -> Iterator[None]:
-    """Turns what the libraries raise of a full disk into an OutputError with the first thing that GDAL complained of,
-    which it otherwise prints.
-    """
-    complaints = _Complaints()
-    logger = logging.getLogger("rasterio")
-    logger.addHandler(complaints)
-    try:
-        yield
-    except (RasterioError, sqlite3.Error, OSError, *WRITE_ERRORS) as error:
-        reason = " ".join((complaints.messages or [str(error)])[0].split()).rstrip(".")
-        raise OutputError(
-            f"{out}: cannot be written ({reason}). Make room on the disk, or choose another output folder."
-        ) from error
-    finally:
-        logger.removeHandler(complaints)
-
-
-class _Complaints(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())

@@ -74,16 +74,11 @@ def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summar
     A building belongs to each of them that has a point within it, and else to `elsewhere`. They are named by the first
     column of text that tells them apart, one with "name" in its own name before others; without one they are numbered.
     """
-    given = areas.frame
-    polygons = to_degrees(np.asarray(given.geometry, dtype=object), given.crs)
-    attributes = given.drop(columns="geometry")
-    names = _names(attributes)
-    point, area = shapely.STRtree(polygons).query(_points(table), predicate="within")
-    inside = np.zeros((len(polygons) + 1, len(table.frame)), bool)
-    inside[area, point] = True
-    inside[-1] = ~inside.any(0)
+    names, inside = within(table, areas)
+    attributes = areas.frame.drop(columns="geometry")
+    elsewhere = ~inside.any(0)
     parts = []
-    for name, row, members in zip(names, attributes.to_dict("records"), inside[:-1], strict=True):
+    for name, row, members in zip(names, attributes.to_dict("records"), inside, strict=True):
         counts = _counts(table, members)
         kept = {str(key): None if pd.isna(value) else value for key, value in row.items()}
         part = {"area": name} | counts
@@ -93,9 +88,18 @@ def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summar
                 own = f"given_{own}"
             part[own] = kept[key]
         parts.append(part)
-    if inside[-1].any():
-        parts.append({"area": ELSEWHERE} | _counts(table, inside[-1]))
+    if elsewhere.any():
+        parts.append({"area": ELSEWHERE} | _counts(table, elsewhere))
     return Summary(_counts(table), tuple(parts), "areas", None, None, (*notes, *areas.notes))
+
+
+def within(table: Table, areas: Polygons) -> tuple[list[str], npt.NDArray[np.bool_]]:
+    """The names of the areas, and which buildings have a point within each, [areas, N]; see `by_areas`."""
+    polygons = to_degrees(np.asarray(areas.frame.geometry, dtype=object), areas.frame.crs)
+    point, area = shapely.STRtree(polygons).query(_points(table), predicate="within")
+    inside = np.zeros((len(polygons), len(table.frame)), bool)
+    inside[area, point] = True
+    return _names(areas.frame.drop(columns="geometry")), inside
 
 
 def _points(table: Table) -> npt.NDArray[np.object_]:

@@ -54,7 +54,9 @@ def _polygons(path: Path, *, buildings: bool) -> Polygons:
     try:
         frame, types, is_osm, notes = open_layer(path)
         given = np.asarray(frame.geometry, dtype=object)
-        polygons = np.array([_polygon(geometry) for geometry in given], dtype=object)
+        polygons = given.copy()
+        odd = ~_is_plain(given)
+        polygons[odd] = [_polygon(geometry) for geometry in given[odd]]
     except VectorError:
         raise
     except READ_ERRORS as error:
@@ -129,6 +131,12 @@ def write_geojson(frame: Any, path: Path) -> None:
     # GDAL tells nobody that the disk was full when it closes a file.
     if (found := pyogrio.read_info(path, force_feature_count=True)["features"]) != len(frame):
         raise DataSourceError(f"{path.name}: has {found} features instead of {len(frame)}")
+
+
+def _is_plain(given: Any) -> Any:
+    """Which geometries are what `_polygon` makes of them already: bool [N]."""
+    is_polygon = shapely.get_type_id(given) == shapely.GeometryType.POLYGON
+    return is_polygon & shapely.is_valid(given) & ~shapely.has_z(given) & (shapely.area(given) > 0)
 
 
 def _polygon(geometry: shapely.Geometry | None) -> shapely.Geometry | None:

@@ -15,7 +15,8 @@ import torch
 from components import predict
 from imagery import mapping
 from imagery.give.features import FEATURES
-from imagery.give.outputs import FILES, OutputError, write_outputs
+from imagery.give.outputs import FILES, write_outputs
+from imagery.give.writing import OutputError
 from imagery.predict.inference import identity_of
 from imagery.sampling.judgements_file import JUDGE
 from model.buildings import separate

@@ -15,7 +15,7 @@ import shapely
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.features import mean_features
 from imagery.give.features import Kept
-from imagery.give.outputs import OutputError
+from imagery.give.writing import OutputError
 from imagery.predict.tile_features import TileFeatures
 from imagery.settings import Windows
 from model.buildings import outlines, separate

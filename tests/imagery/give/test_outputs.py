@@ -17,7 +17,8 @@ import shapely
 
 from base.errors import InputError
 from imagery.give.features import FEATURES
-from imagery.give.outputs import FILES, OutputError
+from imagery.give.outputs import FILES
+from imagery.give.writing import OutputError
 from imagery.read.vector_files import VectorError
 from imagery.sampling.judgements_file import JUDGE
 from tests.conftest import read_csv, tree

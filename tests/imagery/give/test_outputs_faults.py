@@ -9,7 +9,8 @@ import pytest
 
 from base.errors import errors_in_one_line
 from imagery.give.features import FEATURES
-from imagery.give.outputs import FILES, OutputError
+from imagery.give.outputs import FILES
+from imagery.give.writing import OutputError
 from imagery.sampling.judgements_file import JUDGE
 from tests.commands import program
 from tests.conftest import environment, exit_line, tree

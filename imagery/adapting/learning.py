@@ -1,0 +1,125 @@
+"""Learning an event's model from judgements: how far it may go is settled by cross-validation among them.
+
+With few judgements, or where nothing bolder predicts held-out judgements better, only the four sums of the grades'
+probabilities are recalibrated. What decides is the logarithmic loss: it asks for honest probabilities, not for grades.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from base.grades import GRADES
+from imagery.adapting.evidence import Evidence, Projection, projection
+from imagery.adapting.heads import Head, Inputs, fit_curves, fit_features, inputs_of
+from imagery.estimating.cross_fitting import FOLDS, Learner
+from imagery.estimating.interval import Floats
+from imagery.sampling.judged import JUDGEMENTS
+
+FEW = 25  # judgements below which features are not looked at
+STRENGTHS = (0.01, 0.03, 0.1, 0.3)
+BALANCE = 0.5
+_NUMBERS = np.array([grade.number for grade in GRADES])
+Grades = npt.NDArray[np.int64]
+
+
+class EventModel(NamedTuple):
+    """head: what was learned; onto: the axes along which it looks at features, None where it does not; shares: [4], of
+    the grades, on the mean over the buildings of the map that it was made for.
+    """
+
+    head: Head
+    onto: Projection | None
+    shares: Floats
+
+    def __call__(self, evidence: Evidence) -> Floats:
+        """Probabilities of JUDGEMENTS, [N, 6], each row of sum 1."""
+        return self.head(inputs_of(evidence, self.onto))
+
+    def grade(self, probabilities: Floats) -> tuple[Grades, Floats]:
+        """Grade, and its probability where it is a building whose grade can be told, each [N], of those of JUDGEMENTS.
+
+        A probability counts over the root of the grade's share (BALANCE): else rare grades, which F1 of the grades on
+        the mean asks for as much as for frequent ones, would be given to hardly any building. Between 0, the most
+        probable grade, and 1 it costs fewest right grades for that; see docs/assess.md.
+        """
+        own = probabilities[:, _NUMBERS] / probabilities[:, _NUMBERS].sum(1, keepdims=True)
+        best = (own / self.shares**BALANCE).argmax(1)
+        return _NUMBERS[best], own[np.arange(len(own)), best]
+
+
+class Extra(NamedTuple):
+    """Judgements in no sample, such as of buildings that a person picked: learned from, never estimated with. places:
+    [m] in the order of the draw; grades: [m] of JUDGEMENTS.
+    """
+
+    places: npt.NDArray[np.int64]
+    grades: Grades
+
+
+NO_EXTRA = Extra(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+class Teacher:
+    """Learns models from judgements of the buildings of one draw."""
+
+    def __init__(self, evidence: Evidence, extra: Extra = NO_EXTRA) -> None:
+        """evidence: in the order of the draw, [N]."""
+        enough = evidence.features is not None and len(evidence.probabilities) >= FEW
+        self._onto = projection(evidence.features) if enough and evidence.features is not None else None
+        self.inputs = inputs_of(evidence, self._onto)
+        self._extra = self.inputs.at(extra.places), extra.grades
+        self._known: dict[tuple[bytes, ...], EventModel] = {}
+
+    def learn(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats) -> EventModel:
+        """The model of these judgements. places: [n] in the order of the draw; weights: [n], 1 on the mean.
+
+        What was learned once is not learned again.
+        """
+        key = places.tobytes(), grades.tobytes(), weights.tobytes()
+        if key not in self._known:
+            self._known[key] = self._learn(places, grades, weights)
+        return self._known[key]
+
+    def learner(self) -> Learner:
+        """For `imagery.estimating.cross_fitting`."""
+        return lambda places, grades, weights: self.learn(places, grades, weights).head(self.inputs)
+
+    def _learn(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats) -> EventModel:
+        sample = self.inputs.at(places)
+        strength = self._choose(sample, grades, weights)
+        head = self._fit(fit_curves(sample, grades, weights), sample, grades, weights, strength)
+        shares = head(self.inputs).mean(0)[_NUMBERS]
+        return EventModel(head, None if strength is None else self._onto, shares / shares.sum())
+
+    def _choose(self, sample: Inputs, grades: Grades, weights: Floats) -> float | None:
+        """The strength with the least loss over held-out judgements of the sample; None: no more than curves."""
+        if len(grades) < FEW or self._onto is None:
+            return None
+        fold, losses = _folds(grades), dict[float | None, float]()
+        for number in range(FOLDS):
+            out, seen = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+            part, others = (sample.at(seen), grades[seen], weights[seen]), sample.at(out)
+            head, told = fit_curves(*part), np.searchsorted(JUDGEMENTS, grades[out])
+            for strength in (None, *STRENGTHS):
+                head = self._fit(head, *part, strength)
+                likely = head(others)[np.arange(len(out)), told]
+                losses[strength] = losses.get(strength, 0.0) - float(weights[out] @ np.log(likely))
+        return min(losses, key=lambda strength: losses[strength])
+
+    def _fit(self, begin: Head, sample: Inputs, grades: Grades, weights: Floats, strength: float | None) -> Head:
+        """begin: curves of the sample alone, as they say how frequent a judgement is, unlike what was picked."""
+        if strength is None:
+            return begin
+        more, given = self._extra
+        both = Inputs(*(np.concatenate(parts) for parts in zip(sample, more, strict=True)))
+        every = np.concatenate([grades, given])
+        head = fit_features(begin, both, every, np.concatenate([weights, np.ones(len(given))]), strength)
+        return head.with_shares_of(sample, grades, weights) if len(given) else head
+
+
+def _folds(grades: Grades) -> npt.NDArray[np.int64]:
+    """Every fifth of a judgement, so that all folds have all that are frequent, [n]."""
+    turn = np.empty(len(grades), np.int64)
+    turn[np.argsort(grades, kind="stable")] = np.arange(len(grades))
+    return turn % FOLDS

@@ -1,0 +1,132 @@
+"""The folder of an assessed map: the buildings with their new grades, the estimates, and a page about both."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from base.files import new_folder
+from base.grades import GRADES
+from imagery.adapting.saved import MODEL_FILES, save_event_model
+from imagery.adapting.worth import Adapted, Score
+from imagery.assessing.assessment import Assessment
+from imagery.assessing.judged_map import JudgedMap
+from imagery.assessing.page import PAGE, write_page
+from imagery.estimating.accuracy import Accuracy
+from imagery.find.votes import DAMAGE, NOT_VISIBLE
+from imagery.give.style import add_style, qgis_style
+from imagery.give.table import PREFIX
+from imagery.give.writing import write_errors
+from imagery.read.vectors import write_geojson, write_geopackage
+from imagery.sampling.judged import name_of
+
+GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
+ESTIMATES, ASSESSMENT = "estimates.csv", "assessment.json"
+FILES = (GEOPACKAGE, GEOJSON, STYLE, ESTIMATES, ASSESSMENT, PAGE, *MODEL_FILES)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether an earlier run wrote this file of its folder."""
+    return str(path) in FILES
+
+
+def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapping[str, Any]) -> None:
+    """Writes FILES into the folder `out`, which appears with all of them; MODEL_FILES only where the map is graded by
+    what they hold. about: what ASSESSMENT says of the files given. Raises OutputError, and InputError where `out` holds
+    other files.
+    """
+    frame, damage = _regraded(given, found)
+    facts = {"map": {"sha256": given.sha256, "network": given.network}, **about}
+    with new_folder(out, is_ours) as folder, write_errors(out):
+        style = qgis_style(damage)
+        write_geopackage(frame, folder / GEOPACKAGE)
+        add_style(folder / GEOPACKAGE, style)
+        write_geojson(frame, folder / GEOJSON)
+        (folder / STYLE).write_text(style, encoding="utf-8")
+        found.estimates.table.to_csv(folder / ESTIMATES, index=False, lineterminator="\n")
+        content = _plain({**facts, **_numbers(given, found)})
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / ASSESSMENT).write_text(text + "\n", encoding="utf-8")
+        write_page(folder / PAGE, given, found)
+        if found.adapted is not None and not found.adapted.keeps:
+            worth = {key: content["adapting"][key] for key in ("before", "after", "judged")}
+            save_event_model(found.adapted.model, folder, _plain({**facts, "worth": worth}))
+
+
+def _regraded(given: JudgedMap, found: Assessment) -> tuple[Any, str]:
+    """The buildings as they are written, and the name of their column of damage."""
+    frame, columns = given.table.frame.copy(), given.table.columns
+    grade = pd.array(found.grades, dtype="Int64")
+    grade[found.grades == 0] = pd.NA
+    base = pd.array(given.grades, dtype="Int64")
+    base[given.grades == 0] = pd.NA
+    frame[columns["grade"]] = grade
+    frame[columns["damage"]] = np.array([NOT_VISIBLE, *DAMAGE], dtype=object)[found.grades]
+    frame[columns["confidence"]] = found.confidence.round(4)
+    judged = [None if judgement < 0 else name_of(judgement) for judgement in found.judged.tolist()]
+    for name, values in (("base_grade", base), ("judged", np.array(judged, dtype=object))):
+        while name.lower() in {str(column).lower() for column in frame.columns}:
+            name = PREFIX + name
+        frame.insert(frame.columns.get_loc(columns["confidence"]) + 1, name, values)
+    return frame, columns["damage"]
+
+
+def _numbers(given: JudgedMap, found: Assessment) -> dict[str, Any]:
+    estimates, sitting = found.estimates, found.sitting
+    counts = {
+        name: {grade.key: int((grades == grade.number).sum()) for grade in GRADES}
+        for name, grades in (("before", given.grades), ("after", found.grades))
+    }
+    return {
+        "warnings": list(found.warnings),
+        "buildings": {"map": len(given.grades), "judgeable": estimates.buildings, "regraded": found.changed, **counts},
+        "judged": {
+            "in_sample": estimates.judged,
+            "after_a_gap": found.sample.beyond,
+            "picked": sum(own.rank is None for own in sitting.judgements),
+            "files": sitting.files,
+            "twice": sitting.both,
+            "disagreements": [own._asdict() for own in sitting.disagreements],
+        },
+        "headline": estimates.headline,
+        "estimates": estimates.table.to_dict("records"),
+        "accuracy": {
+            "before": _accuracy(found.before),
+            "after": None if found.after is None else _accuracy(found.after),
+        },
+        "adapting": {"said": found.said, **({} if found.adapted is None else _adapting(found.adapted))},
+    }
+
+
+def _accuracy(found: Accuracy) -> dict[str, Any]:
+    return {"confusion": found.confusion.to_dict("index"), "measures": found.table.to_dict("records")}
+
+
+def _adapting(found: Adapted) -> dict[str, Any]:
+    return {
+        "kind": "recalibrated" if found.model.onto is None else "features",
+        "keeps_the_maps_grades": found.keeps,
+        "judged": len(found.held_out),
+        "before": _score(found.before),
+        "after": _score(found.after),
+        "first_judged": [{"judged": stop.judged, **_score(stop.score)} for stop in found.stops],
+    }
+
+
+def _score(found: Score) -> dict[str, Any]:
+    f1 = {grade.key: found.f1.get(grade.number) for grade in GRADES}
+    return {"macro_f1": found.macro_f1, "f1": f1, "right": found.right, "mean_confidence": found.sure}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: no NaN, no infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
