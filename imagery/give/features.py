@@ -58,7 +58,8 @@ class Seen(NamedTuple):
 
 def hash_of(buildings: Path) -> str:
     """What tells a map from others: the SHA-256 of its GeoJSON."""
-    return hashlib.sha256(buildings.read_bytes()).hexdigest()
+    with buildings.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: Seen) -> None:
