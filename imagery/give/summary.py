@@ -76,7 +76,7 @@ def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summar
     """
     names, inside = within(table, areas)
     attributes = areas.frame.drop(columns="geometry")
-    elsewhere = ~inside.any(0)
+    elsewhere = np.asarray(~inside.any(0))
     parts = []
     for name, row, members in zip(names, attributes.to_dict("records"), inside, strict=True):
         counts = _counts(table, members)
