@@ -131,6 +131,13 @@ def test_keys_change_what_is_seen(page: Page) -> None:
     assert box["width"] == pytest.approx(said * 4 * max(look["width"], look["height"]) / 160, rel=0.02)
 
 
+def test_a_browser_that_keeps_nothing_says_so(page: Page) -> None:
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    press(page, "1")
+    assert text(page, "progress") == "1 of 60 judged"
+    assert "This browser keeps nothing: download the judgements before you close the page." in text(page, "about")
+
+
 def test_the_interval_is_that_of_python_whatever_was_judged(opened: Opened) -> None:
     generator = np.random.default_rng(0)
     cases = []
