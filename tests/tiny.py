@@ -8,7 +8,6 @@ import torch
 import yaml
 
 from components.params import PrepareParams
-from model.networks.by_name import NETWORKS
 from model.train.distributed import World
 from tests.paths import ROOT
 
@@ -86,13 +85,17 @@ def prepare_params(**overrides: Any) -> PrepareParams:
 
 def _lay_over(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
     for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and not _is_other_network(base[key], value):
+        known = base.get(key)
+        if (
+            isinstance(value, Mapping)
+            and isinstance(known, dict)
+            and (key != "network" or _name_of(value) == _name_of(known))
+        ):
             _lay_over(base[key], value)
         else:
             base[key] = value
 
 
-def _is_other_network(base: Mapping[str, Any], layer: Mapping[str, Any]) -> bool:
-    """Whether the layer is the section of a network that has settings of its own."""
-    usual = "dual-hrnet"
-    return layer.get("name", usual) in NETWORKS and layer.get("name", usual) != base.get("name", usual)
+def _name_of(network: Mapping[str, Any]) -> object:
+    """Each has settings of its own."""
+    return network.get("name", "dual-hrnet")

@@ -195,6 +195,8 @@ def reason(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, TimeoutError):
             return "no answer in time"
+        if "IncompleteRead(" in str(cause):  # of the server's answer, as where it is killed while it sends
+            return "the answer broke off"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         if isinstance(cause, DBAPIError):

@@ -120,11 +120,25 @@ def test_mlflow_keeps_its_own_patience_outside_of_our_requests() -> None:
         assert timeout.get() == 77  # the user's own setting goes before
 
 
-def test_a_server_that_hangs_up_has_a_reason_of_few_words() -> None:
+CUT = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+
+
+@pytest.mark.parametrize(
+    ("says", "reasons"),
+    [
+        (b"", ("Remote end closed connection without response", "Connection reset by peer")),
+        (CUT, ("the answer broke off",)),
+    ],
+)
+def test_a_server_that_hangs_up_has_a_reason_of_few_words(says: bytes, reasons: tuple[str, ...]) -> None:
     def hang_up(server: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                server.accept()[0].close()
+                asked = server.accept()[0]
+                if says:
+                    asked.recv(65536)
+                    asked.sendall(says)
+                asked.close()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         Thread(target=hang_up, args=(server,), daemon=True).start()
@@ -132,5 +146,4 @@ def test_a_server_that_hangs_up_has_a_reason_of_few_words() -> None:
             with pytest.raises(MlflowException) as caught:
                 connection.client().search_experiments()
         server.shutdown(socket.SHUT_RDWR)
-    hung_up = "Remote end closed connection without response", "Connection reset by peer"
-    assert connection.reason(caught.value) in hung_up
+    assert connection.reason(caught.value) in reasons
