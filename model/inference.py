@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.files import new_folder
+from base.tensors import reading_tensors
 from model.hrnet import resize
 from model.networks.by_name import find_network
 from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, Temperatures, check_pair
@@ -217,13 +217,8 @@ def load_model(directory: Path | str) -> PairNetwork:
     config_path, weights_path = directory / CONFIG, directory / WEIGHTS
     model = _build(config_path)
     remedy = "Fetch or train the model again."
-    try:
-        with weights_path.open("rb"):  # safetensors says of any file that it cannot open that it is not there
-            state = load_file(weights_path)
-    except OSError as error:
-        raise ModelError(f"{weights_path}: {unreadable(weights_path, error, f'. {remedy}')}") from error
-    except SafetensorError as error:
-        raise ModelError(f"{weights_path}: cannot be read ({printable(str(error))}). {remedy}") from error
+    with reading_tensors(weights_path, ModelError, remedy):
+        state = load_file(weights_path)
     expected = {name: _form(tensor) for name, tensor in model.state_dict().items()}
     found = {name: _form(tensor) for name, tensor in state.items()}
     odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.grades import GRADES
+from base.tensors import reading_tensors
 from imagery.adapting.evidence import Projection
 from imagery.adapting.heads import Head, only_curves
 from imagery.adapting.learning import EventModel
@@ -54,13 +54,8 @@ def load_event_model(folder: Path) -> tuple[EventModel, dict[str, Any]]:
     """The model that `save_event_model` wrote, and what it is about. Raises EventModelError."""
     path, tensors_path = (folder / name for name in MODEL_FILES)
     form = _read_form(path)
-    try:
-        with tensors_path.open("rb"):  # safetensors says of any file that it cannot open that it is not there
-            tensors = load_file(tensors_path)
-    except OSError as error:
-        raise EventModelError(f"{tensors_path}: {unreadable(tensors_path, error, f'. {_REMEDY}')}") from error
-    except SafetensorError as error:
-        raise EventModelError(f"{tensors_path}: cannot be read ({printable(str(error))}). {_REMEDY}") from error
+    with reading_tensors(tensors_path, EventModelError, _REMEDY):
+        tensors = load_file(tensors_path)
     expected = _shapes(form, tensors)
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))

@@ -1,7 +1,5 @@
 """What predict left in the folder of a map for a later step to grade its buildings anew, read and checked."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -9,26 +7,35 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
 
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.grades import KEYS
 from imagery.adapting.evidence import Evidence
-from imagery.find.votes import SHARES
-from imagery.give.table import PREFIX, Table
+from imagery.give.names import FEATURES, GEOJSON, METADATA, PROBABILITY, VECTORS, hash_of
+from imagery.give.table import OURS, Table, recognize
 from imagery.read.vectors import read_polygons
 from imagery.sampling.draw import Draw
 from imagery.sampling.judgements_file import JUDGE, read_draw
 
-BUILDINGS, FEATURES = "buildings.geojson", "features.parquet"
-_OURS = ("grade", "damage", "confidence", "area_m2", *SHARES)  # the last columns of BUILDINGS, in this order
-_SUMS = [f"probability_{key}" for key in KEYS]
-_METADATA, _VECTORS = b"dual-hrnet", "features"  # see `imagery.give.features`, which needs torch
+_SUMS = [f"{PROBABILITY}{key}" for key in KEYS]
 _AGAIN = "Make the map again, by predict without --no-features"
 
 
 class MapError(InputError):
     """The folder of a map that cannot be assessed; names file, finding, expectation and remedy."""
+
+
+class _Map(BaseModel):
+    sha256: str
+
+
+class _Facts(BaseModel):
+    """Of METADATA, what is needed here."""
+
+    model: str
+    map: _Map
 
 
 class JudgedMap(NamedTuple):
@@ -52,37 +59,36 @@ def read_map(folder: Path) -> JudgedMap:
         found = "is a file" if folder.exists() else "does not exist"
         raise MapError(f"{folder}: {found}, expected the folder of a map that predict made. Correct --map.")
     rows, facts = _read_features(folder / FEATURES)
-    content = _bytes(folder / BUILDINGS)
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != facts["map"]["sha256"]:
-        _refuse(folder / BUILDINGS, "was changed", f"the file that {FEATURES} was made with", _AGAIN)
+    sha256 = _hash(folder / GEOJSON)
+    if sha256 != facts.map.sha256:
+        _refuse(folder / GEOJSON, "was changed", f"the file that {FEATURES} was made with", _AGAIN)
     draw = _read_draw(folder / JUDGE)
-    table = _read_table(folder / BUILDINGS)
+    table = _read_table(folder / GEOJSON)
     if len(table.frame) != len(rows):
-        _refuse(folder / FEATURES, f"has {len(rows)} rows", f"{len(table.frame)}, as {BUILDINGS} has polygons", _AGAIN)
+        _refuse(folder / FEATURES, f"has {len(rows)} rows", f"{len(table.frame)}, as {GEOJSON} has polygons", _AGAIN)
     sums = np.stack([rows[name].to_numpy() for name in _SUMS], axis=1)
     seen = sums.sum(1) > 0
     if draw.map_hash != sha256 or not np.array_equal(np.sort(draw.order), np.flatnonzero(seen)):
-        _refuse(folder / JUDGE, "is of another map", f"the order of the buildings of {BUILDINGS}", _AGAIN)
+        _refuse(folder / JUDGE, "is of another map", f"the order of the buildings of {GEOJSON}", _AGAIN)
     probabilities = np.divide(sums, sums.sum(1, keepdims=True), out=np.zeros(sums.shape), where=seen[:, None])
     features = _features(rows, seen, folder / FEATURES)
-    grades = np.where(seen, probabilities.argmax(1) + 1, 0)
+    grades = table.ours("grade").fillna(0).to_numpy(np.int64)
     evidence = Evidence(probabilities, features)
-    return JudgedMap(table, rows["id"].to_pylist(), grades, evidence, draw, facts["model"], sha256)
+    return JudgedMap(table, rows["id"].to_pylist(), grades, evidence, draw, facts.model, sha256)
 
 
-def _read_features(path: Path) -> tuple[Any, dict[str, Any]]:
+def _read_features(path: Path) -> tuple[Any, _Facts]:
     """The rows as an Arrow table, and what its metadata say."""
     try:
         rows = pq.read_table(path)
-        facts = json.loads((rows.schema.metadata or {})[_METADATA])
-        missing = {"id", *_SUMS} - set(rows.column_names)
-        if missing or not {"model", "map"} <= set(facts):
-            raise KeyError(*sorted(missing))
+        facts = _Facts.model_validate_json((rows.schema.metadata or {})[METADATA])
+        kinds = {name: rows.schema.field(name).type for name in ("id", *_SUMS)}
+        if not all(pa.types.is_floating(kinds[name]) for name in _SUMS):
+            raise KeyError(*_SUMS)
     except FileNotFoundError:
         _refuse(path, "is missing", "what predict keeps of each building", _AGAIN)
-    except KeyError:
-        _refuse(path, "is not of predict", f"its columns and, as metadata, {_METADATA.decode()}", _AGAIN)
+    except (KeyError, ValidationError):
+        _refuse(path, "is not of predict", f"its columns and, as metadata, {METADATA.decode()}", _AGAIN)
     except (pa.ArrowException, OSError, ValueError) as error:
         _refuse(path, f"cannot be read ({printable(str(error))[:200]})", "a Parquet file of predict", _AGAIN)
     return rows, facts
@@ -90,9 +96,9 @@ def _read_features(path: Path) -> tuple[Any, dict[str, Any]]:
 
 def _features(rows: Any, seen: npt.NDArray[np.bool_], path: Path) -> npt.NDArray[np.float16] | None:
     """Of each building, [N, C], zeros where it is not visible."""
-    if _VECTORS not in rows.column_names:
+    if VECTORS not in rows.column_names:
         return None
-    values = rows[_VECTORS].combine_chunks()
+    values = rows[VECTORS].combine_chunks()
     found = np.array(values.flatten().to_numpy(zero_copy_only=False), np.float16).reshape(len(rows), -1)
     found[~seen] = 0
     if not np.isfinite(found).all():
@@ -109,22 +115,16 @@ def _read_draw(path: Path) -> Draw:
 
 def _read_table(path: Path) -> Table:
     frame = read_polygons(path).frame
-    names = [str(name) for name in frame.columns if name != "geometry"][-len(_OURS) :]
-    plain = tuple(_without_prefix(name) for name in names)
-    if plain != _OURS:
-        _refuse(path, f"ends with the columns {', '.join(plain)}", ", ".join(_OURS), _AGAIN)
-    return Table(frame, dict(zip(_OURS, names, strict=True)))
+    table = recognize(frame)
+    if table is None:
+        last = [str(name) for name in frame.columns if name != "geometry"][-len(OURS) :]
+        _refuse(path, f"ends with the columns {', '.join(last)}", ", ".join(OURS), _AGAIN)
+    return table
 
 
-def _without_prefix(name: str) -> str:
-    while name.startswith(PREFIX):
-        name = name.removeprefix(PREFIX)
-    return name
-
-
-def _bytes(path: Path) -> bytes:
+def _hash(path: Path) -> str:
     try:
-        return path.read_bytes()
+        return hash_of(path)
     except FileNotFoundError:
         _refuse(path, "is missing", "the buildings of the map", _AGAIN)
     except OSError as error:

@@ -18,13 +18,13 @@ from imagery.assessing.judged_map import JudgedMap
 from imagery.assessing.page import PAGE, write_page
 from imagery.estimating.accuracy import Accuracy
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
+from imagery.give.names import GEOJSON, GEOPACKAGE, STYLE
 from imagery.give.style import add_style, qgis_style
 from imagery.give.table import PREFIX
 from imagery.give.writing import write_errors
 from imagery.read.vectors import write_geojson, write_geopackage
 from imagery.sampling.judged import name_of
 
-GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 ESTIMATES, ASSESSMENT = "estimates.csv", "assessment.json"
 FILES = (GEOPACKAGE, GEOJSON, STYLE, ESTIMATES, ASSESSMENT, PAGE, *MODEL_FILES)
 

@@ -4,7 +4,6 @@ A row for each building, in the order of buildings.geojson; read it by pandas or
 has, under `METADATA`, JSON that says which model and which map it belongs to, and what the numbers of `features` are.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,17 +20,15 @@ from imagery.find.features import mean_features
 from imagery.find.pixels import Flags, Pixels
 from imagery.find.votes import CERTAIN, Votes
 from imagery.give.look import Read
+from imagery.give.names import GEOJSON, METADATA, PROBABILITY, VECTORS
 from imagery.give.table import Table
 from imagery.predict.tile_features import TileFeatures
 
-FEATURES = "features.parquet"
-COLUMN = "features"
-METADATA = b"dual-hrnet"
 ROWS = 8192  # of a group: what is in memory at once
 # Numbers of which hardly two are equal: a dictionary of them would be a tenth larger, their upper and lower bytes apart
 # are a tenth smaller.
 _ENCODING: dict[str, Any] = {
-    "compression": "zstd", "use_dictionary": False, "use_byte_stream_split": [f"{COLUMN}.list.element"],
+    "compression": "zstd", "use_dictionary": False, "use_byte_stream_split": [f"{VECTORS}.list.element"],
 }  # fmt: skip
 
 
@@ -56,14 +53,8 @@ class Seen(NamedTuple):
     pixels: Iterator[Pixels]
 
 
-def hash_of(buildings: Path) -> str:
-    """What tells a map from others: the SHA-256 of its GeoJSON."""
-    with buildings.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: Seen) -> None:
-    """Writes the Parquet file. buildings: the GeoJSON of the same buildings, whose SHA-256 stands in the metadata.
+def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Seen) -> None:
+    """Writes the Parquet file. map_hash: of the GeoJSON of the same buildings, which stands in the metadata.
 
     Columns: id, that of the building; probability_..., the sums over its pixels of the probabilities of the grades;
     pixels, how many these are; area_m2 and confidence as in the GeoJSON; at_edge, whether it touches the edge of the
@@ -73,7 +64,7 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
     """
     columns = {
         "id": table.ids,
-        **{f"probability_{name}": seen.votes[:, 0, n] / CERTAIN for n, name in enumerate(KEYS)},
+        **{f"{PROBABILITY}{name}": seen.votes[:, 0, n] / CERTAIN for n, name in enumerate(KEYS)},
         "pixels": seen.votes[:, 1].sum(1),
         "area_m2": table.ours("area_m2"),
         "confidence": table.ours("confidence"),
@@ -84,11 +75,11 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
     tiles, schema = kept.tiles, known.schema
     facts = {
         "model": kept.model,
-        "map": {"file": buildings.name, "sha256": hash_of(buildings)},
+        "map": {"file": GEOJSON, "sha256": map_hash},
         "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
     }
     if tiles.scales:
-        schema = schema.append(pa.field(COLUMN, pa.list_(pa.float16(), tiles.channels)))
+        schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), tiles.channels)))
     schema = schema.with_metadata({METADATA: json.dumps(facts)})
     with TemporaryFile(dir=path.parent) as rows, pq.ParquetWriter(path, schema, **_ENCODING) as writer:
         if tiles.scales:
@@ -96,7 +87,7 @@ def write_features(path: Path, buildings: Path, kept: Kept, table: Table, seen: 
         for start in range(0, len(known), ROWS):
             part = known[start : start + ROWS]
             if tiles.scales:
-                part = part.append_column(schema.field(COLUMN), _read(rows, part["pixels"].to_numpy(), tiles.channels))
+                part = part.append_column(schema.field(VECTORS), _read(rows, part["pixels"].to_numpy(), tiles.channels))
             writer.write_table(part)
 
 

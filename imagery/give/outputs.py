@@ -12,9 +12,10 @@ from imagery.find.footprints import footprint_pixels, grade_footprints
 from imagery.find.ground import place, to_degrees
 from imagery.find.outlines import straighten
 from imagery.find.pixels import reaches_edge
-from imagery.give.features import FEATURES, Kept, Seen, hash_of, write_features
+from imagery.give.features import Kept, Seen, write_features
 from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
+from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
 from imagery.give.report import REPORT, write_report
 from imagery.give.style import add_style, qgis_style
@@ -26,7 +27,6 @@ from imagery.read.vectors import Polygons, write_geojson, write_geopackage
 from imagery.sampling.judgements_file import JUDGE
 from imagery.settings import CELL, CELLS
 
-GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.qml"
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES, JUDGE)
 
 
@@ -58,8 +58,9 @@ def write_outputs(
             add_style(folder / GEOPACKAGE, style)
             write_geojson(table.frame, folder / GEOJSON)
             if kept is not None:
-                write_features(folder / FEATURES, folder / GEOJSON, kept, table, seen)
-                draw = draw_table(hash_of(folder / GEOJSON), table, seen.votes, _middle(classes))
+                map_hash = hash_of(folder / GEOJSON)
+                write_features(folder / FEATURES, map_hash, kept, table, seen)
+                draw = draw_table(map_hash, table, seen.votes, _middle(classes))
                 (folder / JUDGE).write_text(draw_as_text(draw) + "\n", encoding="utf-8")
                 judging = Judging(draw, kept.read)
             (folder / STYLE).write_text(style, encoding="utf-8")

@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 
 from imagery.find.ground import Geometries, square_metres
-from imagery.find.votes import Votes, decide
+from imagery.find.votes import SHARES, Votes, decide
 from imagery.read.grid import WGS84
 
 PREFIX = "damage_"  # of our columns, where the given ones have the same names
+
+
+OURS = ("grade", "damage", "confidence", "area_m2", *SHARES)  # the last columns of a table, in this order
 
 
 class Table(NamedTuple):
@@ -48,6 +51,19 @@ def tabulate(polygons: Geometries, votes: Votes, given: pd.DataFrame | None = No
     columns = {str(name): _free(str(name), taken) for name in known.columns}
     rows = pd.concat([attributes, known.rename(columns=columns)], axis=1)
     return Table(geopandas.GeoDataFrame(rows, geometry=polygons, crs=WGS84), columns)
+
+
+def recognize(frame: Any) -> Table | None:
+    """The table of a GeoDataFrame that was one, written and read; None where its columns are not."""
+    names = [str(name) for name in frame.columns if name != "geometry"][-len(OURS) :]
+    plain = tuple(_without_prefix(name) for name in names)
+    return Table(frame, dict(zip(OURS, names, strict=True))) if plain == OURS else None
+
+
+def _without_prefix(name: str) -> str:
+    while name.startswith(PREFIX):
+        name = name.removeprefix(PREFIX)
+    return name
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 from playwright.sync_api import Browser
@@ -200,6 +202,20 @@ def edited(folder: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("destroyed", "no-damage"), encoding="utf-8")
 
 
+def of_another_program(folder: Path) -> None:
+    rows = pq.read_table(folder / "features.parquet")
+    pq.write_table(
+        rows.replace_schema_metadata({"dual-hrnet": '{"model": "a", "map": "b"}'}), folder / "features.parquet"
+    )
+
+
+def of_text(folder: Path) -> None:
+    rows = pq.read_table(folder / "features.parquet")
+    place = rows.column_names.index("probability_destroyed")
+    text = pa.array(["a"] * len(rows))
+    pq.write_table(rows.set_column(place, "probability_destroyed", text), folder / "features.parquet")
+
+
 def another(folder: Path) -> None:
     content = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
     content["order"][:2] = content["order"][1::-1]
@@ -214,6 +230,8 @@ def another(folder: Path) -> None:
         (lambda map: (map / "features.parquet").unlink(), "features.parquet: is missing, expected what predict keeps"),
         (lambda map: (map / "features.parquet").write_bytes(b"x"), "features.parquet: cannot be read ("),
         (lambda map: pd.DataFrame({"id": [1]}).to_parquet(map / "features.parquet"), "is not of predict, expected"),
+        (of_another_program, "features.parquet: is not of predict, expected its columns and"),
+        (of_text, "features.parquet: is not of predict, expected its columns and"),
         (lambda map: (map / "buildings.geojson").unlink(), "buildings.geojson: is missing, expected the buildings"),
         (edited, "buildings.geojson: was changed, expected the file that features.parquet was made with. Make the map"),
         (lambda map: (map / "judge.json").unlink(), "judge.json: is missing, expected the order in which the page"),

@@ -14,7 +14,7 @@ import torch
 
 from components import predict
 from imagery import mapping
-from imagery.give.features import FEATURES
+from imagery.give.names import FEATURES
 from imagery.give.outputs import FILES, write_outputs
 from imagery.give.writing import OutputError
 from imagery.predict.inference import identity_of

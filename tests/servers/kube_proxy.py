@@ -19,9 +19,7 @@ class Request(BaseHTTPRequestHandler):
     """One request, which an act of the proxy or the server answers."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = (
-        True  # which would hold small answers back until the client says that it has the first part
-    )
+    disable_nagle_algorithm = True  # else the end of an answer waits until the client confirms its beginning
     proxy: "KubeProxy"
     answer: http.client.HTTPResponse | None = None
 

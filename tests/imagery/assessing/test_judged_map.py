@@ -13,7 +13,8 @@ import shapely
 from imagery.assessing.assessment import assess_map, sit
 from imagery.assessing.judged_map import JudgedMap, MapError, read_map
 from imagery.assessing.outputs import write_assessment
-from imagery.give.features import Kept, hash_of
+from imagery.give.features import Kept
+from imagery.give.names import hash_of
 from imagery.predict.tile_features import TileFeatures
 from imagery.sampling.judged import Judgement
 from imagery.settings import Windows

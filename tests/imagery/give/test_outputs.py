@@ -16,7 +16,7 @@ import rasterio
 import shapely
 
 from base.errors import InputError
-from imagery.give.features import FEATURES
+from imagery.give.names import FEATURES
 from imagery.give.outputs import FILES
 from imagery.give.writing import OutputError
 from imagery.read.vector_files import VectorError

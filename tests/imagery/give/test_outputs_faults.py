@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from base.errors import errors_in_one_line
-from imagery.give.features import FEATURES
+from imagery.give.names import FEATURES
 from imagery.give.outputs import FILES
 from imagery.give.writing import OutputError
 from imagery.sampling.judgements_file import JUDGE
