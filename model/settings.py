@@ -60,13 +60,13 @@ class TrainSettings:
     pretrained: str | None  # ImageNet weights for both streams: a file, or owner/name on the Hugging Face hub
     seed: Annotated[int, Ge(0)]
     epochs: Annotated[int, Ge(1)]
-    # Pairs in a step of the optimizer; the gradients of their passes are accumulated.
+    # Pairs in an update of the weights; the gradients of their passes are accumulated.
     global_batch_size: Annotated[int, Ge(1)]
     # Pairs in a pass of one process, over which both losses are taken; batch norm is over the pass of all processes.
     device_batch_size: Annotated[int, Ge(1)]
     crop_size: Annotated[int, Ge(32), MultipleOf(32)]  # pixels
     crops_per_scene: Annotated[int, Ge(1)]  # in an epoch, at random places; 1 in the paper
-    optimizer: Literal["sgd", "adamw"]  # sgd in the paper; adamw needs fewer steps where no weights are pretrained
+    optimizer: Literal["sgd", "adamw"]  # sgd in the paper; adamw needs fewer updates where no weights are pretrained
     scale: Annotated[Sequence[Annotated[float, Gt(0), Le(4)]], Len(2, 2)]
     damage_focus: Annotated[float, Ge(0), Le(1)]  # share of the crops that are placed around damage; 0 in the paper
     misalignment: Annotated[int, Ge(0)]  # pixels by which post is shifted at most; 0 in the paper
@@ -84,10 +84,10 @@ class TrainSettings:
     precision: Literal["auto", "float32", "bfloat16"]
     deterministic: bool  # refuse operations whose results vary from run to run
     patience: Annotated[int, Ge(0)]  # validations without a better score after which training ends; 0 for never
-    checkpoint_every: Annotated[int, Ge(0)]  # steps between checkpoints within an epoch; 0 for none within
+    checkpoint_every: Annotated[int, Ge(0)]  # updates between checkpoints within an epoch; 0 for none within
     keep_checkpoints: Annotated[int, Ge(1)]  # the newest ones, beside the best
     hang_timeout: Annotated[int, Ge(1)]  # seconds without progress after which a run of several processes ends
-    profile: bool  # trace a few steps
+    profile: bool  # trace a few updates
     # None is what there was before: flips and quarter turns.
     augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
     focal: Annotated[float, Ge(0)] = 0.0  # share of the focal loss that is added to both losses

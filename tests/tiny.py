@@ -1,6 +1,7 @@
 """Tiny settings: a network, the parameters of every step, and a params.yaml of them."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 import yaml
 
 from components.params import PrepareParams
+from model.networks.siamese_unet import SiameseUNetSettings
+from model.settings import TrainSettings
 from model.train.distributed import World
 from tests.paths import ROOT
 
@@ -21,7 +24,7 @@ SMALL: dict[str, Any] = {
     "modules": (1, 1, 1),
     "blocks": 1,
 }
-# Where many processes train: each batch norm is some messages between them, and of these it has a tenth.
+# Where a test is about the run and not about the network; of many processes each batch norm is some messages, too.
 FEW_LAYERS: dict[str, Any] = {"name": "siamese-unet", "width": 8, "blocks": [1, 1, 1, 1], "decoder": 4}
 TINY: dict[str, Any] = {
     "sample": {"train": 4, "test": 2, "size": 96},
@@ -60,6 +63,11 @@ TINY: dict[str, Any] = {
     "promote": {"minimum_score": 0.0, "tolerance": 0.0},
     "tracking": {"experiment": "tiny"},
 }
+
+
+def few_layers(settings: TrainSettings) -> TrainSettings:
+    """The same settings for a network of FEW_LAYERS."""
+    return replace(settings, network=SiameseUNetSettings(**FEW_LAYERS))
 
 
 def write_params(path: Path, overrides: Mapping[str, Any] | None = None) -> Path:

@@ -104,7 +104,7 @@ class Run:
             for record in self.history:
                 self.on_epoch(record)
             where = (
-                f"step {self.step} of {self.steps} of epoch {self.epoch}" if self.step else f"epoch {self.epoch - 1}"
+                f"update {self.step} of {self.steps} of epoch {self.epoch}" if self.step else f"epoch {self.epoch - 1}"
             )
             print(f"resumed after {where} of {self.settings.epochs} from {found.path}", flush=True)
 

@@ -179,19 +179,19 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
             profile.step()
             bar.update()
             if world.is_main:
-                meter.say(f"{title}  step {run.step}/{run.steps}")
+                meter.say(f"{title}  update {run.step}/{run.steps}")
             every = settings.checkpoint_every
             if stop or (every and run.step % every == 0 and run.step < run.steps):
                 run.save()
                 meter.stepped()
             if stop:
                 run.checkpoints.wait()
-                raise Preempted(f"{title}, step {run.step}: asked to stop. Run the same command again to go on.")
+                raise Preempted(f"{title}, update {run.step}: asked to stop. Run the same command again to go on.")
     return {"epoch": run.epoch, **meter.record(world.device), "learning_rate": _learning_rate(run, run.steps - 1)}
 
 
 def _learning_rate(run: Run, step: int) -> float:
-    """The rate of a step of the run's epoch."""
+    """The rate of an update in the run's epoch."""
     return poly_learning_rate(run.settings, ((run.epoch - 1) * run.steps + step) / (run.settings.epochs * run.steps))
 
 
@@ -221,7 +221,7 @@ def _settle_buckets(run: Run) -> None:
     """Lets DistributedDataParallel order its buckets of gradients, which it does after the first backward pass.
 
     The order decides in which order the gradients of the processes are added, and so their last digit: without this
-    the first step after a resume would differ from the same step of the undisturbed run.
+    the first update after a resume would differ from the same one of the undisturbed run.
     """
     if run.world.size == 1:
         return
@@ -243,7 +243,7 @@ def _refuse_loss(run: Run, crops: SceneCrops, losses: Tensor, indices: list[int]
     newest = run.checkpoints.newest() if run.world.is_main else None
     name = run.world.broadcast("none" if newest is None else newest.name)  # the others have no `out`
     raise TrainingError(
-        f"epoch {run.epoch}, step {run.step + 1}: the loss is not finite in a pass with {', '.join(scenes)}. Lower "
+        f"epoch {run.epoch}, update {run.step + 1}: the loss is not finite in a pass with {', '.join(scenes)}. Lower "
         f"train.learning_rate, or look at these scenes; the last good checkpoint is {name}."
     )
 

@@ -264,8 +264,9 @@ def test_system_metrics_can_be_switched_off(outage: Outage, tmp_path: Path, enab
 
 
 def test_an_experiment_that_another_run_makes_at_the_same_moment_is_taken(
-    outage: Outage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store = MlflowClient(mlflow_store)
     made: list[str] = []
     found = MlflowClient.get_experiment_by_name
 
@@ -273,14 +274,14 @@ def test_an_experiment_that_another_run_makes_at_the_same_moment_is_taken(
         """The first look finds none; then the other run has it."""
         if made:
             return found(client, name)
-        made.append(outage.client.create_experiment(name))
+        made.append(store.create_experiment(name))
         return None
 
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", look)
-    with using(outage.server.database):
-        run = runs.open_run(tmp_path / "run.json", "shared", "data", "settings")
+    with using(mlflow_store):
+        run = runs.open_run(tmp_path / "run.json", "made at the same moment", "data", "settings")
         runs.finish_run(run)
-    assert [outage.client.get_run(run.run_id).info.experiment_id] == made
+    assert [store.get_run(run.run_id).info.experiment_id] == made
 
 
 @pytest.mark.endurance

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from imagery.adapting.evidence import AXES, projection
 from imagery.adapting.heads import Inputs, fit_curves, fit_features, only_curves
-from imagery.adapting.learning import EventModel, Teacher
+from imagery.adapting.learning import NO_EXTRA, EventModel, Extra, Teacher
 from imagery.estimating.cross_fitting import cross_fit
 from imagery.estimating.frame import Frame
 from imagery.estimating.recalibration import Curves
@@ -116,3 +116,22 @@ def test_a_channel_that_is_the_same_everywhere_is_left_out() -> None:
     assert np.isfinite(scores).all()
     assert np.corrcoef(scores[:, 0], np.arange(40))[0, 1] ** 2 == pytest.approx(1)
     assert CHANNELS > AXES  # so that the events of these tests are looked at along fewer axes than they have channels
+
+
+def test_buildings_that_are_picked_teach_and_do_not_change_how_frequent_a_grade_is() -> None:
+    rare = event(sharp=0, telling=0.5, shares=(0, 0.88, 0.02, 0.02, 0.08), seed=3)
+    places = 60 + np.flatnonzero(rare.truth[60:] == 4)[:40]
+    judged = rare.judged(60)
+    inverse = 1 / rare.draw.inclusion(60)[:60]
+    alone, found = (
+        Teacher(rare.evidence, extra).learn(np.arange(60), judged.grades, inverse / inverse.mean())
+        for extra in (NO_EXTRA, Extra(places, rare.truth[places]))
+    )
+    rest = np.setdiff1d(np.arange(60, 1200), places)
+    grades = [model.grade(model(rare.evidence))[0] for model in (alone, found)]
+    hits = [(own[rest] == rare.truth[rest])[rare.truth[rest] == 4].mean() for own in grades]
+    assert hits[1] > hits[0]
+    expected = found(rare.evidence)[:60]
+    weights = (rare.draw.sizes / np.bincount(rare.draw.strata[:60]))[rare.draw.strata[:60]]
+    share = weights @ (rare.truth[:60] == 4) / weights.sum()
+    assert weights @ expected[:, 4] / weights.sum() == pytest.approx(share, abs=0.01)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagery.adapting.learning import FEW, Extra
+from imagery.adapting.learning import FEW
 from imagery.adapting.worth import Adapted, adapt, grade_of, score
 from tests.imagery.adapting.events import Event, event
 
@@ -105,20 +105,6 @@ def test_a_network_without_features_can_be_adapted() -> None:
     found = adapt(made.judged(60), made.evidence)
     assert found.model.onto is None
     assert found.keeps or "as no features of the network predict better" in found.said
-
-
-def test_buildings_that_are_picked_teach_and_do_not_change_how_frequent_a_grade_is() -> None:
-    rare = event(sharp=0, telling=0.5, shares=(0, 0.88, 0.02, 0.02, 0.08), seed=3)
-    places = 60 + np.flatnonzero(rare.truth[60:] == 4)[:40]
-    alone = adapt(rare.judged(60), rare.evidence)
-    found = adapt(rare.judged(60), rare.evidence, Extra(places, rare.truth[places]))
-    rest = np.setdiff1d(np.arange(60, 1200), places)
-    hits = [(own.grades[rest] == rare.truth[rest])[rare.truth[rest] == 4].mean() for own in (alone, found)]
-    assert hits[1] > hits[0]
-    expected = found.model(rare.evidence)[:60]
-    weights = (rare.draw.sizes / np.bincount(rare.draw.strata[:60]))[rare.draw.strata[:60]]
-    share = weights @ (rare.truth[:60] == 4) / weights.sum()
-    assert weights @ expected[:, 4] / weights.sum() == pytest.approx(share, abs=0.01)
 
 
 def test_scores_are_those_of_weighted_counts() -> None:

@@ -12,11 +12,12 @@ from model.settings import TrainSettings
 from model.train.average import Average
 from model.train.training import train
 from tests.conftest import ALONE, tree, write_params
+from tests.tiny import FEW_LAYERS
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> TrainSettings:
-    changes = {"epochs": 2, "validate_every": 1, "average_decay": 0.7, "keep_checkpoints": 4}
+    changes = {"network": FEW_LAYERS, "epochs": 2, "validate_every": 1, "average_decay": 0.7, "keep_checkpoints": 4}
     return load_params(write_params(tmp_path / "params.yaml", {"train": changes})).train
 
 
@@ -53,7 +54,7 @@ def test_a_run_keeps_the_average_and_changes_nothing_else(
         assert torch.equal(kept["plain"][name], tensor)
         assert torch.equal(kept["averaged"][name], states["averaged"]["average"][name])
     differ = [name for name in kept["plain"] if not torch.equal(kept["plain"][name], kept["averaged"][name])]
-    assert len(differ) > 50
+    assert len(differ) > len(kept["plain"]) / 2
 
 
 def test_the_average_is_what_is_validated_and_a_resumed_run_ends_with_the_same(

@@ -95,7 +95,7 @@ def test_a_rank_that_is_killed_starts_the_group_anew_and_changes_no_bit(
     wait_for(out, process, "step_00000015")
     os.kill(trainers(process)[rank], signal.SIGKILL)
     assert process.wait(240) == 0, log_of(out).read_text()
-    assert re.search(r"resumed after step \d+ of 12 of epoch 2 of 2", log_of(out).read_text())
+    assert re.search(r"resumed after update \d+ of 12 of epoch 2 of 2", log_of(out).read_text())
     weights = [folder / "model" / "model.safetensors" for folder in (out, undisturbed)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert measured_apart(out) == measured_apart(undisturbed)

@@ -177,7 +177,7 @@ def test_a_run_goes_on_in_fewer_processes(results: Results) -> None:
     settings, stopped = results.case("stopped")
     _, resumed = results.case("resumed")
     _, undisturbed = results.case("4, lovasz")
-    assert "step 1: asked to stop" in stopped[0]["error"]
+    assert "update 1: asked to stop" in stopped[0]["error"]
     rest = steps_of(resumed, settings)
     batches = whole_batches(steps_of(stopped, settings)) + whole_batches(rest)
     assert batches == whole_batches(steps_of(undisturbed, settings))
@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_the_same_line_on_all(results: 
     crops = Plain(results, settings).crops
     scenes = sorted({crops.scene_of(i) for i in ranks[1]["seen"][2:4]})
     assert {rank["error"] for rank in ranks} == {
-        f"epoch 1, step 2: the loss is not finite in a pass with {', '.join(scenes)}. Lower train.learning_rate, or "
+        f"epoch 1, update 2: the loss is not finite in a pass with {', '.join(scenes)}. Lower train.learning_rate, or "
         f"look at these scenes; the last good checkpoint is step_00000001."
     }
     assert not (results.out / "nan" / "run" / "model").exists()

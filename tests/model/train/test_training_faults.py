@@ -30,7 +30,7 @@ from tests.limits import files_up_to
 from tests.model.train.test_distributed_training import launch, log_of, trainers, wait_for
 from tests.servers.s3_server import S3Server
 from tests.stores import ready_store
-from tests.tiny import ALONE, write_params
+from tests.tiny import ALONE, few_layers, write_params
 from tests.workers.forked_training import trained
 from xbd.dataset import SceneCrops
 from xbd.scenes import scene_path
@@ -130,6 +130,7 @@ def test_a_stopped_rank_ends_the_run_with_a_line_that_names_it(prepared: Path, t
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 def test_a_store_that_is_away_for_a_while_costs_a_run_nothing(prepared: Path, tmp_path: Path) -> None:
     changes = {"epochs": 6, "crops_per_scene": 4, "validate_every": 3, "keep_checkpoints": 9}
     params = write_params(tmp_path / "params.yaml", {"train": changes})
@@ -170,7 +171,7 @@ def test_a_store_that_is_away_for_a_while_costs_a_run_nothing(prepared: Path, tm
 @pytest.fixture
 def settings(params_file: Path) -> TrainSettings:
     changes: dict[str, Any] = {"epochs": 3, "crops_per_scene": 1, "validate_every": 0}
-    return dataclasses.replace(load_params(params_file).train, **changes)
+    return dataclasses.replace(few_layers(load_params(params_file).train), **changes)
 
 
 def test_a_checkpoint_folder_that_cannot_be_written_is_a_line_for_each_and_the_model_comes_all_the_same(

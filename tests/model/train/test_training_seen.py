@@ -17,14 +17,15 @@ from model.settings import TrainSettings
 from model.train import history, training
 from model.train.training import train
 from tests.comparing import read_csv
-from tests.tiny import ALONE
+from tests.tiny import ALONE, few_layers
 from xbd.dataset import Sample, SceneCrops
 
 
 @pytest.fixture
 def settings(params_file: Path) -> TrainSettings:
     """Two steps an epoch, one epoch."""
-    return dataclasses.replace(load_params(params_file).train, epochs=1, validate_every=0, device_batch_size=2)
+    given = few_layers(load_params(params_file).train)
+    return dataclasses.replace(given, epochs=1, validate_every=0, device_batch_size=2)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
@@ -92,7 +93,7 @@ def test_without_a_request_there_is_no_trace(prepared: Path, settings: TrainSett
     assert not (tmp_path / "profile").exists()
 
 
-LINE = r"epoch 1/1  step (\d)/3  loss (\d\.\d{4})  (\d+\.\d\d) pairs/s"
+LINE = r"epoch 1/1  update (\d)/3  loss (\d\.\d{4})  (\d+\.\d\d) pairs/s"
 
 
 def test_without_a_terminal_the_steps_so_far_are_a_line_each_minute(
