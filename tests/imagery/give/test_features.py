@@ -59,7 +59,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kept, Any]:
     """Features as they are kept, and those of each pixel, [H, W, C]."""
     folder = tmp_path_factory.mktemp("tiles")
     maps = write_tiles(folder, SIZE, WINDOWS)
-    return Kept(TileFeatures(folder, SIZE[1], SIZE[0], WINDOWS), "a hash", black), features_of_all_pixels(
+    return Kept(TileFeatures(folder, SIZE[1], SIZE[0], WINDOWS), "a hash", "a folder", black), features_of_all_pixels(
         maps, SIZE, WINDOWS
     )
 
@@ -104,6 +104,7 @@ def test_the_file_says_whose_it_is_and_what_its_numbers_are(out: Path) -> None:
     facts = json.loads(schema.metadata[b"dual-hrnet"])
     assert facts == {
         "model": "a hash",
+        "location": "a folder",
         "map": {
             "file": "buildings.geojson",
             "sha256": hashlib.sha256((out / "buildings.geojson").read_bytes()).hexdigest(),
@@ -171,7 +172,7 @@ def test_a_map_without_buildings_and_a_network_without_features_have_the_file(
     give_out(empty, tmp_path / "none", kept=pixels[0])
     assert len(read(tmp_path / "none")) == 0 and "features" in read(tmp_path / "none")
     write_tiles(tmp_path / "tiles", SIZE, WINDOWS, channels=())
-    kept = Kept(TileFeatures(tmp_path / "tiles", SIZE[1], SIZE[0], WINDOWS), "a hash", black)
+    kept = Kept(TileFeatures(tmp_path / "tiles", SIZE[1], SIZE[0], WINDOWS), "a hash", "a folder", black)
     give_out(classes, tmp_path / "plain", kept=kept)
     assert "features" not in read(tmp_path / "plain") and read(tmp_path / "plain")["pixels"].sum() > 0
 
