@@ -50,8 +50,12 @@ def register_event(assessed: Path, model: Location | None) -> "ModelVersion":
         print(f"{EVENTS} version {version.version} is this model, of these judgements: nothing new is registered")
         return version
     with local_source(location) as source, TemporaryDirectory() as folder:
+        if not (source.directory / CONFIG).exists():
+            raise EventError(
+                f"{location}: has no network, expected that which made the map. Say by --model where it is."
+            )
         load_model(source.directory)  # a damaged network must not become a part of a version
-        refuse_another_network(location, identity_of(source.directory), tags[NETWORK], "Give it by --model.")
+        refuse_another_network(location, identity_of(source.directory), tags[NETWORK], "Say by --model where that is.")
         for path in (*(source.directory / name for name in (CONFIG, WEIGHTS)), *(assessed / n for n in MODEL_FILES)):
             shutil.copyfile(path, Path(folder, path.name))  # without its mode, which MLflow keeps
         beside = [assessed / name for name in (PAGE, ASSESSMENT, ESTIMATES)]

@@ -79,8 +79,8 @@ def adapt(
     weights = 1 / prefix.draw.inclusion(count)[:count]
     model = teacher.learn(np.arange(count), prefix.grades, weights / weights.mean())
     grades, confidence = model.grade(model.head(teacher.inputs))
-    base, base_sure = (own[:count] for own in mapped or grade_of(evidence.probabilities))
-    before = score(prefix.grades, base, base_sure, weights)
+    base, base_sure = mapped or grade_of(evidence.probabilities)
+    before = score(prefix.grades, base[:count], base_sure[:count], weights)
     held_out, sure = _held_out(prefix, teacher, weights, count)
     after = score(prefix.grades, held_out, sure, weights)
     keeps, said = _decide(model, count, before, after, grades)

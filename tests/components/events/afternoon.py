@@ -12,6 +12,7 @@ import torch
 
 from components import assess, predict
 from components.tracking import registry
+from imagery.find.ground import place
 from imagery.sampling.judgements_file import read_draw
 from model.dual_hrnet import DualHRNet
 from model.inference import Origin, save_model
@@ -42,7 +43,7 @@ def spend(folder: Path) -> Afternoon:
         blobs = noise(20, 28, seed).repeat(8, axis=1).repeat(8, axis=2)
         write_tif(folder / f"{name}.tif", blobs)
     boxes = [shapely.box(x, y, x + 8, y + 8) for y in range(2, 150, 11) for x in range(2, 215, 11)]
-    places = [shapely.transform(box, lambda points: np.stack(ORIGIN @ points.T, axis=1)) for box in boxes]
+    places = place(np.array(boxes, dtype=object), ORIGIN)
     geopandas.GeoDataFrame(geometry=places, crs=UTM).to_file(folder / "buildings.geojson")
     make_map(folder, f"models:/{NETWORK}/1", folder / "map")
     features = np.stack(pd.read_parquet(folder / "map" / "features.parquet")["features"].tolist()).astype(np.float64)

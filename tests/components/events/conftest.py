@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from components import promote
 from components.events.names import EVENTS
-from tests.components.events.afternoon import Afternoon, assess_map, spend
+from tests.components.events.afternoon import NETWORK, Afternoon, assess_map, spend
 from tests.conftest import write_params
 
 
@@ -22,7 +22,10 @@ class Registered(NamedTuple):
 
 @pytest.fixture(scope="session")
 def afternoon(mlflow_store: str, tmp_path_factory: pytest.TempPathFactory) -> Afternoon:
-    return spend(tmp_path_factory.mktemp("afternoon"))
+    folder = tmp_path_factory.mktemp("afternoon")
+    for name in (EVENTS, NETWORK):  # whose runs would keep their files in the working directory
+        MlflowClient(mlflow_store).create_experiment(name, (folder / name).as_uri())
+    return spend(folder)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from base.images import encode_png
 from components import assess, predict, promote
-from components.events.names import EVENTS
+from components.events.names import EVENTS, EventError
+from components.events.registering import register_event
 from components.tracking import registry, serving
 from components.tracking.connection import TrackingError
 from imagery.adapting.names import MODEL_FILES
@@ -23,9 +24,12 @@ from imagery.sampling.judgements_file import read_draw
 from tests.components.events.afternoon import JUDGED, NETWORK, Afternoon, assess_map, buildings, facts, make_map
 from tests.components.events.conftest import Registered
 from tests.components.tracking.model_registry import decisions
-from tests.conftest import assert_one_line, exit_line, run_step, tree
+from tests.conftest import exit_line, tree
 from tests.imagery.assessing.maps import write_judgements
 from tests.imagery.geotiff import noise
+from tests.servers.mlflow_server import using
+
+Words = list[str | Path]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def versions(client: MlflowClient, event: str) -> list[Any]:
 
 def files_of(client: MlflowClient, number: int) -> Path:
     """Where the store of the tests has the files of a version."""
-    return Path(client.get_model_version_download_uri(EVENTS, str(number)))
+    return Path(client.get_model_version_download_uri(EVENTS, str(number)).removeprefix("file://"))
 
 
 def test_a_version_holds_the_network_and_the_events_model_and_says_what_they_are_worth(
@@ -72,7 +76,7 @@ def test_a_version_holds_the_network_and_the_events_model_and_says_what_they_are
     assert held == tree(afternoon.folder / "network") | {
         name: own for name, own in tree(registered.out).items() if name in MODEL_FILES
     }
-    run = client.get_run(client.get_model_version(EVENTS, str(registered.number)).run_id)
+    run = client.get_run(str(client.get_model_version(EVENTS, str(registered.number)).run_id))
     assert run.info.status == "FINISHED"
     assert run.data.metrics["damaged"] == pytest.approx(row["total"])
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
@@ -86,7 +90,7 @@ def test_promotion_moves_the_alias_of_the_event_and_nothing_else(registered: Reg
     assert (decision["alias"], decision["verdict"], decision["previous"]) == ("event-palu", "moving", None)
     tags = client.get_model_version(EVENTS, str(registered.number)).tags
     assert tags["promotion"].startswith("promoted: cross-validated F1 of the grades on the mean ")
-    words = ["--params", registered.params, "--model", EVENTS, "--version", str(registered.number)]
+    words: Words = ["--params", registered.params, "--model", EVENTS, "--version", str(registered.number)]
     for to in ("production", "event-lombok"):
         assert f"--to: found {to}, expected event-palu" in exit_line(promote.main, *words, "--to", to)
     assert client.get_registered_model(EVENTS).aliases == model.aliases
@@ -144,22 +148,28 @@ def test_the_same_judgements_are_registered_once(
 
 
 def test_a_registration_that_broke_off_is_gone_on_with(
-    afternoon: Afternoon, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered: Registered, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = write_judgements(tmp_path / "few.geojson", afternoon.made, range(60))
-    words = ["--map", afternoon.made.folder, "--judgements", few, "--out", tmp_path / "out", "--event", "broken"]
+    assessed = renamed(registered.out, tmp_path / "out", "broken")
     with monkeypatch.context() as patch:
         patch.setattr(registry, "_see_to_model", fail)
         with pytest.raises(KeyboardInterrupt):
-            assess.main([str(word) for word in words])
+            register_event(assessed, None)
     assert versions(client, "broken") == []
-    assert (tmp_path / "out" / "estimates.csv").exists()
-    assess_map(afternoon, tmp_path / "out", "--event", "broken", judgements=few)
-    (version,) = versions(client, "broken")
+    own = register_event(assessed, None).tags["content_hash"]
+    assert len(versions(client, "broken")) == 1
     experiment = client.get_experiment_by_name(EVENTS)
     assert experiment is not None
-    own = version.tags["content_hash"]
     assert len(client.search_runs([experiment.experiment_id], f"tags.content_hash = '{own}'")) == 1
+
+
+def renamed(assessed: Path, to: Path, event: str) -> Path:
+    """The same assessed map, of an event of another name."""
+    shutil.copytree(assessed, to)
+    for name in ("assessment.json", MODEL_FILES[0]):
+        text = (to / name).read_text(encoding="utf-8")
+        (to / name).write_text(text.replace('"event": "palu"', f'"event": "{event}"'), encoding="utf-8")
+    return to
 
 
 def fail(name: str) -> None:
@@ -174,7 +184,9 @@ def test_without_a_name_and_where_the_map_keeps_its_grades_nothing_is_registered
     same = write_judgements(tmp_path / "same.geojson", afternoon.made, range(30), given=right)
     assess_map(afternoon, tmp_path / "out", "--event", "same", judgements=same)
     assert "nothing is registered, as no model of the event gives the grades" in capsys.readouterr().out
-    assess_map(afternoon, tmp_path / "out")
+    assess_map(
+        afternoon, tmp_path / "out", judgements=write_judgements(tmp_path / "few.geojson", afternoon.made, range(60))
+    )
     assert (tmp_path / "out" / MODEL_FILES[0]).exists()
     assert len(client.search_model_versions(f"name = '{EVENTS}'")) == before
 
@@ -200,11 +212,11 @@ def test_what_an_events_model_cannot_do_is_one_line(
     image = tmp_path / "a.png"
     image.write_bytes(encode_png(noise(32, 32).transpose(1, 2, 0)))
     model = f"models:/{EVENTS}@event-palu"
-    words: list[str | Path] = ["--model", model, "--out", tmp_path / "out"]
+    words: Words = ["--model", model, "--out", tmp_path / "out"]
     line = exit_line(predict.main, *words, "--pre", image, "--post", image)
     assert f"--model {model}: grades the buildings of a map by the model of an event, found plain images" in line
     assert line.endswith(f"or the network alone: models:/{NETWORK}/1.")
-    tifs: list[str | Path] = ["--pre", afternoon.folder / "pre.tif", "--post", afternoon.folder / "post.tif"]
+    tifs: Words = ["--pre", afternoon.folder / "pre.tif", "--post", afternoon.folder / "post.tif"]
     line = exit_line(predict.main, *words, *tifs, "--no-features")
     assert "--no-features: is not used with an event's model that reads the features" in line
     with pytest.raises(TrackingError, match="is the model of an event, which grades the buildings of GeoTIFFs"):
@@ -214,28 +226,31 @@ def test_what_an_events_model_cannot_do_is_one_line(
 
 @pytest.mark.parametrize("name", ["Palu", "palu_2018", "-palu", "palu--2018", "a" * 61])
 def test_a_name_that_is_none_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
-    words = ["--map", tmp_path, "--judgements", tmp_path, "--out", tmp_path / "out", f"--event={name}"]
+    words: Words = ["--map", tmp_path, "--judgements", tmp_path, "--out", tmp_path / "out", f"--event={name}"]
     assert exit_line(assess.main, *words).startswith("EventError: --event: found '")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_is_away_is_noticed_before_any_work(afternoon: Afternoon, tmp_path: Path) -> None:
-    words = ["--map", afternoon.made.folder, "--judgements", afternoon.judgements, "--out", tmp_path / "out"]
-    result = run_step("assess", *words, "--event", "away", cwd=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:1")
-    assert_one_line(result, "AwayError", "MLflow does not answer there")
+    words: Words = ["--map", afternoon.made.folder, "--judgements", afternoon.judgements, "--out", tmp_path / "out"]
+    with using("http://127.0.0.1:1"):
+        assert "MLflow does not answer there" in exit_line(assess.main, *words, "--event", "away")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_network_than_the_maps_is_refused_and_the_results_stay(
-    afternoon: Afternoon, model: Path, client: MlflowClient, tmp_path: Path
+    afternoon: Afternoon, registered: Registered, model: Path, client: MlflowClient, tmp_path: Path
 ) -> None:
-    words = ["--map", afternoon.made.folder, "--judgements", afternoon.judgements, "--out", tmp_path / "out"]
+    few = write_judgements(tmp_path / "few.geojson", afternoon.made, range(60))
+    words: Words = ["--map", afternoon.made.folder, "--judgements", few, "--out", tmp_path / "out"]
     line = exit_line(assess.main, *words, "--event", "odd", "--model", model)
     assert line.startswith(f"EventError: {model}: found the network {identity_of(model)[:12]}, expected ")
     assert (tmp_path / "out" / "assessment.html").exists()
-    assert "cannot be read" in exit_line(assess.main, *words, "--event", "odd", "--model", tmp_path / "gone")
     assert versions(client, "odd") == []
-    assess_map(afternoon, tmp_path / "out", "--event", "moved", "--model", afternoon.folder / "network")
+    moved = renamed(registered.out, tmp_path / "moved", "moved")
+    with pytest.raises(EventError, match="gone: has no network, expected the one that made the map"):
+        register_event(moved, tmp_path / "gone")
+    register_event(moved, afternoon.folder / "network")
     assert versions(client, "moved")[0].tags["base"] == str(afternoon.folder / "network")
 
 
@@ -280,7 +295,7 @@ def test_a_damaged_version_is_one_line_that_names_it(
 ) -> None:  # fmt: skip
     files = files_of(client, registered.number)
     shutil.copytree(files, tmp_path / "kept")
-    words = ["--pre", afternoon.folder / "pre.tif", "--post", afternoon.folder / "post.tif", "--align", "off"]
+    words: Words = ["--pre", afternoon.folder / "pre.tif", "--post", afternoon.folder / "post.tif", "--align", "off"]
     try:
         damage(files)
         line = exit_line(predict.main, "--model", f"models:/{EVENTS}@event-palu", *words, "--out", tmp_path / "out")
@@ -299,7 +314,14 @@ def test_a_version_outlives_the_network_it_was_made_of_and_a_folder_says_what_is
     try:
         make_map(afternoon.folder, f"models:/{EVENTS}@event-palu", tmp_path / "out")
         assert buildings(tmp_path / "out")["grade"].tolist() == buildings(again)["grade"].tolist()
-        words = ["--pre", afternoon.folder / "pre.tif", "--post", afternoon.folder / "post.tif", "--align", "off"]
+        words: Words = [
+            "--pre",
+            afternoon.folder / "pre.tif",
+            "--post",
+            afternoon.folder / "post.tif",
+            "--align",
+            "off",
+        ]
         line = exit_line(predict.main, "--model", registered.out, *words, "--out", tmp_path / "none")
         assert f"{MODEL_FILES[0]}: was learned over the network of models:/{NETWORK}/1, which cannot be had (" in line
         assert line.endswith("Bring it back, or lay its config.json and model.safetensors beside this file.")

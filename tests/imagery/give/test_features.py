@@ -14,6 +14,7 @@ import shapely
 
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.features import mean_features
+from imagery.find.pixels import Pixels
 from imagery.give.features import Kept
 from imagery.give.writing import OutputError
 from imagery.predict.tile_features import TileFeatures
@@ -97,6 +98,17 @@ def test_a_row_is_what_lies_in_the_pixels_of_a_building(
     assert rows.columns[3] == "probability_major_damage"
     assert rows["at_edge"].tolist() == [False, True, False, True, False, False, False, False]
     assert rows["partly_without_data"].tolist() == [False] * 7 + [True]
+
+
+def test_a_block_that_names_a_building_without_pixels_of_it_leaves_its_features(pixels: tuple[Kept, Any]) -> None:
+    """As of a footprint that ends at the border of two blocks, by a hair beyond it."""
+    rows, columns = (part.ravel() for part in np.mgrid[10:20, 30:40])
+    none = np.zeros(0, np.int64)
+    whole, empty = Pixels(np.array([0]), np.zeros_like(rows), rows, columns), Pixels(np.array([0]), none, none, none)
+    for blocks in ([whole, empty], [empty, whole]):
+        found = [own for _, part in mean_features(blocks, np.array([100]), pixels[0].tiles) for own in part]
+        assert len(found) == 1
+        np.testing.assert_allclose(found[0], pixels[1][10:20, 30:40].mean((0, 1)), rtol=2**-10)
 
 
 def test_the_file_says_whose_it_is_and_what_its_numbers_are(out: Path) -> None:
