@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from base.command_line import Parser
 from components.cli import errors_in_one_line
+from components.events.names import check_name
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
 
 if TYPE_CHECKING:
@@ -13,13 +15,17 @@ if TYPE_CHECKING:
 
 
 def assess(
-    map_folder: Location, judgements: Sequence[Location], out: Location, *, areas: Location | None = None
-) -> "Assessment":
+    map_folder: Location, judgements: Sequence[Location], out: Location, *, areas: Location | None = None,
+    event: str | None = None, model: Location | None = None,
+) -> "Assessment":  # fmt: skip
     """Reads a map of predict and judgements of its buildings, and writes `imagery.assessing.outputs.FILES` into `out`.
 
     judgements: files that the map's page gave, of one or several people. areas: a vector file of areas to estimate for.
-    Prints what became of the map, and warnings. Raises MapError, JudgementError, DrawError, VectorError, StorageError,
-    and InputError where `out` holds something else.
+    event: the name under which the event's model is registered, where the map takes its grades; without a name nothing
+    goes to MLflow. model: where the model that made the map is, if not where the map says.
+    Prints warnings, and what was registered. Raises MapError, JudgementError, DrawError, VectorError, StorageError,
+    InputError where `out` holds something else, and of registering EventError, ModelError, TrackingError; the results
+    then stay in `out`, if that is a path.
     """
     import sys
     from hashlib import sha256
@@ -31,6 +37,11 @@ def assess(
     from imagery.read.vectors import read_polygons
     from imagery.sampling.judgements_file import read_judgements
 
+    if event is not None:
+        from components.tracking.connection import reach
+
+        check_name(event)
+        reach()
     with ExitStack() as stack:
         folder = stack.enter_context(local_output(out, replaces=is_ours))
         refuse_to_replace_others(folder, is_ours)
@@ -40,10 +51,24 @@ def assess(
         polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas)))
         found = assess_map(given, sitting, polygons)
         hashes = {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-        write_assessment(folder, given, found, {"judgements": hashes})
-    for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        write_assessment(folder, given, found, {"judgements": hashes, "base": given.location, "event": event})
+        for warning in found.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if event is not None:
+            print(_registered(folder, found, event, model))
     return found
+
+
+def _registered(folder: Path, found: "Assessment", event: str, model: Location | None) -> str:
+    if found.adapted is None or found.adapted.keeps:
+        return "nothing is registered, as no model of the event gives the grades"
+    from components.events.registering import register_event
+
+    version = register_event(folder, model)
+    return (
+        f"{version.name} version {version.version} is the model of {event}; to have it stand for the event: python -m "
+        f"components.promote --model {version.name} --version {version.version}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,9 +80,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", required=True, metavar="LOCATION", help="results are written here")
     parser.add_argument("--areas", metavar="LOCATION", help="vector file of areas to estimate for, besides the whole")
+    parser.add_argument("--event", metavar="NAME", help="register the model of the event under this name in MLflow")
+    parser.add_argument(
+        "--model", metavar="LOCATION", help="with --event: the model that made the map, if not where the map says"
+    )
     a = parser.parse_args(argv)
+    if a.model is not None and a.event is None:
+        parser.error("--model is for --event")
     with errors_in_one_line():
-        found = assess(a.map, a.judgements, a.out, areas=a.areas)
+        found = assess(a.map, a.judgements, a.out, areas=a.areas, event=a.event, model=a.model)
         print(found.said)
         print(f"{found.headline}; wrote assessment.html, estimates.csv, buildings.gpkg and more to {a.out}")
 

@@ -4,17 +4,17 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from base.command_line import Parser
 from base.errors import InputError
 from base.files import write_file
 from components.cli import errors_in_one_line
+from components.events.sources import local_source, refuse_another_network
 from components.storage.locations import LOCATIONS, Location, local_input, local_output, scratch_for
 from imagery.settings import ALIGN, ALIGNMENTS, CELL, PERCENTILES, Reading, Sources, Windows
 from xbd.names import IMAGE, MOMENTS, few, file_name, nearly_scene_files, other_ending, scene_file, scene_files
@@ -40,8 +40,8 @@ class PredictError(InputError):
 def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location, *, views: "Views" = 1) -> None:
     """Predicts image pairs of any size, large ones in the windows of imagery.
 
-    model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
-    views: see `Predictor`.
+    model: location of a model directory, or a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`; not an
+    event's model. views: see `Predictor`.
     Writes for each pair `out`/PREFIXlocalization.png and PREFIXdamage.png (uint8, 0-4) and PREFIXpicture.png.
     Raises ModelError, ImageError, PredictError, StorageError, DeviceError; pairs before the failing one stay
     written in a path.
@@ -54,8 +54,13 @@ def predict_pairs(model: Location, pairs: Sequence[Pair], out: Location, *, view
     from model.judge.picture import Picture, draw_predictions
 
     device = choose_device()
-    with local_output(out) as folder, local_model(model) as directory:
-        predictor = _predictor(directory, device, views)
+    with local_output(out) as folder, local_source(model) as source:
+        if source.event is not None:
+            raise PredictError(
+                f"--model {model}: grades the buildings of a map by the model of an event, found plain images, which "
+                f"become no map. Give --pre and --post as GeoTIFFs, or the network alone: {source.location}."
+            )
+        predictor = _predictor(source.directory, device, views)
         for prefix, pre_path, post_path in tqdm(pairs, "predict", disable=None):
             pre, post = read_image(pre_path), read_image(post_path)
             if pre.shape != post.shape:
@@ -78,9 +83,10 @@ def predict_imagery(
 ) -> "Summary":  # fmt: skip
     """Predicts a pair of georeferenced images, or of tiles of them, and writes maps of it into `out`.
 
-    model, views: as for `predict_pairs`. footprints, areas: vector files of buildings to grade instead of those found,
-    and of areas to sum up by instead of squares of `cell` metres. The rest: see `imagery.mapping.make_map`.
-    Raises ModelError, RasterError, VectorError, OutputError, StorageError, DeviceError.
+    model, views: as for `predict_pairs`, and the model of an event, which grades the buildings. footprints, areas:
+    vector files of buildings to grade instead of those found, and of areas to sum up by instead of squares of `cell`
+    metres. The rest: see `imagery.mapping.make_map`. Raises EventError, EventModelError, ModelError, RasterError,
+    VectorError, OutputError, StorageError, DeviceError.
     """
     from imagery.give.outputs import check_outputs
     from imagery.mapping import Loaded, make_map
@@ -99,8 +105,12 @@ def predict_imagery(
             return None if location is None else read(local(location))
 
         def load() -> "Loaded":
-            directory = stack.enter_context(local_model(model))
-            return Loaded(_predictor(directory, device, views), identity_of(directory), read_origin(directory))
+            source = stack.enter_context(local_source(model))
+            directory, event = source.directory, source.event
+            predictor, identity = _predictor(directory, device, views), identity_of(directory)
+            if event is not None:
+                refuse_another_network(model, identity, event.network, "Assess a map of the network that is there.")
+            return Loaded(predictor, identity, read_origin(directory), source.location, event)
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
@@ -137,22 +147,6 @@ def find_pairs(folder: Path) -> list[Pair]:
         other = other_ending(path) or "its other half is there. Bring it or remove the other half."
         raise PredictError(f"{path}: is missing, {other}")
     return pairs
-
-
-@contextmanager
-def local_model(model: Location) -> Iterator[Path]:
-    """Gives the model directory of a location, or of a registered model; copies of the latter are gone in the end.
-
-    Raises StorageError, TrackingError.
-    """
-    if not str(model).startswith("models:/"):
-        with local_input(model) as directory:
-            yield directory
-        return
-    from components.tracking import registry
-
-    with TemporaryDirectory(prefix="model-") as folder:
-        yield registry.download_model(str(model), Path(folder))
 
 
 def _predictor(directory: Path, device: "torch.device", views: "Views") -> "Predictor":
@@ -251,7 +245,9 @@ def _typed(given: dict[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = Parser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
-    parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
+    parser.add_argument(
+        "--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS, also of an event"
+    )
     parser.add_argument("--pre", nargs="+", metavar="LOCATION", help="image before the disaster; GeoTIFFs may be tiles")
     parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")
     parser.add_argument("--images", metavar="LOCATION", help=f"folder of pairs NAME{PRE} and NAME{POST}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.evaluate import evaluate
+from components.events.gate import alias_for, compare_events, decide_event
+from components.events.names import EVENTS
 from components.params import PromoteParams
 from components.promotion.approval import CODE, GIVEN, Approval, Request, asked, tag_of, wait_for_approval
 from components.promotion.decision import PROMOTED, UNCHANGED, Decision
@@ -27,7 +29,7 @@ def promote(
     *,
     alias: str | None = None,
     version: int | None = None,
-    to: str = PRODUCTION,
+    to: str | None = None,
     rescoring: Rescoring | None = None,
     approval: Approval | None = None,
     dry_run: bool = False,
@@ -35,7 +37,9 @@ def promote(
 ) -> Decision:
     """Makes the version of that alias or number production. Nothing moves where the gate stays shut.
 
-    to: the alias that moves. rescoring: how production is scored where its scores do not compare with the version's.
+    to: the alias that moves; by default production, or that of the event where the version is a model of one, which can
+    be no other and has a gate of its own, `components.events.gate`. rescoring: how production is scored where its
+    scores do not compare with the version's.
     approval: wait for a person, after the gate. dry_run: only compare; nothing is written anywhere.
     on_comparison: gets the rows before the gate decides, so that a person can read them before an approval.
     Returns what was decided and why; the version and its run carry it too.
@@ -45,21 +49,27 @@ def promote(
     from components.tracking import registry
 
     candidate = registry.require_version(name, alias=alias, version=version)
+    is_of_event = name == EVENTS
+    to = alias_for(candidate.version, candidate.tags, to) if is_of_event else to or PRODUCTION
     production = registry.find_version(name, alias=to)
     if production is not None and production.version == candidate.version:
         return Decision(candidate, to, production, UNCHANGED, is_dry_run=dry_run)
     decision = Decision(candidate, to, production, is_dry_run=dry_run)
     try:
-        found = scored(candidate.version, candidate.tags)
-        decision = replace(decision, scored=found)
-        known = None if production is None else _comparable(production, found, rescoring, dry_run)
-        rows = [
-            *compare(found, known, params),
-            *notes(candidate.tags, None if production is None else production.tags),
-        ]
+        if is_of_event:
+            current = None if production is None else (production.version, production.tags)
+            rows = compare_events(candidate.version, candidate.tags, current)
+        else:
+            found = scored(candidate.version, candidate.tags)
+            decision = replace(decision, scored=found)
+            known = None if production is None else _comparable(production, found, rescoring, dry_run)
+            rows = [
+                *compare(found, known, params),
+                *notes(candidate.tags, None if production is None else production.tags),
+            ]
         decision = replace(decision, rows=rows)
         on_comparison(rows)
-        reason = decide(rows, params)
+        reason = decide_event(rows) if is_of_event else decide(rows, params)
         if dry_run:
             return replace(decision, verdict=PROMOTED, reason=reason)
         if approval is not None:
@@ -174,7 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     which.add_argument("--alias", help="promote the version of this alias (default: challenger)")
     which.add_argument("--version", type=int, metavar="N", help="promote this version")
     which.add_argument("--rollback", action="store_true", help="return to the version before, without the gate")
-    parser.add_argument("--to", default=PRODUCTION, metavar="ALIAS", help="the alias to move (default: %(default)s)")
+    parser.add_argument(
+        "--to", metavar="ALIAS", help=f"the alias to move (default: {PRODUCTION}, or that of an event's model)"
+    )
     parser.add_argument(
         "--data", nargs="+", metavar="LOCATION", help="prepared scenes, to score production on what the version was"
     )
@@ -204,11 +216,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                     f"--approve: found {a.approve}, expected the code of 8 characters that the waiting promote names, "
                     "with --version. Copy its line."
                 )
-            print(approve(name, a.version, a.approve, to=a.to))
+            print(approve(name, a.version, a.approve, to=a.to or PRODUCTION))
             return
         if a.rollback:
             _refuse("--rollback", "which goes back at once", of_a_promotion)
-            print(rollback(name, to=a.to, dry_run=a.dry_run))
+            print(rollback(name, to=a.to or PRODUCTION, dry_run=a.dry_run))
             return
         decision = promote(
             name,

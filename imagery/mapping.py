@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import rasterio
 
 from imagery.find.footprints import onto_grid
+from imagery.give.event import Event
 from imagery.give.features import Kept
 from imagery.give.look import look_at
 from imagery.give.outputs import check_outputs, write_outputs
 from imagery.give.summary import Summary
+from imagery.give.writing import OutputError
 from imagery.predict.inference import predict_classes
 from imagery.predict.tile_features import TileFeatures
 from imagery.read.raster import ImagePair, doubts, refuse_unused_range, tell_how_read, warn_of_resolution
@@ -24,11 +26,15 @@ from model.inference import Origin, Predictor
 
 
 class Loaded(NamedTuple):
-    """A network, what tells it from others (`imagery.predict.inference.identity_of`), and what it was trained on."""
+    """A network, what tells it from others (`imagery.predict.inference.identity_of`), what it was trained on, where it
+    was, and the model of an event that grades its buildings.
+    """
 
     predictor: Predictor
     identity: str
     origin: Origin
+    location: str
+    event: Event | None
 
 
 def make_map(
@@ -54,29 +60,42 @@ def make_map(
         warn_of_resolution(pair)
         if footprints is not None:
             onto_grid(footprints, pair.grid)
-        predictor, identity, origin = load()
+        predictor, identity, origin, location, event = load()
+        if event is not None:
+            _begin(event, features=features)
         if origin.doubt:
             print(f"warning: {origin.doubt}", file=sys.stderr, flush=True)
         pair.align(register(pair, align))
-        facts = _facts(pair, origin, calibrated=predictor.temperatures is not None)
+        facts = _facts(pair, origin, event, calibrated=predictor.temperatures is not None)
         print(f"alignment {facts['alignment']['said']}", flush=True)
         look = look_at(pair, {**names, **facts})
         classes = predict_classes(predictor, identity, pair, work, windows, features=features, resume=resume)
         del predictor  # whose memory the list of buildings takes
         give_back_freed_memory()
         size = pair.grid.width, pair.grid.height
-        kept = Kept(TileFeatures(work, *size, windows), identity, pair.read) if features else None
-        summary = write_outputs(classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept)
+        kept = Kept(TileFeatures(work, *size, windows), identity, location, pair.read) if features else None
+        summary = write_outputs(
+            classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept, event=event
+        )
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary
 
 
-def _facts(pair: ImagePair, origin: Origin, *, calibrated: bool) -> dict[str, Any]:
+def _begin(event: Event, *, features: bool) -> None:
+    if event.reads_features and not features:
+        raise OutputError(
+            "--no-features: is not used with an event's model that reads the features of each building. Leave it out."
+        )
+    print(event, flush=True)
+
+
+def _facts(pair: ImagePair, origin: Origin, event: Event | None, *, calibrated: bool) -> dict[str, Any]:
     """What is known of how the images were read and of the model that reads them, fit for JSON."""
     return {
         "bands": {"before": str(pair.pre.bands), "after": str(pair.post.bands)},
         "alignment": pair.alignment.facts(pair.grid.gsd),
         "model": {**asdict(origin), "said": str(origin), "calibrated": calibrated},
+        "event": None if event is None else event.facts,
         "doubts": [*doubts(pair), *([origin.doubt] if origin.doubt else [])],
     }

@@ -19,7 +19,7 @@ GRADES = tuple(f"{GRADE}{name}" for name in KEYS)
 # In the name of a disaster's row whose score is taken over the grades that it has; by the official rule it would be at
 # most 0.3. Versions of earlier have such a score, in a row without these words.
 WITHOUT = " without "
-COLUMNS = ("", "candidate", "production", "difference", "at least", "verdict")
+COLUMNS = ("", "candidate", "current", "difference", "at least", "verdict")
 
 
 class GateError(InputError):

@@ -35,7 +35,7 @@ def local_input(location: Location) -> Iterator[Path]:
         yield Path(location)
         return
     copy = sync.download(store, _cache() / _name(store))
-    with _errors_name_location(copy, store.uri):
+    with errors_name_location(copy, store.uri):
         yield copy
 
 
@@ -49,7 +49,7 @@ def local_part(location: Location, name: str) -> Iterator[Path]:
         return
     with local_input(join(location, name)) as part, TemporaryDirectory() as root:
         Path(root, name).symlink_to(part)
-        with _errors_name_location(Path(root), str(location)):
+        with errors_name_location(Path(root), str(location)):
             yield Path(root)
 
 
@@ -85,7 +85,7 @@ def local_output(location: Location, *, replaces: Callable[[Path], bool] | None 
             _cache().mkdir(parents=True, exist_ok=True)
             folder = Path(stack.enter_context(TemporaryDirectory(dir=_cache(), prefix="output-")), _name(store))
         sync.claim(folder, store, replaces)
-        with _errors_name_location(folder, store.uri):
+        with errors_name_location(folder, store.uri):
             yield folder
         sync.upload(folder, store, replaces)
 
@@ -103,7 +103,7 @@ def growing_output(location: Location) -> Iterator[Growing]:
         return
     folder = sync.download(store, _cache() / f"{_name(store)}-resumed", resume=True)
     sync.claim(folder, store)
-    with _errors_name_location(folder, store.uri):
+    with errors_name_location(folder, store.uri):
         # By one store: it waits for a server that has answered it, and a new one for none.
         yield Growing(folder, lambda: sync.upload(folder, store))
     sync.upload(folder, store)
@@ -153,7 +153,8 @@ def _name(store: Store) -> str:
 
 
 @contextmanager
-def _errors_name_location(folder: Path, location: str) -> Iterator[None]:
+def errors_name_location(folder: Path, location: str) -> Iterator[None]:
+    """InputErrors of the block name the location, and not the folder that stands for it on this machine."""
     try:
         yield
     except InputError as error:

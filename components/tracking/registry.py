@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
 from components.tracking.connection import AwayError, TrackingError, client, patiently, reason, refusal, store
+from components.tracking.runs import begin_run
 
 if TYPE_CHECKING:
     from components.tracking.runs import Run
@@ -88,14 +89,35 @@ def register_model(
         Metric(key, value, now, 0, info.model_id, measured.name, measured.digest) for key, value in metrics.items()
     ]
     client().log_batch(run.run_id, metrics=points)
-    try:
-        client().create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    _see_to_model(name)
     return client().create_model_version(
         name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
     )
+
+
+@patiently("Run the command again when that is mended.", is_quick=False)
+def register_files(
+    name: str, model: Path, beside: Sequence[Path], tags: Mapping[str, str], metrics: Mapping[str, float]
+) -> ModelVersion:
+    """Makes a folder of files a version of `name`, in a run of the experiment of that name.
+
+    model: the folder, which `download_model` gives back; no server of MLflow serves it. beside: files that the run
+    keeps. tags: with CONTENT_HASH; what an earlier attempt at the same content has left is gone on with. metrics: of
+    the run. Raises TrackingError.
+    """
+    made = _find_content(name, tags[CONTENT_HASH])
+    if made is not None:
+        return made
+    run_id = begin_run(name, CONTENT_HASH, tags[CONTENT_HASH], f"{name} {tags[CONTENT_HASH][:8]}")
+    client().log_artifacts(run_id, str(model), "model")
+    for path in beside:
+        client().log_artifact(run_id, str(path))
+    now = int(time.time() * 1000)
+    client().log_batch(run_id, [Metric(key, value, now, 0) for key, value in metrics.items()])
+    client().set_terminated(run_id)
+    _see_to_model(name)
+    source = f"{client().get_run(run_id).info.artifact_uri}/model"
+    return client().create_model_version(name, source, run_id=run_id, tags=dict(tags))
 
 
 @patiently()
@@ -181,22 +203,31 @@ def log_texts(version: ModelVersion, texts: Mapping[str, str]) -> None:
         client().log_text(version.run_id, text, path)
 
 
-def download_model(uri: str, to: Path | None = None) -> Path:
-    """Local model directory of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+def exact_uri(uri: str) -> str:
+    """`models:/NAME/VERSION` of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`: aliases move.
 
-    to: folder for what is fetched; else MLflow chooses one that stays.
-    Raises TrackingError where there is none, or the store or its files cannot be reached.
+    Raises TrackingError where there is none, or the store cannot be reached.
     """
     parts = URI.fullmatch(uri)
     if parts is None:
         raise TrackingError(f"{uri}: names no registered model, expected models:/NAME@ALIAS or models:/NAME/VERSION.")
     number = parts["version"]
     try:  # MLflow's own requests, for files that may be large, would try for minutes
-        require_version(parts["name"], alias=parts["alias"], version=int(number) if number else None)
+        found = require_version(parts["name"], alias=parts["alias"], version=int(number) if number else None)
     except AwayError:
         raise
     except TrackingError as error:
         raise TrackingError(f"{uri}: {error}") from None
+    return f"models:/{found.name}/{found.version}"
+
+
+def download_model(uri: str, to: Path | None = None) -> Path:
+    """Local model directory of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    to: folder for what is fetched; else MLflow chooses one that stays.
+    Raises TrackingError where there is none, or the store or its files cannot be reached.
+    """
+    uri = exact_uri(uri)
     try:
         root = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if to is None else str(to))
     except (MlflowException, OSError) as error:
@@ -207,8 +238,18 @@ def download_model(uri: str, to: Path | None = None) -> Path:
             else f"{uri}: its files cannot be fetched ({reason(error)}). Start the "
             "store that has them, or register the model again."
         ) from error
+    if not (Path(root) / "MLmodel").is_file():  # of `register_files`
+        return Path(root)
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])
+
+
+def _see_to_model(name: str) -> None:
+    try:
+        client().create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _find_version(name: str, alias: str | None, version: int | None) -> ModelVersion | None:

@@ -151,6 +151,18 @@ def finish_run(
         )
 
 
+def begin_run(experiment: str, key: str, value: str, name: str) -> str:
+    """The id of the run in the experiment that has this tag, by an attempt before; else of a new one with it.
+
+    Raises what MLflow raises.
+    """
+    known = _experiment_id(experiment)
+    found = client().search_runs([known], f"tags.{key} = '{value}'") if known else ()
+    for run in found:
+        return str(run.info.run_id)
+    return _create_run(experiment, {key: value, "mlflow.runName": name} | circumstances())
+
+
 @patiently(REMEDY)
 def join_runs(began: Collection[str], pipeline_run: str) -> None:
     """Names a pipeline run in the runs of trainings that others began and it waits for, too. Raises TrackingError."""

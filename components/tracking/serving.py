@@ -44,12 +44,18 @@ def serve(uri: str, host: str, port: int, timeout: int, max_body: int) -> None:
     from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
     from mlflow.pyfunc import scoring_server
 
+    from components.tracking.connection import TrackingError
     from components.tracking.registry import download_model
 
     MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.set(timeout)  # type: ignore[no-untyped-call]
     with TemporaryDirectory(prefix="model-") as folder:
         weights = download_model(uri, Path(folder))
-        root = next(parent for parent in weights.parents if (parent / "MLmodel").is_file())
+        root = next((parent for parent in weights.parents if (parent / "MLmodel").is_file()), None)
+        if root is None:
+            raise TrackingError(
+                f"{uri}: is the model of an event, which grades the buildings of GeoTIFFs, expected one of pairs of "
+                "images. Use it by predict, or serve the network alone."
+            )
         app = scoring_server.init(mlflow.pyfunc.load_model(str(root)))
         uvicorn.run(short_answers(app, max_body), host=host, port=port)
 

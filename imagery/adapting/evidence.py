@@ -25,6 +25,15 @@ class Evidence(NamedTuple):
         return Evidence(self.probabilities[rows], None if self.features is None else self.features[rows])
 
 
+def evidence_of(sums: Floats, features: npt.NDArray[np.floating] | None) -> Evidence:
+    """Of buildings by the sums of the grades' probabilities over their pixels, [N, 4], and their features, [N, C].
+    Those without pixels get zeros in both.
+    """
+    totals = sums.sum(1, keepdims=True)
+    probabilities = np.divide(sums, totals, out=np.zeros(sums.shape), where=totals > 0)
+    return Evidence(probabilities, None if features is None else np.where(totals > 0, features, features.dtype.type(0)))
+
+
 class Projection(NamedTuple):
     """Onto the axes along which the features of a map differ most. mean: [C]; axes: [C, D]."""
 

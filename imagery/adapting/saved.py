@@ -17,10 +17,10 @@ from base.tensors import reading_tensors
 from imagery.adapting.evidence import Projection
 from imagery.adapting.heads import Head, only_curves
 from imagery.adapting.learning import EventModel
+from imagery.adapting.names import MODEL_FILES
 from imagery.estimating.recalibration import Curves
 from imagery.sampling.judged import JUDGEMENTS
 
-MODEL_FILES = ("event-model.json", "event-model.safetensors")
 _REMEDY = "Run assess again."
 
 

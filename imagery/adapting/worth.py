@@ -14,6 +14,7 @@ from imagery.estimating.interval import Floats
 from imagery.sampling.judged import Prefix
 
 STOPS = (10, 25, 50, 100, 200, 400, 800)  # numbers of judgements that are learned from, to see what more of them buy
+MEASURED = f"mean F1 of the grades judged {FOLDS} times or more, {FOLDS} folds"  # what `Score.macro_f1` of `adapt` is
 _ROUNDING = 1e-9
 _STAYS = "The map keeps its grades"
 _NUMBERS = np.array([grade.number for grade in GRADES])
@@ -63,8 +64,11 @@ class Adapted:
     stops: tuple[Stop, ...]
 
 
-def adapt(prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA) -> Adapted:
+def adapt(
+    prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA, *, mapped: tuple[Grades, Floats] | None = None
+) -> Adapted:
     """Learns from all judgements, and holds the result against the map. evidence: in the order of the prefix's draw.
+    mapped: the map's grades and confidence, each [N] in this order; without it the most probable grades.
 
     The model's grades go before the map's where, cross-validated, their mean F1 over the grades that were judged at
     least FOLDS times is higher. Raises AssertionError below FOLDS judgements or `Draw.fewest` of them.
@@ -75,8 +79,8 @@ def adapt(prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA) -> Adapte
     weights = 1 / prefix.draw.inclusion(count)[:count]
     model = teacher.learn(np.arange(count), prefix.grades, weights / weights.mean())
     grades, confidence = model.grade(model.head(teacher.inputs))
-    base, base_sure = grade_of(evidence.probabilities[:count])
-    before = score(prefix.grades, base, base_sure, weights)
+    base, base_sure = mapped or grade_of(evidence.probabilities)
+    before = score(prefix.grades, base[:count], base_sure[:count], weights)
     held_out, sure = _held_out(prefix, teacher, weights, count)
     after = score(prefix.grades, held_out, sure, weights)
     keeps, said = _decide(model, count, before, after, grades)

@@ -116,7 +116,9 @@ def _adapted(given: JudgedMap, sitting: Sitting, sample: Prefix) -> Adapted | No
     place[given.draw.order] = np.arange(len(given.draw))
     more = [(place[own.row], own.grade) for own in sitting.judgements if place[own.row] >= len(sample)]
     extra = Extra(*np.array(more, np.int64).reshape(-1, 2).T)
-    return adapt(sample, given.evidence.at(given.draw.order), extra)
+    order = given.draw.order
+    mapped = given.grades[order], np.asarray(given.table.ours("confidence"), np.float64)[order]
+    return adapt(sample, given.evidence.at(order), extra, mapped=mapped)
 
 
 def _accuracy_after(sample: Prefix, frame: Frame, adapted: Adapted | None) -> Accuracy | None:

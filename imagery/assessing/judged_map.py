@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.grades import KEYS
-from imagery.adapting.evidence import Evidence
+from imagery.adapting.evidence import Evidence, evidence_of
 from imagery.give.names import FEATURES, GEOJSON, METADATA, PROBABILITY, VECTORS, hash_of
 from imagery.give.table import OURS, Table, recognize
 from imagery.read.vectors import read_polygons
@@ -35,13 +35,15 @@ class _Facts(BaseModel):
     """Of METADATA, what is needed here."""
 
     model: str
+    location: str | None = None
     map: _Map
 
 
 class JudgedMap(NamedTuple):
     """table: the buildings, N rows; ids: [N], as the page has them; grades: [N] of 1 to 4, 0 where a building is not
     visible; evidence: [N] rows, of which those not visible hold zeros; draw: in which order people judge; network: what
-    tells the one that made the map from others; sha256: of the buildings' file.
+    tells the one that made the map from others; location: where that was, None where an earlier version did not say;
+    sha256: of the buildings' file.
     """
 
     table: Table
@@ -50,6 +52,7 @@ class JudgedMap(NamedTuple):
     evidence: Evidence
     draw: Draw
     network: str
+    location: str | None
     sha256: str
 
 
@@ -70,11 +73,11 @@ def read_map(folder: Path) -> JudgedMap:
     seen = sums.sum(1) > 0
     if draw.map_hash != sha256 or not np.array_equal(np.sort(draw.order), np.flatnonzero(seen)):
         _refuse(folder / JUDGE, "is of another map", f"the order of the buildings of {GEOJSON}", _AGAIN)
-    probabilities = np.divide(sums, sums.sum(1, keepdims=True), out=np.zeros(sums.shape), where=seen[:, None])
-    features = _features(rows, seen, folder / FEATURES)
+    evidence = evidence_of(sums, _features(rows))
+    if evidence.features is not None and not np.isfinite(evidence.features).all():
+        _refuse(folder / FEATURES, "holds features that are no numbers", "finite ones of each visible building", _AGAIN)
     grades = table.ours("grade").fillna(0).to_numpy(np.int64)
-    evidence = Evidence(probabilities, features)
-    return JudgedMap(table, rows["id"].to_pylist(), grades, evidence, draw, facts.model, sha256)
+    return JudgedMap(table, rows["id"].to_pylist(), grades, evidence, draw, facts.model, facts.location, sha256)
 
 
 def _read_features(path: Path) -> tuple[Any, _Facts]:
@@ -94,16 +97,12 @@ def _read_features(path: Path) -> tuple[Any, _Facts]:
     return rows, facts
 
 
-def _features(rows: Any, seen: npt.NDArray[np.bool_], path: Path) -> npt.NDArray[np.float16] | None:
-    """Of each building, [N, C], zeros where it is not visible."""
+def _features(rows: Any) -> npt.NDArray[np.float16] | None:
+    """Of each building, [N, C], NaN where it is not visible."""
     if VECTORS not in rows.column_names:
         return None
     values = rows[VECTORS].combine_chunks()
-    found = np.array(values.flatten().to_numpy(zero_copy_only=False), np.float16).reshape(len(rows), -1)
-    found[~seen] = 0
-    if not np.isfinite(found).all():
-        _refuse(path, "holds features that are no numbers", "finite ones of each visible building", _AGAIN)
-    return found
+    return np.asarray(values.flatten().to_numpy(zero_copy_only=False), np.float16).reshape(len(rows), -1)
 
 
 def _read_draw(path: Path) -> Draw:

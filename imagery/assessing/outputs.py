@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from base.files import new_folder
 from base.grades import GRADES
-from imagery.adapting.saved import MODEL_FILES, save_event_model
+from imagery.adapting.names import MODEL_FILES
+from imagery.adapting.saved import save_event_model
 from imagery.adapting.worth import Adapted, Score
 from imagery.assessing.assessment import Assessment
 from imagery.assessing.judged_map import JudgedMap
 from imagery.assessing.page import PAGE, write_page
 from imagery.estimating.accuracy import Accuracy
-from imagery.find.votes import DAMAGE, NOT_VISIBLE
 from imagery.give.names import GEOJSON, GEOPACKAGE, STYLE
 from imagery.give.style import add_style, qgis_style
-from imagery.give.table import PREFIX
+from imagery.give.table import free, regraded
 from imagery.give.writing import write_errors
 from imagery.read.vectors import write_geojson, write_geopackage
 from imagery.sampling.judged import name_of
@@ -59,19 +58,10 @@ def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapp
 
 def _regraded(given: JudgedMap, found: Assessment) -> tuple[Any, str]:
     """The buildings as they are written, and the name of their column of damage."""
-    frame, columns = given.table.frame.copy(), given.table.columns
-    grade = pd.array(found.grades, dtype="Int64")
-    grade[found.grades == 0] = pd.NA
-    base = pd.array(given.grades, dtype="Int64")
-    base[given.grades == 0] = pd.NA
-    frame[columns["grade"]] = grade
-    frame[columns["damage"]] = np.array([NOT_VISIBLE, *DAMAGE], dtype=object)[found.grades]
-    frame[columns["confidence"]] = found.confidence.round(4)
+    frame, columns = regraded(given.table, found.grades, found.confidence)
     judged = [None if judgement < 0 else name_of(judgement) for judgement in found.judged.tolist()]
-    for name, values in (("base_grade", base), ("judged", np.array(judged, dtype=object))):
-        while name.lower() in {str(column).lower() for column in frame.columns}:
-            name = PREFIX + name
-        frame.insert(frame.columns.get_loc(columns["confidence"]) + 1, name, values)
+    place = frame.columns.get_loc(columns["confidence"]) + 1
+    frame.insert(place, free("judged", frame.columns), np.array(judged, dtype=object))
     return frame, columns["damage"]
 
 

@@ -25,8 +25,10 @@ def mean_features(
         for place, number in enumerate(numbers.tolist()):
             if number in waiting:
                 sums[place] += waiting.pop(number)
-        left[numbers] -= np.bincount(block.owners, minlength=len(numbers))
-        done = left[numbers] == 0
-        waiting |= {int(numbers[place]): sums[place].copy() for place in np.flatnonzero(~done)}
+        here = np.bincount(block.owners, minlength=len(numbers))
+        left[numbers] -= here
+        # A footprint that ends at the border of a block has no pixel in the next one, which may name it all the same.
+        done = (left[numbers] == 0) & (here > 0)
+        waiting |= {int(numbers[place]): sums[place].copy() for place in np.flatnonzero(left[numbers] > 0)}
         yield numbers[done], tiles.mean(sums[done], bits)
     assert not waiting, "blocks hold fewer pixels than the counts say"

@@ -6,6 +6,7 @@ has, under `METADATA`, JSON that says which model and which map it belongs to, a
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
@@ -34,11 +35,13 @@ _ENCODING: dict[str, Any] = {
 
 class Kept(NamedTuple):
     """tiles: the features of the pixels; model: what tells the network from others, see
-    `imagery.predict.inference.identity_of`; read: the images, for pictures of the buildings to judge.
+    `imagery.predict.inference.identity_of`; location: where that was; read: the images, for pictures of the buildings
+    to judge.
     """
 
     tiles: TileFeatures
     model: str
+    location: str
     read: Read
 
 
@@ -53,7 +56,43 @@ class Seen(NamedTuple):
     pixels: Iterator[Pixels]
 
 
-def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Seen) -> None:
+class Means:
+    """The mean of the features over each building's pixels, in a file: they come in another order, and may be too many
+    for memory.
+    """
+
+    def __init__(self, rows: IO[bytes], pixels: npt.NDArray[np.int64], channels: int) -> None:
+        """pixels: [N], of each building."""
+        self._rows, self._pixels, self._channels = rows, pixels, channels
+
+    def __call__(self, start: int, stop: int) -> npt.NDArray[np.float16]:
+        """Of the buildings from `start` to before `stop`, [stop - start, channels], NaN without pixels."""
+        found = np.zeros((stop - start, self._channels), np.float16)
+        self._rows.seek(start * self._channels * found.itemsize)
+        content = self._rows.read(found.nbytes)  # less where the last buildings have none
+        found.reshape(-1)[: len(content) // found.itemsize] = np.frombuffer(content, np.float16)
+        found[self._pixels[start:stop] == 0] = np.nan
+        return found
+
+
+@contextmanager
+def mean_over_pixels(folder: Path, kept: Kept, seen: Seen) -> Iterator[Means | None]:
+    """The means in a file that is gone in the end; None where the network offers no features. folder: of a disk with
+    room for it.
+    """
+    if not kept.tiles.scales:
+        yield None
+        return
+    pixels = seen.votes[:, 1].sum(1)
+    with TemporaryFile(dir=folder) as rows:
+        for numbers, found in mean_features(seen.pixels, pixels, kept.tiles):
+            for number, own in zip(numbers.tolist(), found, strict=True):
+                rows.seek(number * own.nbytes)
+                rows.write(own.tobytes())
+        yield Means(rows, pixels, kept.tiles.channels)
+
+
+def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Seen, means: Means | None) -> None:
     """Writes the Parquet file. map_hash: of the GeoJSON of the same buildings, which stands in the metadata.
 
     Columns: id, that of the building; probability_..., the sums over its pixels of the probabilities of the grades;
@@ -75,37 +114,19 @@ def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Se
     tiles, schema = kept.tiles, known.schema
     facts = {
         "model": kept.model,
+        "location": kept.location,
         "map": {"file": GEOJSON, "sha256": map_hash},
         "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
     }
     if tiles.scales:
         schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), tiles.channels)))
     schema = schema.with_metadata({METADATA: json.dumps(facts)})
-    with TemporaryFile(dir=path.parent) as rows, pq.ParquetWriter(path, schema, **_ENCODING) as writer:
-        if tiles.scales:
-            _spread(seen, tiles, rows)
+    with pq.ParquetWriter(path, schema, **_ENCODING) as writer:
         for start in range(0, len(known), ROWS):
             part = known[start : start + ROWS]
-            if tiles.scales:
-                part = part.append_column(schema.field(VECTORS), _read(rows, part["pixels"].to_numpy(), tiles.channels))
+            if means is not None:
+                flat = pa.array(means(start, start + len(part)).reshape(-1))
+                part = part.append_column(
+                    schema.field(VECTORS), pa.FixedSizeListArray.from_arrays(flat, tiles.channels)
+                )
             writer.write_table(part)
-
-
-def _spread(seen: Seen, tiles: TileFeatures, rows: IO[bytes]) -> None:
-    """Writes the features of each building to its place in the file: they come in another order, and may be too many
-    for memory.
-    """
-    for numbers, found in mean_features(seen.pixels, seen.votes[:, 1].sum(1), tiles):
-        for number, own in zip(numbers.tolist(), found, strict=True):
-            rows.seek(number * own.nbytes)
-            rows.write(own.tobytes())
-    rows.seek(0)
-
-
-def _read(rows: IO[bytes], pixels: npt.NDArray[np.int64], channels: int) -> pa.FixedSizeListArray:
-    """The next rows of the file, as many as there are counts of pixels."""
-    found = np.zeros((len(pixels), channels), np.float16)
-    content = rows.read(found.nbytes)  # less where the last buildings have none
-    found.reshape(-1)[: len(content) // found.itemsize] = np.frombuffer(content, np.float16)
-    found[pixels == 0] = np.nan
-    return pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), channels)

@@ -1,5 +1,6 @@
 """What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from imagery.find.footprints import footprint_pixels, grade_footprints
 from imagery.find.ground import place, to_degrees
 from imagery.find.outlines import straighten
 from imagery.find.pixels import reaches_edge
-from imagery.give.features import Kept, Seen, write_features
+from imagery.give.event import Event, grade_by_event
+from imagery.give.features import Kept, Seen, mean_over_pixels, write_features
 from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
@@ -32,26 +34,31 @@ FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES,
 
 def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
-    cell: float = CELL, kept: Kept | None = None,
+    cell: float = CELL, kept: Kept | None = None, event: Event | None = None,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
     and JUDGE are not written, and nobody can judge in the report, where nothing was `kept` of the same pair's tiles.
 
     classes: see `imagery.predict.inference`. look: of the same pair, for the report. footprints: buildings to grade,
     with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of squares of
-    `cell` metres. Both may be in any CRS. Raises VectorError where no footprint lies in the imagery, and what
+    `cell` metres. Both may be in any CRS. event: grades the buildings, by what was `kept` where it reads features; the
+    rasters are the network's all the same. Raises VectorError where no footprint lies in the imagery, and what
     `check_outputs` does.
     """
     check_outputs(out, cell)
     with new_folder(out, _is_ours) as folder:
         table, seen, notes = _table(classes, footprints)
-        if areas is None:
-            summary = by_cells(table, cell, _middle(classes), notes)
-        else:
-            summary = by_areas(table, areas, notes)
-        summary = replace(summary, scene=dict(look.facts))
-        judging = None
-        with write_errors(out):
+        judging, means = None, None
+        with write_errors(out), ExitStack() as stack:
+            if kept is not None:
+                means = stack.enter_context(mean_over_pixels(folder, kept, seen))
+            if event is not None:
+                table = grade_by_event(table, event, seen.votes, means if event.reads_features else None)
+            if areas is None:
+                summary = by_cells(table, cell, _middle(classes), notes)
+            else:
+                summary = by_areas(table, areas, notes)
+            summary = replace(summary, scene=dict(look.facts))
             write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
             write_geopackage(table.frame, folder / GEOPACKAGE)
@@ -59,7 +66,7 @@ def write_outputs(
             write_geojson(table.frame, folder / GEOJSON)
             if kept is not None:
                 map_hash = hash_of(folder / GEOJSON)
-                write_features(folder / FEATURES, map_hash, kept, table, seen)
+                write_features(folder / FEATURES, map_hash, kept, table, seen, means)
                 draw = draw_table(map_hash, table, seen.votes, _middle(classes))
                 (folder / JUDGE).write_text(draw_as_text(draw) + "\n", encoding="utf-8")
                 judging = Judging(draw, kept.read)

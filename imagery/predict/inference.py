@@ -26,7 +26,7 @@ from imagery.predict.tile_store import TileStore
 from imagery.predict.windows import plan
 from imagery.read.raster import ImagePair, Tile
 from imagery.settings import Windows
-from model.inference import Predictor
+from model.inference import CONFIG, WEIGHTS, Predictor
 
 
 def predict_classes(
@@ -62,9 +62,9 @@ def predict_classes(
 
 
 def identity_of(model: Path) -> str:
-    """What tells a model directory from others: the hash of its files."""
+    """What tells a network's directory from others: the hash of its files, whatever else lies beside them."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in model.iterdir() if path.is_file()):
+    for path in (model / name for name in sorted((CONFIG, WEIGHTS))):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -17,7 +17,8 @@ from playwright.sync_api import Browser
 
 from base.grades import KEYS
 from components import assess
-from imagery.adapting.saved import MODEL_FILES, load_event_model
+from imagery.adapting.names import MODEL_FILES
+from imagery.adapting.saved import load_event_model
 from imagery.assessing.judged_map import read_map
 from imagery.assessing.outputs import FILES
 from tests.conftest import exit_line, tree

@@ -82,7 +82,7 @@ def test_the_table_has_a_line_for_each_comparison() -> None:
     production = {"score": 0.6, "damage_f1_destroyed": 0.5}
     lines = table(compare(of(candidate), of(production), LIMITS)).splitlines()
     assert [line.split() for line in lines] == [
-        ["candidate", "production", "difference", "at", "least", "verdict"],
+        ["candidate", "current", "difference", "at", "least", "verdict"],
         ["minimum", "0.6500", "-", "-", "0.3000", "passes"],
         ["score", "0.6500", "0.6000", "+0.0500", "0.5900", "passes"],
         ["damage_f1_destroyed", "0.3900", "0.5000", "-0.1100", "0.4000", "refused"],

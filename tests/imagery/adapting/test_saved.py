@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from imagery.adapting.learning import EventModel, Teacher
-from imagery.adapting.saved import MODEL_FILES, EventModelError, load_event_model, save_event_model
+from imagery.adapting.names import MODEL_FILES
+from imagery.adapting.saved import EventModelError, load_event_model, save_event_model
 from tests.imagery.adapting.events import event
 
 MADE = event(sharp=0.5, telling=1.2, count=300)

@@ -50,7 +50,7 @@ def make_map(folder: Path, *, sharp: float, telling: float, seed: int = 0) -> Ma
     classes = write_classes(folder / "classes.tif", damage, grades=grades)
     features = generator.normal(0, 1, (count, CHANNELS)) + telling * hot @ generator.normal(0, 1, (4, CHANNELS))
     tiles = _write_tiles(folder / "tiles", features[owners][::4, ::4])
-    give_out(classes, folder / "map", kept=Kept(tiles, "a network", black))
+    give_out(classes, folder / "map", kept=Kept(tiles, "a network", "a folder", black))
     return Made(folder / "map", truth, read_draw(folder / "map" / "judge.json"))
 
 

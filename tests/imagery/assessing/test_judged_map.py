@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"id": [f"way/{place}" for place in range(30)], "grade": ["A"] * 30, "Judged": [None, 7] * 15}
     geopandas.GeoDataFrame(given, geometry=ground, crs=UTM).to_file(root / "osm.gpkg")
     write_tiles(root / "tiles", SIZE, WINDOWS)
-    kept = Kept(TileFeatures(root / "tiles", SIZE[1], SIZE[0], WINDOWS), "a network", black)
+    kept = Kept(TileFeatures(root / "tiles", SIZE[1], SIZE[0], WINDOWS), "a network", "a folder", black)
     classes = write_classes(root / "classes.tif", damage)
     give_out(classes, root / "map", footprints=root / "osm.gpkg", kept=kept)
     return root / "map"

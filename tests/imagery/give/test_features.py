@@ -14,6 +14,7 @@ import shapely
 
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.features import mean_features
+from imagery.find.pixels import Pixels
 from imagery.give.features import Kept
 from imagery.give.writing import OutputError
 from imagery.predict.tile_features import TileFeatures
@@ -59,7 +60,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kept, Any]:
     """Features as they are kept, and those of each pixel, [H, W, C]."""
     folder = tmp_path_factory.mktemp("tiles")
     maps = write_tiles(folder, SIZE, WINDOWS)
-    return Kept(TileFeatures(folder, SIZE[1], SIZE[0], WINDOWS), "a hash", black), features_of_all_pixels(
+    return Kept(TileFeatures(folder, SIZE[1], SIZE[0], WINDOWS), "a hash", "a folder", black), features_of_all_pixels(
         maps, SIZE, WINDOWS
     )
 
@@ -99,11 +100,23 @@ def test_a_row_is_what_lies_in_the_pixels_of_a_building(
     assert rows["partly_without_data"].tolist() == [False] * 7 + [True]
 
 
+def test_a_block_that_names_a_building_without_pixels_of_it_leaves_its_features(pixels: tuple[Kept, Any]) -> None:
+    """As of a footprint that ends at the border of two blocks, by a hair beyond it."""
+    rows, columns = (part.ravel() for part in np.mgrid[10:20, 30:40])
+    none = np.zeros(0, np.int64)
+    whole, empty = Pixels(np.array([0]), np.zeros_like(rows), rows, columns), Pixels(np.array([0]), none, none, none)
+    for blocks in ([whole, empty], [empty, whole]):
+        found = [own for _, part in mean_features(blocks, np.array([100]), pixels[0].tiles) for own in part]
+        assert len(found) == 1
+        np.testing.assert_allclose(found[0], pixels[1][10:20, 30:40].mean((0, 1)), rtol=2**-10)
+
+
 def test_the_file_says_whose_it_is_and_what_its_numbers_are(out: Path) -> None:
     schema = pq.read_schema(out / "features.parquet")
     facts = json.loads(schema.metadata[b"dual-hrnet"])
     assert facts == {
         "model": "a hash",
+        "location": "a folder",
         "map": {
             "file": "buildings.geojson",
             "sha256": hashlib.sha256((out / "buildings.geojson").read_bytes()).hexdigest(),
@@ -171,7 +184,7 @@ def test_a_map_without_buildings_and_a_network_without_features_have_the_file(
     give_out(empty, tmp_path / "none", kept=pixels[0])
     assert len(read(tmp_path / "none")) == 0 and "features" in read(tmp_path / "none")
     write_tiles(tmp_path / "tiles", SIZE, WINDOWS, channels=())
-    kept = Kept(TileFeatures(tmp_path / "tiles", SIZE[1], SIZE[0], WINDOWS), "a hash", black)
+    kept = Kept(TileFeatures(tmp_path / "tiles", SIZE[1], SIZE[0], WINDOWS), "a hash", "a folder", black)
     give_out(classes, tmp_path / "plain", kept=kept)
     assert "features" not in read(tmp_path / "plain") and read(tmp_path / "plain")["pixels"].sum() > 0
 

@@ -38,7 +38,7 @@ def give_map(work: Path, rows: int, columns: int) -> Path:
         grades[(slice(None), *part)] = np.rint(255 * shares).astype(np.uint8)[:, None, None]
     windows = Windows(tile=512, overlap=32)
     write_tiles(work / "tiles", size, windows, channels=())
-    kept = Kept(TileFeatures(work / "tiles", size[1], size[0], windows), "a hash", black)
+    kept = Kept(TileFeatures(work / "tiles", size[1], size[0], windows), "a hash", "a folder", black)
     give_out(write_classes(work / "classes.tif", damage, grades=grades), work / "map", kept=kept)
     return work / "map"
 

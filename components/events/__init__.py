@@ -1,0 +1,1 @@
+"""Models of events: how they are registered, which of them stands for its event, and how predict finds one."""

@@ -1,0 +1,86 @@
+"""Where the network of a prediction comes from, and the model of an event over it: a folder, S3, or the registry."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, NamedTuple
+
+from base.errors import InputError
+from components.events.names import EVENTS, EventError
+from components.storage.locations import Location, errors_name_location, local_input
+from imagery.adapting.names import MODEL_FILES
+
+if TYPE_CHECKING:
+    from imagery.give.event import Event
+
+
+class Source(NamedTuple):
+    """directory: of the network, on this machine; location: where that is, of a registered model the version; event:
+    the model of an event that was asked for, None where it was the network.
+    """
+
+    directory: Path
+    location: str
+    event: "Event | None"
+
+
+@contextmanager
+def local_source(model: Location) -> Iterator[Source]:
+    """Gives the network of a location or of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`, and the
+    event's model where one lies there; copies are gone in the end.
+
+    An event's model without a network beside it, as assess leaves one, names the location of its network.
+    Raises StorageError, TrackingError, EventModelError, EventError.
+    """
+    with ExitStack() as stack:
+        directory, location = stack.enter_context(_local(model))
+        is_registered = location.startswith(f"models:/{EVENTS}/")
+        if not is_registered and not any((directory / name).exists() for name in MODEL_FILES):
+            yield Source(directory, location, None)
+            return
+        from imagery.give.event import read_event
+        from model.inference import CONFIG, WEIGHTS
+
+        event = read_event(directory, location.removeprefix("models:/") if is_registered else None)
+        if is_registered or (directory / CONFIG).exists():
+            yield Source(directory, event.base or location, event)
+            return
+        try:
+            network, location = stack.enter_context(_local(event.base or "no location"))
+            found = "has no network" if not (network / CONFIG).exists() else ""
+        except InputError as error:
+            found = str(error)
+        if found:
+            raise EventError(
+                f"{directory / MODEL_FILES[0]}: was learned over the network of {event.base or 'an unknown location'}, "
+                f"which cannot be had ({found}). Bring it back, or lay its {CONFIG} and {WEIGHTS} beside this file."
+            )
+        yield Source(network, location, event)
+
+
+def refuse_another_network(place: Location, found: str, expected: str, remedy: str) -> None:
+    """Raises EventError where the network at a place is not the expected one. found, expected: what tells networks
+    apart, by `imagery.predict.inference.identity_of`.
+    """
+    if found != expected:
+        raise EventError(
+            f"{place}: found the network {found[:12]}, expected {expected[:12]}, over which the event's model was "
+            f"learned. {remedy}"
+        )
+
+
+@contextmanager
+def _local(model: Location) -> Iterator[tuple[Path, str]]:
+    """A folder on this machine, and its location, of a registered model the version."""
+    if not str(model).startswith("models:/"):
+        with local_input(model) as directory:
+            yield directory, str(model)
+        return
+    from components.tracking import registry
+
+    uri = registry.exact_uri(str(model))
+    with TemporaryDirectory(prefix="model-") as folder:
+        directory = registry.download_model(uri, Path(folder))
+        with errors_name_location(directory, uri):
+            yield directory, uri
