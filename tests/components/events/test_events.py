@@ -85,7 +85,7 @@ def test_a_version_holds_the_network_and_the_events_model_and_says_what_they_are
 
 def test_promotion_moves_the_alias_of_the_event_and_nothing_else(registered: Registered, client: MlflowClient) -> None:
     model = client.get_registered_model(EVENTS)
-    assert {alias: int(number) for alias, number in model.aliases.items()} == {"event-palu": registered.number}
+    assert int(model.aliases["event-palu"]) == registered.number
     (decision,) = decisions(client, EVENTS, registered.number)
     assert (decision["alias"], decision["verdict"], decision["previous"]) == ("event-palu", "moving", None)
     tags = client.get_model_version(EVENTS, str(registered.number)).tags
@@ -251,6 +251,11 @@ def test_another_network_than_the_maps_is_refused_and_the_results_stay(
     with pytest.raises(EventError, match="gone: has no network, expected the one that made the map"):
         register_event(moved, tmp_path / "gone")
     register_event(moved, afternoon.folder / "network")
+    earlier = renamed(registered.out, tmp_path / "earlier", "earlier")
+    content = json.loads((earlier / "assessment.json").read_text(encoding="utf-8"))
+    (earlier / "assessment.json").write_text(json.dumps(content | {"base": None}), encoding="utf-8")
+    with pytest.raises(EventError, match="--model: is missing, expected the location of the model that made the map"):
+        register_event(earlier, None)
     assert versions(client, "moved")[0].tags["base"] == str(afternoon.folder / "network")
 
 
