@@ -181,22 +181,19 @@ def log_texts(version: ModelVersion, texts: Mapping[str, str]) -> None:
         client().log_text(version.run_id, text, path)
 
 
+def numbered(uri: str) -> str:
+    """`models:/NAME/VERSION` of a registered model that may be named by an alias, which moves; raises TrackingError."""
+    version = _required(uri)
+    return f"models:/{version.name}/{version.version}"
+
+
 def download_model(uri: str, to: Path | None = None) -> Path:
     """Local model directory of a registered model, `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     to: folder for what is fetched; else MLflow chooses one that stays.
     Raises TrackingError where there is none, or the store or its files cannot be reached.
     """
-    parts = URI.fullmatch(uri)
-    if parts is None:
-        raise TrackingError(f"{uri}: names no registered model, expected models:/NAME@ALIAS or models:/NAME/VERSION.")
-    number = parts["version"]
-    try:  # MLflow's own requests, for files that may be large, would try for minutes
-        require_version(parts["name"], alias=parts["alias"], version=int(number) if number else None)
-    except AwayError:
-        raise
-    except TrackingError as error:
-        raise TrackingError(f"{uri}: {error}") from None
+    _required(uri)  # MLflow's own requests, for files that may be large, would try for minutes
     try:
         root = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=None if to is None else str(to))
     except (MlflowException, OSError) as error:
@@ -209,6 +206,20 @@ def download_model(uri: str, to: Path | None = None) -> Path:
         ) from error
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])
+
+
+def _required(uri: str) -> ModelVersion:
+    """The version of a `models:/` URI; raises TrackingError, which names the URI."""
+    parts = URI.fullmatch(uri)
+    if parts is None:
+        raise TrackingError(f"{uri}: names no registered model, expected models:/NAME@ALIAS or models:/NAME/VERSION.")
+    number = parts["version"]
+    try:
+        return require_version(parts["name"], alias=parts["alias"], version=int(number) if number else None)
+    except AwayError:
+        raise
+    except TrackingError as error:
+        raise TrackingError(f"{uri}: {error}") from None
 
 
 def _find_version(name: str, alias: str | None, version: int | None) -> ModelVersion | None:
