@@ -105,6 +105,7 @@ def define(params: Params, image: str) -> Any:
                 root=root,
                 prepare=prepare,
                 train=train,
+                start_from=checked.outputs["start_from"],
                 tracking=tracking,
                 cluster=cluster,
                 image_pull_secrets=params.cluster.image_pull_secrets,

@@ -21,7 +21,7 @@ from components.params import Params, Share, Split
 from components.promotion.gate import ABSENT, GRADES, SCORES, TRAINED_ON, scores_of
 from components.promotion.handover import CHALLENGER
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
-from components.tracking.lineage import circumstances, in_todays_names, source_tags
+from components.tracking.lineage import STARTED_FROM, circumstances, in_todays_names, source_tags
 from components.tracking.lock import pin, read_lock
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]
         "evaluate_settings": json.dumps(metrics["evaluate_settings"], sort_keys=True),
         TRAINED_ON: origin.scenes,
         **({} if origin.raw_version is None else {"raw_version": origin.raw_version}),
+        **({} if origin.started_from is None else {STARTED_FROM: origin.started_from}),
         **source_tags(),
         **circumstances(),
         "prepared_version": run.prepared_version,

@@ -8,18 +8,22 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, recipe_of
-from components.storage.locations import LOCATIONS, Growing, Location, growing_output, join
+from components.storage.locations import LOCATIONS, Growing, Location, growing_output, join, local_input
 from components.storage.prepared import local_scenes
 from model.train.one_voice import may_say, one_line_for_all_ranks
 
 if TYPE_CHECKING:
+    from model.settings import TrainSettings
     from model.train.distributed import World
+    from model.train.start import Start
 
 
 def train(
@@ -32,7 +36,8 @@ def train(
     Writes `out`/model, history.csv, run.json and checkpoints/.
     Under torchrun all processes train together, and the main one writes. A run that was interrupted goes on where its
     last checkpoint stands; see `model.train.training.train`. SIGTERM makes it write one and raise Preempted.
-    Raises SceneError, TrainingError, StorageError, WorldError, DeviceError.
+    Raises SceneError, TrainingError, StorageError, WorldError, DeviceError; of `train.start_from` TrackingError,
+    ModelError and NetworkError.
     """
     from components.storage.hub import find_pretrained
     from model.device import describe_device
@@ -48,10 +53,13 @@ def train(
     with join_world(2 * params.train.hang_timeout) as world, ExitStack() as stack:
         # Before the data is fetched: a location that cannot be written to ends the step at once.
         output = stack.enter_context(growing_output(out)) if world.is_main else None
+        start: Start | None = None
         if output is not None:
             from components.tracking import connection
 
             connection.reach()  # before the data is fetched, too
+            if params.train.start_from is not None:
+                start = _read_start(params.train.start_from, params.train)
         scenes = stack.enter_context(local_scenes(data))
         if params.train.validate_every:
             _check_validation(scenes, world)  # before a run is opened in MLflow
@@ -59,11 +67,28 @@ def train(
             processes = f" in {world.size} processes" if world.size > 1 else ""
             print(f"train on {describe(read_index(scenes, ['train']))}{processes}\n{describe_device(world.device)}")
             raw_version = raw_version or _raw_version(data, params)
-            _train_tracked(scenes, output, params, world, pretrained, stop, raw_version)
+            _train_tracked(scenes, output, params, world, pretrained, start, stop, raw_version)
         else:
-            _train(scenes, Path(os.devnull), params, world, pretrained, stop)
+            _train(scenes, Path(os.devnull), params.train, world, pretrained, None, stop)
     if world.is_main:
         print(f"model: {join(out, 'model')}")
+
+
+def _read_start(source: str, settings: "TrainSettings") -> "Start":
+    """The model of `train.start_from`, by a name that stays: of an alias the version that has it now, of a folder its
+    location and the hash of its weights.
+    """
+    from model.train.start import hash_of, read_start
+
+    if source.startswith("models:/"):
+        from components.tracking import registry
+
+        with TemporaryDirectory(prefix="model-") as folder:
+            uri = registry.exact_uri(source)
+            return read_start(registry.download_model(uri, Path(folder)), uri, settings)
+    with local_input(source) as directory:
+        start = read_start(directory, source, settings)
+        return start._replace(name=f"{source} (sha256 {hash_of(directory)})")
 
 
 def _check_validation(scenes: Path, world: "World") -> None:
@@ -85,33 +110,41 @@ def _train_tracked(
     params: Params,
     world: "World",
     pretrained: Path | None,
+    start: "Start | None",
     stop: threading.Event,
     raw_version: str | None,
 ) -> None:
     from components.tracking import runs
+    from components.tracking.lineage import STARTED_FROM
     from model.train.run import identity_of
     from xbd.scenes import prepared_version
 
+    recipe = recipe_of(params)
+    started = {} if start is None else {STARTED_FROM: start.name}
+    if start is not None:  # from another version it is another run, by whatever alias
+        params = params.model_copy(update={"train": replace(params.train, start_from=start.name)})
     settings = json.dumps(identity_of(params.train), sort_keys=True)
     run = runs.open_run(
         output.folder / "run.json",
         params.tracking.experiment,
         prepared_version(scenes),
         hashlib.sha256(settings.encode()).hexdigest(),
+        **started,
     )
     resolved = params.model_dump(mode="json", by_alias=True)
     runs.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
     runs.log_yaml(run, resolved, "params.yaml")
     content = json.dumps(resolved, sort_keys=True).encode()
-    tags = {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe_of(params)}
-    runs.tag_run(run, tags | ({} if raw_version is None else {"raw_version": raw_version}))
+    tags = {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe}
+    runs.tag_run(run, tags | started | ({} if raw_version is None else {"raw_version": raw_version}))
     try:
         _train(
             scenes,
             output.folder,
-            params,
+            params.train,
             world,
             pretrained,
+            start,
             stop,
             on_epoch=lambda record: runs.log_metrics(run, record, int(record["epoch"])),
             on_checkpoint=lambda path: output.upload(),
@@ -128,9 +161,10 @@ def _train_tracked(
 def _train(
     scenes: Path,
     folder: Path,
-    params: Params,
+    settings: "TrainSettings",
     world: "World",
     pretrained: Path | None,
+    start: "Start | None",
     stop: threading.Event,
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
@@ -141,9 +175,10 @@ def _train(
     training.train(
         scenes,
         folder,
-        params.train,
+        settings,
         world,
         pretrained=pretrained,
+        start=start,
         raw_version=raw_version,
         on_epoch=on_epoch,
         on_checkpoint=on_checkpoint,

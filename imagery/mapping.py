@@ -93,6 +93,7 @@ def _begin(event: Event, *, features: bool) -> None:
 def _facts(pair: ImagePair, origin: Origin, event: Event | None, *, calibrated: bool) -> dict[str, Any]:
     """What is known of how the images were read and of the model that reads them, fit for JSON."""
     return {
+        "reading": pair.sources.facts(),
         "bands": {"before": str(pair.pre.bands), "after": str(pair.post.bands)},
         "alignment": pair.alignment.facts(pair.grid.gsd),
         "model": {**asdict(origin), "said": str(origin), "calibrated": calibrated},

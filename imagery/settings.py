@@ -1,9 +1,10 @@
 """What imagery is read from and how it is taken apart: plain values that a command line can check before any work."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from base.errors import InputError
 
@@ -57,6 +58,10 @@ class Reading:
                 raise SettingsError(
                     f"{option}: found {len(given)} values, expected one, or one for pre and one for post."
                 )
+
+    def facts(self) -> dict[str, Any]:
+        """By name, fit for JSON, from which a later step reads the same images alike."""
+        return {field.name: getattr(self, field.name) for field in fields(Reading)}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ class Architecture:
     """Everything that decides which tensors an HRNet holds and how they are applied; the defaults are HRNetV2-W32."""
 
     name: ClassVar[str] = "dual-hrnet"
+    parts: ClassVar[tuple[str, ...]] = ("stem", "encoder", "localization", "damage")  # see `DualHRNet.part`
     coarsest: ClassVar[int] = 32  # pixels of a side that are one in the coarsest branch, over which batch norm is taken
 
     width: Annotated[int, Ge(1)] = 32  # channels of the finest branch, C

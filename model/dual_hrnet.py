@@ -78,6 +78,23 @@ class DualHRNet(PairNetwork):
         """The network folded, see `model.fast.folding`; it cannot be trained, saved or moved to another device."""
         return fold(self)
 
+    def part(self, name: str) -> list[nn.Module]:
+        """localization, damage: all of one stream, with what it takes from the other; encoder: both streams but for
+        their heads; stem: of both, up to stage 1.
+        """
+        streams = {"localization": ("loc",), "damage": ("cls",)}.get(name, ("loc", "cls"))
+        left_out = {"encoder": ("last_layer",), "stem": ("transitions", "stage2", "stage3", "stage4", "last_layer")}
+        fusion = [] if name == "stem" else [f"fuse_{stream}_stage{stage}" for stream in streams for stage in (1, 2, 3)]
+        return [
+            *map(self.get_submodule, fusion),
+            *(
+                module
+                for stream in streams
+                for key, module in self.get_submodule(f"{stream}_net").named_children()
+                if key not in left_out.get(name, ())
+            ),
+        ]
+
     def load_pretrained(self, path: Path) -> str:
         """Takes an ImageNet HRNet into both streams, see `model.weights.load_imagenet`."""
         return load_imagenet(self, path).summary()

@@ -41,13 +41,15 @@ class ModelError(InputError):
 @dataclass(frozen=True)
 class Origin:
     """What a model was trained on. scenes: "synthetic", "real", both as "synthetic and real", or "unknown"; events: the
-    disasters; prepared_version, raw_version: of the data, None where it is not known.
+    disasters; prepared_version, raw_version: of the data, None where it is not known. started_from: the model whose
+    training this one went on from; scenes and events hold those of both.
     """
 
     scenes: Literal["synthetic", "real", "synthetic and real", "unknown"] = "unknown"
     events: tuple[str, ...] = ()
     prepared_version: str | None = None
     raw_version: str | None = None
+    started_from: str | None = None
 
     def __str__(self) -> str:
         if self.scenes == "unknown":

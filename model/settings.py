@@ -97,6 +97,27 @@ class TrainSettings:
     swap: Annotated[float, Ge(0), Le(1)] = 0.0  # share of the crops without damage whose images change places
     # Of the exponential moving average of the weights that is judged and kept; 0 keeps the weights themselves.
     average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
+    # A model to go on from, in place of random or ImageNet weights: a folder, or models:/NAME@ALIAS or /VERSION.
+    start_from: str | None = None
+    # Parts of the network, by its own names, that stay as they are: weights and statistics of batch norm.
+    freeze: tuple[str, ...] = ()
+    freeze_batch_norm: bool = False  # all of its weights stay, and it normalizes by the statistics that it has
+
+    @field_validator("start_from")
+    @classmethod
+    def _starts_from_one(cls, start_from: str | None, info: ValidationInfo) -> str | None:
+        if start_from is not None and info.data.get("pretrained") is not None:
+            raise ValueError("with train.pretrained there are two starts; expected null for one of them")
+        return start_from
+
+    @field_validator("freeze")
+    @classmethod
+    def _freezes_what_is_there(cls, freeze: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        parts = getattr(info.data.get("network"), "parts", ())
+        odd = [name for name in freeze if name not in parts]
+        if odd and "network" in info.data:  # else it was refused itself
+            raise ValueError(f"{odd[0]!r} is no part of the network; expected some of {', '.join(parts) or 'none'}")
+        return freeze
 
     @field_validator("grade_smoothing")
     @classmethod

@@ -112,7 +112,7 @@ def test_large_data_go_by_reference(ran: Path) -> None:
 def test_the_latest_version_is_asked_for_and_told(ran: Path) -> None:
     record = yaml.safe_load((ran / "data" / "raw.dvc").read_text(encoding="utf-8"))
     version = record["outs"][0]["md5"]
-    assert outputs(ran, "check")["parameterValues"] == {"raw_version": version, "news": "new here"}
+    assert outputs(ran, "check")["parameterValues"] == {"raw_version": version, "news": "new here", "start_from": ""}
     assert outputs(ran, "fetch")["artifacts"]["raw"]["artifacts"][0]["metadata"]["version"] == version
     config = only(ran, "output/pipeline/train/*/model/config.json").read_text(encoding="utf-8")
     assert json.loads(config)["trained_on"]["raw_version"] == version

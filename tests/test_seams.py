@@ -46,6 +46,11 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         LOCAL: "it runs when people have judged a map",
         KUBEFLOW: "it runs when people have judged a map",
     },
+    "label": {
+        SECTION: "its options belong to one map",
+        LOCAL: "it runs when people have judged a map, and gives raw data",
+        KUBEFLOW: "it runs when people have judged a map, and gives raw data",
+    },
     "import_weights": {
         SECTION: "there is nothing to choose",
         LOCAL: "a model of others is imported once",

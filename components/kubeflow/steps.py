@@ -72,7 +72,7 @@ def check(
     step_sizes: dict[str, Any],
     node_selector: dict[str, Any],
     tolerations: list[Any],
-) -> NamedTuple("Checked", [("raw_version", str), ("news", str)]):  # type: ignore[valid-type]
+) -> NamedTuple("Checked", [("raw_version", str), ("news", str), ("start_from", str)]):  # type: ignore[valid-type]
     from components.kubeflow import tasks
 
     with tasks.task(mlflow_uri, s3_endpoint):
@@ -106,6 +106,7 @@ def train(
     root: str,
     prepare: dict[str, Any],
     train: dict[str, Any],
+    start_from: str,
     tracking: dict[str, Any],
     cluster: dict[str, Any],
     node_selector: dict[str, Any],
@@ -123,7 +124,7 @@ def train(
         compiled = {"image_pull_secrets": image_pull_secrets, "certificates": certificates or None}
         pods = {"node_selector": node_selector, "tolerations": tolerations, **compiled}
         sections = {"prepare": prepare, "train": train, "tracking": tracking, "cluster": cluster | pods}
-        tasks.train(parts, root, sections, image, model)
+        tasks.train(parts, root, sections, start_from, image, model)
 
 
 @component

@@ -58,11 +58,12 @@ def task(mlflow_uri: str = "", s3_endpoint: str = "") -> Iterator[None]:
             sys.exit(128 + signal.SIGTERM)
 
 
-def check(version: str, remote: str, root: str, sections: Sections) -> tuple[str, str]:
+def check(version: str, remote: str, root: str, sections: Sections) -> tuple[str, str, str]:
     """Refuses parameters, as a form may give them, that a later task would refuse.
 
     Returns the raw version to take, which is `version`, or, where that is "latest", what the DVC remote says is the
-    latest now; and whether that is new below the root, for people.
+    latest now; whether that is new below the root, for people; and `train.start_from`, "" for null, an alias as the
+    version that has it now: of a name that stays the cache knows what training it is.
     """
     from components.cluster.check import check
     from components.storage.latest import LATEST, read_latest
@@ -78,7 +79,12 @@ def check(version: str, remote: str, root: str, sections: Sections) -> tuple[str
     is_known = _is_there(raw_location(root, found))
     news = "nothing new: what an earlier run made of it comes from the cache" if is_known else "new here"
     print(f"raw version: {found}{origin}: {news}")
-    return found, news
+    start = params.train.start_from or ""
+    if start.startswith("models:/"):
+        from components.tracking.registry import exact_uri
+
+        print(f"train.start_from: {start} is {(start := exact_uri(start))}")
+    return found, news, start
 
 
 def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
@@ -119,14 +125,16 @@ def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared:
     _refer(prepared, location, scenes=len(records), **facts)
 
 
-def train(parts: Sequence[Artifact], root: str, sections: Sections, image: str, model: Artifact) -> None:
+def train(
+    parts: Sequence[Artifact], root: str, sections: Sections, start_from: str, image: str, model: Artifact
+) -> None:
     """Trains on the parts that came from train and tier3: as a job of pods with `image`; or on this machine, in as many
-    processes as $DUAL_HRNET_PROCESSES says, which `pipeline.py run` sets.
+    processes as $DUAL_HRNET_PROCESSES says, which `pipeline.py run` sets. start_from: as `check` gives it.
     """
     from components.prepare import SPLIT_SOURCES
     from model.train.run import identity_of
 
-    params = params_of(sections)
+    params = params_of({**sections, "train": {**sections["train"], "start_from": start_from or None}})
     used = _of_sources(parts, SPLIT_SOURCES)
     versions = sorted(part.metadata["version"] for part in used)
     key = _key(versions, identity_of(params.train), code_version("train"))

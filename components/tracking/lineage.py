@@ -15,6 +15,8 @@ OLD_NAMES = {
 
 # Tag of a run: the ids of the pipeline runs that wanted its training; a process of the training knows the first.
 PIPELINE_RUN = "pipeline_run"
+# Tag of a run and of a version, and field of run.json: the model that training began with.
+STARTED_FROM = "started_from"
 # Of so many ids. One has 36 characters, and MLflow takes tags of 5,000 (later versions: 8,000).
 RUNS_KEPT = 100
 

@@ -33,7 +33,14 @@ from components.tracking.connection import (
     refusal,
     store,
 )
-from components.tracking.lineage import PIPELINE_RUN, circumstances, in_todays_names, source_tags, with_run
+from components.tracking.lineage import (
+    PIPELINE_RUN,
+    STARTED_FROM,
+    circumstances,
+    in_todays_names,
+    source_tags,
+    with_run,
+)
 from components.tracking.outbox import PAUSE, Outbox
 from components.tracking.records import End, File, Record, send
 from components.tracking.system_metrics import SystemMetrics
@@ -49,6 +56,7 @@ class Run:
     """Identity of a tracked run, as it stands in run.json between the steps.
 
     prepared_version: sha256 of the prepared data set's index. settings_hash: of the settings that trained the model.
+    started_from: the model that training began with, None where it began with none.
     outbox, system_metrics: of a run that is open, from `open_run` to `finish_run`.
     """
 
@@ -56,17 +64,20 @@ class Run:
     experiment: str
     prepared_version: str
     settings_hash: str
+    started_from: str | None = None
     outbox: Outbox | None = field(default=None, compare=False, repr=False)
     system_metrics: SystemMetrics | None = field(default=None, compare=False, repr=False)
 
 
-def open_run(path: Path, experiment: str, prepared_version: str, settings_hash: str) -> Run:
+def open_run(
+    path: Path, experiment: str, prepared_version: str, settings_hash: str, started_from: str | None = None
+) -> Run:
     """Continues a run or begins a new one, writes its identity to `path`, and starts to log the system metrics.
 
     Continued is the run that MLFLOW_RUN_ID names, else the run that `path` names, if it trained the same settings on
     the same data and did not finish. Raises TrackingError, and AwayError where MLflow is away.
     """
-    run = _open(path, experiment, prepared_version, settings_hash)
+    run = replace(_open(path, experiment, prepared_version, settings_hash), started_from=started_from)
     _write_run_file(path, run)
     outbox = Outbox(run.run_id)
     system = SystemMetrics(run.run_id, lambda metrics, step: outbox.put("system metrics", _points(metrics, step)))
@@ -275,18 +286,20 @@ def _tags(prepared_version: str) -> dict[str, str]:
 
 
 def _write_run_file(path: Path, run: Run) -> None:
-    write_file(path, json.dumps({name: getattr(run, name) for name in IDENTITY}, indent=2) + "\n")
+    content = {name: getattr(run, name) for name in (*IDENTITY, STARTED_FROM)}
+    write_file(path, json.dumps({name: value for name, value in content.items() if value is not None}, indent=2) + "\n")
 
 
 def _read_run_file(path: Path) -> Run:
     try:
         content = in_todays_names(json.loads(path.read_text(encoding="utf-8")))
         run_id, experiment, prepared, settings = (content[name] for name in IDENTITY)
-        for name in IDENTITY:
+        started_from = content.get(STARTED_FROM)
+        for name in (*IDENTITY, *([] if started_from is None else [STARTED_FROM])):
             text = content[name]
             if not (isinstance(text, str) and 0 < len(text) <= 500 and text.isprintable()):
                 raise ValueError(f"{name} is {text!r:.60}")
-        return Run(run_id, experiment, prepared, settings)
+        return Run(run_id, experiment, prepared, settings, started_from)
     except OSError as error:
         raise TrackingError(f"{path}: {unreadable(path, error, ', expected the run.json of train.')}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -45,7 +45,8 @@ class PairNetwork(nn.Module):
     Settings: a frozen pydantic dataclass, all fields with defaults, that decides every tensor of the network. Its field
     `name` is the network's name in `model.networks.by_name`: `name: Literal["NAME"] = "NAME"`.
     A network that takes batch norm over images made smaller says by how much, so that crops which would leave one value
-    are refused when parameters are read: `coarsest: ClassVar[int] = 32`.
+    are refused when parameters are read: `coarsest: ClassVar[int] = 32`. One of which training can keep parts as they
+    are names them: `parts: ClassVar[tuple[str, ...]] = ("encoder",)`.
     """
 
     Settings: ClassVar[Any]
@@ -80,6 +81,10 @@ class PairNetwork(nn.Module):
         """Whether training keeps a fraction of the activations and computes the others twice; raises NetworkError."""
         if recompute:
             raise NetworkError(f"train.recompute: {self.architecture.name} cannot recompute. Set it to false.")
+
+    def part(self, name: str) -> list[nn.Module]:
+        """The modules of one of the parts that `Settings` names, for `train.freeze`; parts may share modules."""
+        raise NotImplementedError
 
     def load_pretrained(self, path: Path) -> str:
         """Takes over the weights of another network, as `train.pretrained` names them; returns a line for the log.

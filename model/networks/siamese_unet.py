@@ -8,7 +8,7 @@ take one of them apart, keep most of its score, and find that neither generalize
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ EXAMPLE = "timm/resnet34.a1_in1k"
 @dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
 class SiameseUNetSettings:
     """What decides the tensors of the network; with the defaults the encoder is a ResNet-34."""
+
+    parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "localization", "damage")  # see `SiameseUNet.part`
 
     name: Literal["siamese-unet"] = "siamese-unet"
     # Channels at a quarter of the resolution; twice as many at each half of it. With fewer than 8, PyTorch 2.13 writes
@@ -84,6 +86,11 @@ class SiameseUNet(PairNetwork):
         features = torch.cat([before, after], 1)
         logits = self.localization(before), self.damage(features)
         return DualLogits(*(part[..., : -(-height // 4), : -(-width // 4)] for part in logits)), [features]
+
+    def part(self, name: str) -> list[nn.Module]:
+        """encoder: the ResNet; decoder: what makes features of it; localization, damage: the heads."""
+        own = {"encoder": ["stem", "levels"], "decoder": ["lateral", "thinner", "smooth"]}.get(name, [name])
+        return [self.get_submodule(key) for key in own]
 
     def load_pretrained(self, path: Path) -> str:
         """Takes a ResNet-18 or ResNet-34 of ImageNet, as torchvision and timm name their tensors, into the encoder.

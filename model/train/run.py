@@ -25,6 +25,7 @@ from model.train.history import (
     validations_without_progress,
     write_history,
 )
+from model.train.start import Start
 from xbd.scenes import prepared_version, read_index
 
 SAMPLE = "sample-"  # how the names of the events of `xbd.sample` begin, and of no others
@@ -55,6 +56,7 @@ class Run:
         on_checkpoint: Callable[[Path], None],
         raw_version: str | None = None,
         augmentation: Mapping[str, Any] | None = None,
+        start: Start | None = None,
     ) -> None:
         self.out, self.settings, self.model, self.world, self.steps = out, settings, model, world, steps
         self.on_epoch, self.augmentation = on_epoch, augmentation
@@ -68,7 +70,7 @@ class Run:
         self.average = Average(model, settings.average_decay) if settings.average_decay else None
         self.epoch, self.step, self.meter = 1, 0, Meter()
         self.history: list[Record] = []
-        self.origin = origin_of(data, raw_version)
+        self.origin = origin_of(data, raw_version, start)
         self.checkpoints = Checkpoints(
             out / "checkpoints",
             {"train": identity_of(settings), "prepared_version": prepared_version(data)},
@@ -176,12 +178,18 @@ class Run:
         return record
 
 
-def origin_of(data: Path, raw_version: str | None) -> Origin:
-    """What a model is trained on that learns from the prepared data set `data`."""
-    events = sorted({record.disaster for record in read_index(data, ["train"])})
-    synthetic = [event.startswith(SAMPLE) for event in events]
-    scenes = "synthetic" if all(synthetic) else "synthetic and real" if any(synthetic) else "real"
-    return Origin(scenes, tuple(events), prepared_version(data), raw_version)  # type: ignore[arg-type]
+def origin_of(data: Path, raw_version: str | None, start: Start | None = None) -> Origin:
+    """What a model is trained on that learns from the prepared data set `data`, and, before, from what `start` has
+    learned from; the versions are those of `data`.
+    """
+    events = {record.disaster for record in read_index(data, ["train"])}
+    kinds = {"synthetic" if event.startswith(SAMPLE) else "real" for event in events}
+    if start is not None:
+        events |= set(start.origin.events)
+        kinds |= set(start.origin.scenes.split(" and "))
+    scenes = "unknown" if "unknown" in kinds else " and ".join(sorted(kinds, reverse=True))
+    name = None if start is None else start.name
+    return Origin(scenes, tuple(sorted(events)), prepared_version(data), raw_version, name)  # type: ignore[arg-type]
 
 
 def identity_of(settings: TrainSettings) -> dict[str, Any]:
@@ -199,17 +207,20 @@ def identity_of(settings: TrainSettings) -> dict[str, Any]:
 
 
 def make_optimizer(model: PairNetwork, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with momentum, the paper's, or AdamW; fused: one pass over all weights instead of some ten for each."""
+    """SGD with momentum, the paper's, or AdamW, of the weights that are trained; fused: one pass over all of them
+    instead of some ten for each.
+    """
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
-            model.parameters(),
+            weights,
             lr=settings.learning_rate,
             betas=(settings.momentum, 0.999),
             weight_decay=settings.weight_decay,
             fused=True,
         )
     return torch.optim.SGD(
-        model.parameters(),
+        weights,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,

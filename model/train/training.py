@@ -22,7 +22,6 @@ from model.calibration.temperature import SCENES, calibrate
 from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
 from model.losses import dual_loss
-from model.networks.by_name import build
 from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
 from model.train.batch import share_of_batch
@@ -31,6 +30,7 @@ from model.train.history import Record
 from model.train.profiling import profiler
 from model.train.pulse import Pulse
 from model.train.run import Run
+from model.train.start import Start, make_network, set_training
 from model.train.sync_batch_norm import convert
 from model.train.validation import validate, validation_scenes
 from xbd.dataset import Sample, SceneCrops
@@ -47,6 +47,7 @@ def train(
     world: World,
     *,
     pretrained: Path | None = None,
+    start: Start | None = None,
     raw_version: str | None = None,
     on_epoch: Callable[[Record], None] = lambda record: None,
     on_checkpoint: Callable[[Path], None] = lambda path: None,
@@ -56,24 +57,21 @@ def train(
 
     A checkpoint of the same settings and data in `out` is resumed, also in mid-epoch; on CPUs, and with as many
     processes as before, the weights then are those of the undisturbed run, bit for bit. pretrained: file of weights
-    to start from. raw_version: of the data, for the model to tell. In the main process, calls `on_checkpoint` with the
-    path of each checkpoint, from a thread, and `on_epoch` with each record, also with those of the epochs before a
-    resume. When `should_stop` is true in any process, all write a checkpoint together and raise Preempted.
+    of another network to start from; start: a model to start from, which only the main process needs to have.
+    raw_version: of the data, for the model to tell. In the main process, calls `on_checkpoint` with the path of each
+    checkpoint, from a thread, and `on_epoch` with each record, also with those of the epochs before a resume. When
+    `should_stop` is true in any process, all write a checkpoint together and raise Preempted.
     Returns the record of the epoch whose weights were kept: the best validation score, or the last epoch.
     Raises TrainingError where the data set has fewer crops than a batch or the loss is not finite, InputError where
     the batch sizes do not fit the processes, NetworkError where the network lacks a feature that is asked for,
-    WeightsError where `pretrained` does not fit it.
+    WeightsError where `pretrained` does not fit it, FreezeError where nothing is left to train.
     """
     share_of_batch(settings.global_batch_size, settings.device_batch_size, world.size)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(settings.deterministic)
     crops = _crops(data, settings)
     validation = validation_scenes(data) if settings.validate_every else None
-    model = build(settings.network)
-    if pretrained is not None:
-        transfer = model.load_pretrained(pretrained)
-        if world.is_main:
-            print(transfer)
+    model = make_network(settings, pretrained, start, says=world.is_main)
     model.set_recompute(settings.recompute)
     keep_freed_memory()
     convert(model, world)
@@ -82,7 +80,7 @@ def train(
     augmentation = None if crops.augmentation is None else crops.augmentation.as_dict()
     with (
         Pulse(world, settings.hang_timeout) as pulse,
-        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version, augmentation) as run,
+        Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version, augmentation, start) as run,
     ):
         pulse.watch(model)
         _settle_buckets(run)
@@ -138,7 +136,7 @@ def _crops(data: Path, settings: TrainSettings) -> SceneCrops:
 def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callable[[], bool]) -> Record:
     """Trains the rest of the run's epoch; returns the epoch's record."""
     settings, world, meter = run.settings, run.world, run.meter
-    run.model.train()
+    set_training(run.model, settings)
     batches = list(_batches(len(crops), run.epoch, settings, world))[run.step :]
     loader = DataLoader(
         crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=world.device.type == "cuda"
@@ -160,7 +158,7 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
             total, localization, damage, stop = (world.reduce_sum(numbers) / world.size).tolist()
             if not np.isfinite(total):
                 _refuse_loss(run, crops, losses, indices)
-            norm = torch.nn.utils.get_total_norm([cast(Tensor, p.grad) for p in run.model.parameters()]).item()
+            norm = torch.nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]).item()
             run.optimizer.step()
             if run.average is not None:
                 run.average.update(run.model)

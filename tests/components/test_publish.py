@@ -55,12 +55,12 @@ def test_a_run_takes_what_was_published_last(
     assert capsys.readouterr().out == f"latest of s3://dvc/latest: {version(repository)}\n"
     sections = form()
     root = "s3://dvc/latest-runs"
-    assert tasks.check("latest", "s3://dvc/latest", root, sections) == (version(repository), "new here")
+    assert tasks.check("latest", "s3://dvc/latest", root, sections) == (version(repository), "new here", "")
     assert capsys.readouterr().out == f"raw version: {version(repository)}, the latest of s3://dvc/latest: new here\n"
-    assert tasks.check(GIVEN, "s3://dvc/latest", root, sections) == (GIVEN, "new here")
+    assert tasks.check(GIVEN, "s3://dvc/latest", root, sections) == (GIVEN, "new here", "")
     key = f"latest-runs/raw/{version(repository).removesuffix('.dir')}/train/labels/a.json"
     s3.client().put_object(Bucket="dvc", Key=key, Body=b"{}")
-    found, news = tasks.check("latest", "s3://dvc/latest", root, sections)
+    found, news, _ = tasks.check("latest", "s3://dvc/latest", root, sections)
     assert found == version(repository) and news.startswith("nothing new: ")
 
 

@@ -32,7 +32,7 @@ def test_another_root_or_image_has_another_job_and_the_same_training_the_same_ou
     sections = {name: defaults_of(params)[name] for name in ("prepare", "train", "tracking", "cluster")}
     part = Part("", {"source": "train", "version": "1a/train", "location": "s3://data/prepared/1a/train"})
     for root, image in (("s3://a", "i:1"), ("s3://b", "i:1"), ("s3://a", "i:2"), ("s3://a", "i:1")):
-        tasks.train([part], root, sections, image, Part(str(tmp_path / "model")))
+        tasks.train([part], root, sections, "", image, Part(str(tmp_path / "model")))
     names, outputs = zip(*asked, strict=True)
     assert names[0] == names[3]
     assert len(set(names)) == 3
