@@ -3,7 +3,8 @@
 python -m benchmarks.demo_assess --model LOCATION [--raw DIR] [--judged N] --out DIR
 
 Joins scenes to one pair of GeoTIFFs, in an invented place on the equator; predict makes the map of them;
-the labels say what the first N buildings of its order are; assess estimates from these. As the labels know of all
+the labels say what the first N buildings of its order are, and what the map missed in some squares; assess estimates
+from these. As the labels know of all
 buildings, it then tells whether the interval holds the truth.
 """
 
@@ -35,6 +36,7 @@ from xbd.names import LABEL, file_name, scene_files
 
 PLACE = "EPSG:32631", Affine(0.5, 0, 500_000, 0, -0.5, 3_000)
 JUDGED = 60
+LOOKED = 30  # squares in which what the map missed is counted
 JUDGE = "labels"
 
 
@@ -89,7 +91,8 @@ def demonstrate(model: str, raw: Path, out: Path, judged: int = JUDGED) -> None:
     given = read_map(folder)
     truth = judge_by_labels(given, joined.grid, joined.labels)
     judged = min(judged, len(given.draw))
-    write_judgements(judgements, given, truth, judged, JUDGE)
+    looked = 0 if given.squares is None else min(LOOKED, len(given.squares.draw))
+    write_judgements(judgements, given, joined.grid, truth, judged, looked, JUDGE)
     found = assess(str(folder), [str(judgements)], str(assessed))
     table = found.estimates.table
     whole = table["headline"] & (table["area"] == ALL) & (table["unit"] == "buildings")
@@ -98,12 +101,18 @@ def demonstrate(model: str, raw: Path, out: Path, judged: int = JUDGED) -> None:
     actual = int(np.isin(truth.judgements[given.draw.order], DAMAGED).sum())
     mapped = int(np.isin(given.grades, DAMAGED).sum())
     print()
-    print(f"The map says:      {mapped} of its {len(given.grades)} buildings are damaged")
-    print(f"The estimate:      {found.headline}")
-    print(f"The truth:         {actual}, which the interval {'holds' if low <= actual <= high else 'does NOT hold'}")
-    print(f"The grades:        {found.said}")
-    print(f"Judge yourself:    {folder}/report.html, button Judge")
-    print(f"Assessment:        {assessed}/assessment.html")
+    print(f"The map says:       {mapped} of its {len(given.grades)} buildings are damaged")
+    print(f"The estimate:       {found.headline}")
+    print(f"The truth:          {actual}, which the interval {'holds' if low <= actual <= high else 'does NOT hold'}")
+    if found.missed is not None:
+        low, high = found.missed.buildings[1:3]
+        holds = "holds" if low <= len(truth.missed) <= high else "does NOT hold"
+        print(
+            f"Missed by the map:  {found.missed.buildings}; the truth: {len(truth.missed)}, which the interval {holds}"
+        )
+    print(f"The grades:         {found.said}")
+    print(f"Judge yourself:     {folder}/report.html, button Judge")
+    print(f"Assessment:         {assessed}/assessment.html")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,7 +4,7 @@ Writes judgements.geojson in the form of a map's page, imagery/give/pages/judgem
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ import shapely
 from base.files import write_file
 from base.grades import BACKGROUND
 from imagery.assessing.judged_map import JudgedMap
-from imagery.find.ground import Geometries, from_degrees, place
+from imagery.estimating.totals import DAMAGED
+from imagery.find.ground import Geometries, from_degrees, place, to_degrees
 from imagery.read.grid import Grid
 from xbd.labels import Building
 
@@ -51,8 +52,12 @@ def judge_by_labels(given: JudgedMap, grid: Grid, labels: Sequence[Building]) ->
     return Truth(judgements, buildings[missed], grades[missed])
 
 
-def write_judgements(path: Path, given: JudgedMap, truth: Truth, judged: int, judge: str) -> None:
-    """Writes what the page would give out after the first `judged` of the order. judge: the initials."""
+def write_judgements(
+    path: Path, given: JudgedMap, grid: Grid, truth: Truth, judged: int, looked: int, judge: str
+) -> None:
+    """Writes what the page would give out after the first `judged` buildings and `looked` squares of their orders.
+    judge: the initials.
+    """
     draw = given.draw
     inclusion = draw.inclusion(judged)
     geometries = np.asarray(given.table.frame.geometry, dtype=object)
@@ -65,8 +70,29 @@ def write_judgements(path: Path, given: JudgedMap, truth: Truth, judged: int, ju
         }  # fmt: skip
         geometry = json.loads(shapely.to_geojson(geometries[row]))
         features.append({"type": "Feature", "id": given.ids[row], "properties": properties, "geometry": geometry})
+    features += _counts(given, grid, truth, looked, judge)
     lines = ",\n".join(json.dumps(feature) for feature in features)
     write_file(path, f'{{"type":"FeatureCollection","features":[\n{lines}\n]}}\n'.encode())
+
+
+def _counts(given: JudgedMap, grid: Grid, truth: Truth, looked: int, judge: str) -> Iterator[dict[str, Any]]:
+    """A missed building is counted in the square where its middle lies."""
+    if given.squares is None:
+        return
+    draw = given.squares.draw
+    boxes = given.squares.corners(grid.sides, (grid.width, grid.height))
+    middles = shapely.get_coordinates(shapely.centroid(truth.missed))
+    polygons = to_degrees(place(np.asarray(shapely.box(*boxes.T), dtype=object), grid.transform), grid.crs)
+    for rank in range(looked):
+        left, top, right, bottom = boxes[rank]
+        own = ((middles >= (left, top)) & (middles < (right, bottom))).all(1)
+        properties = {
+            "square": int(draw.order[rank]), "rank": rank, "missed": int(own.sum()),
+            "damaged": int((own & np.isin(truth.damage, DAMAGED)).sum()), "seconds": SECONDS, "judge": judge,
+            "inclusion": looked / len(draw), "map": draw.map_hash,
+        }  # fmt: skip
+        geometry = json.loads(shapely.to_geojson(polygons[rank]))
+        yield {"type": "Feature", "id": f"square {draw.order[rank]}", "properties": properties, "geometry": geometry}
 
 
 def _pixels(geometries: Geometries, grid: Grid) -> Geometries:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def assess(
-    map_folder: Location, judgements: Sequence[Location], out: Location, *, areas: Location | None = None
-) -> "Assessment":
+    map_folder: Location, judgements: Sequence[Location], out: Location, *, areas: Location | None = None,
+    add_missed: bool = False,
+) -> "Assessment":  # fmt: skip
     """Reads a map of predict and judgements of its buildings, and writes `imagery.assessing.outputs.FILES` into `out`.
 
     judgements: files that the map's page gave, of one or several people. areas: a vector file of areas to estimate for.
+    add_missed: also tell the totals with the buildings that the map missed.
     Prints what became of the map, and warnings. Raises MapError, JudgementError, DrawError, VectorError, StorageError,
     and InputError where `out` holds something else.
     """
@@ -29,16 +31,19 @@ def assess(
     from imagery.assessing.judged_map import read_map
     from imagery.assessing.outputs import is_ours, write_assessment
     from imagery.read.vectors import read_polygons
-    from imagery.sampling.judgements_file import read_judgements
+    from imagery.sampling.judgements_file import read_counts, read_judgements
 
     with ExitStack() as stack:
         folder = stack.enter_context(local_output(out, replaces=is_ours))
         refuse_to_replace_others(folder, is_ours)
         given = read_map(stack.enter_context(local_input(map_folder)))
         files = {str(place): stack.enter_context(local_input(place)) for place in judgements}
-        sitting = sit({name: read_judgements(path, given.draw, given.ids) for name, path in files.items()})
+        sitting = sit(
+            {name: read_judgements(path, given.draw, given.ids) for name, path in files.items()},
+            [read_counts(path, given.draw, given.squares) for path in files.values()],
+        )
         polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas)))
-        found = assess_map(given, sitting, polygons)
+        found = assess_map(given, sitting, polygons, add_missed=add_missed)
         hashes = {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
         write_assessment(folder, given, found, {"judgements": hashes})
     for warning in found.warnings:
@@ -55,10 +60,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", required=True, metavar="LOCATION", help="results are written here")
     parser.add_argument("--areas", metavar="LOCATION", help="vector file of areas to estimate for, besides the whole")
+    parser.add_argument(
+        "--with-missed",
+        action="store_true",
+        help="add the buildings that the map missed, from the squares in the judgements",
+    )
     a = parser.parse_args(argv)
     with errors_in_one_line():
-        found = assess(a.map, a.judgements, a.out, areas=a.areas)
+        found = assess(a.map, a.judgements, a.out, areas=a.areas, add_missed=a.with_missed)
         print(found.said)
+        if found.missed is not None:
+            print(found.missed)
+        for name, own in found.together.items():
+            print(f"{name}, with those that the map missed: {own}")
         print(f"{found.headline}; wrote assessment.html, estimates.csv, buildings.gpkg and more to {a.out}")
 
 

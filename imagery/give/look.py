@@ -16,7 +16,7 @@ from xbd.overview import Image
 
 LARGEST = 4096  # pixels of a side of what a page shows
 CHIP = 320  # of the picture of a building
-CHARACTERS = 40_000  # of its data URI at most: of 500 buildings two make 40 MB
+CHARACTERS = 36_000  # of its data URI at most: two of 500 buildings and 50 squares make 40 MB
 QUALITIES = (80, 60, 40, 20)  # of JPEG
 Read = Callable[[Window], Tile]  # both images in a window of a grid, see `ImagePair.read`
 
