@@ -86,6 +86,7 @@ def predict_imagery(
     from imagery.mapping import Loaded, make_map
     from imagery.predict.inference import identity_of
     from imagery.read.vectors import Polygons, read_footprints, read_polygons
+    from model.calibration.domain import read_domain
     from model.device import choose_device
     from model.inference import read_origin
 
@@ -100,7 +101,8 @@ def predict_imagery(
 
         def load() -> "Loaded":
             directory = stack.enter_context(local_model(model))
-            return Loaded(_predictor(directory, device, views), identity_of(directory), read_origin(directory))
+            origin, domain = read_origin(directory), read_domain(directory)
+            return Loaded(_predictor(directory, device, views), identity_of(directory), origin, domain)
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
