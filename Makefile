@@ -7,7 +7,7 @@ DEMO_MODEL := models:/dual-hrnet@production
 TEST_SCENE = $(firstword $(wildcard data/sample/test/images/*hurricane*_pre_disaster.png))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-predict experiment ui clean test test-endurance test-kernels check check-static \
+.PHONY: help install demo demo-predict demo-assess experiment ui clean test test-endurance test-kernels check check-static \
     bench pictures kube-check image lock
 
 help: ## show this help
@@ -43,6 +43,9 @@ demo-predict:
 	@echo "Report:            output/evaluate/report.html"
 	@echo "Registered model:  $$(python -c 'import json; print(json.load(open("output/register/version.json"))["uri"])')" \
 	    "(alias production); make ui shows it"
+
+demo-assess: install ## after demo: judge its map by the labels, estimate, and hold the estimate against the truth
+	python -m benchmarks.demo_assess --model $(DEMO_MODEL) --out output/demo-assess
 
 RECIPE ?= cpu
 

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 def assess(
     map_folder: Location, judgements: Sequence[Location], out: Location, *, areas: Location | None = None,
-    event: str | None = None, model: Location | None = None,
+    add_missed: bool = False, event: str | None = None, model: Location | None = None,
 ) -> "Assessment":  # fmt: skip
     """Reads a map of predict and judgements of its buildings, and writes `imagery.assessing.outputs.FILES` into `out`.
 
     judgements: files that the map's page gave, of one or several people. areas: a vector file of areas to estimate for.
-    event: the name under which the event's model is registered, where the map takes its grades; without a name nothing
-    goes to MLflow. model: where the model that made the map is, if not where the map says.
+    add_missed: also tell the totals with the buildings that the map missed. event: the name under which the event's
+    model is registered, where the map takes its grades; without a name nothing goes to MLflow. model: where the model
+    that made the map is, if not where the map says.
     Prints warnings, and what was registered. Raises MapError, JudgementError, DrawError, VectorError, StorageError,
     InputError where `out` holds something else, and of registering EventError, ModelError, TrackingError; the results
     then stay in `out`, if that is a path.
@@ -35,7 +36,7 @@ def assess(
     from imagery.assessing.judged_map import read_map
     from imagery.assessing.outputs import is_ours, write_assessment
     from imagery.read.vectors import read_polygons
-    from imagery.sampling.judgements_file import read_judgements
+    from imagery.sampling.judgements_file import read_counts, read_judgements
 
     if event is not None:
         from components.tracking.connection import reach
@@ -47,9 +48,12 @@ def assess(
         refuse_to_replace_others(folder, is_ours)
         given = read_map(stack.enter_context(local_input(map_folder)))
         files = {str(place): stack.enter_context(local_input(place)) for place in judgements}
-        sitting = sit({name: read_judgements(path, given.draw, given.ids) for name, path in files.items()})
+        sitting = sit(
+            {name: read_judgements(path, given.draw, given.ids) for name, path in files.items()},
+            [read_counts(path, given.draw, given.squares) for path in files.values()],
+        )
         polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas)))
-        found = assess_map(given, sitting, polygons)
+        found = assess_map(given, sitting, polygons, add_missed=add_missed)
         hashes = {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
         write_assessment(folder, given, found, {"judgements": hashes, "base": given.location, "event": event})
         for warning in found.warnings:
@@ -84,12 +88,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model", metavar="LOCATION", help="with --event: the model that made the map, if not where the map says"
     )
+    parser.add_argument(
+        "--with-missed",
+        action="store_true",
+        help="add the buildings that the map missed, from the squares in the judgements",
+    )
     a = parser.parse_args(argv)
     if a.model is not None and a.event is None:
         parser.error("--model is for --event")
     with errors_in_one_line():
-        found = assess(a.map, a.judgements, a.out, areas=a.areas, event=a.event, model=a.model)
+        found = assess(
+            a.map, a.judgements, a.out, areas=a.areas, add_missed=a.with_missed, event=a.event, model=a.model
+        )
         print(found.said)
+        if found.missed is not None:
+            print(found.missed)
+        for name, own in found.together.items():
+            print(f"{name}, with those that the map missed: {own}")
         print(f"{found.headline}; wrote assessment.html, estimates.csv, buildings.gpkg and more to {a.out}")
 
 

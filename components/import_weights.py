@@ -12,12 +12,12 @@ def import_weights(checkpoint: Location, out: Location) -> None:
 
     Raises WeightsError where the checkpoint cannot be used, InputError where `out` holds other files, StorageError.
     """
-    from model.inference import CONFIG, WEIGHTS, save_model
+    from model.inference import FILES, save_model
     from model.published import load_published
 
     with local_input(checkpoint) as path:
         model = load_published(path)
-    with local_output(out, replaces=lambda path: str(path) in (WEIGHTS, CONFIG)) as directory:
+    with local_output(out, replaces=lambda path: str(path) in FILES) as directory:
         save_model(model, directory)
     a, parameters = model.architecture, sum(parameter.numel() for parameter in model.parameters())
     print(f"{checkpoint}: Dual-HRNet of width {a.width}, modules {list(a.modules)}, {parameters:,} parameters")

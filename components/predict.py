@@ -92,6 +92,7 @@ def predict_imagery(
     from imagery.mapping import Loaded, make_map
     from imagery.predict.inference import identity_of
     from imagery.read.vectors import Polygons, read_footprints, read_polygons
+    from model.calibration.domain import read_domain
     from model.device import choose_device
     from model.inference import read_origin
 
@@ -110,7 +111,7 @@ def predict_imagery(
             predictor, identity = _predictor(directory, device, views), identity_of(directory)
             if event is not None:
                 refuse_another_network(model, identity, event.network, "Assess a map of the network that is there.")
-            return Loaded(predictor, identity, read_origin(directory), source.location, event)
+            return Loaded(predictor, identity, read_origin(directory), read_domain(directory), source.location, event)
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)

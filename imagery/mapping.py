@@ -15,24 +15,27 @@ from imagery.give.look import look_at
 from imagery.give.outputs import check_outputs, write_outputs
 from imagery.give.summary import Summary
 from imagery.give.writing import OutputError
+from imagery.predict.domain import UNKNOWN, compare
 from imagery.predict.inference import predict_classes
 from imagery.predict.tile_features import TileFeatures
 from imagery.read.raster import ImagePair, doubts, refuse_unused_range, tell_how_read, warn_of_resolution
 from imagery.read.registration import register
 from imagery.read.vectors import Polygons
 from imagery.settings import ALIGN, CACHE, CELL, Sources, Windows
+from model.calibration.domain import Domain
 from model.fast.allocator import give_back_freed_memory, share_one_heap
 from model.inference import Origin, Predictor
 
 
 class Loaded(NamedTuple):
-    """A network, what tells it from others (`imagery.predict.inference.identity_of`), what it was trained on, where it
-    was, and the model of an event that grades its buildings.
+    """A network, what tells it from others (`imagery.predict.inference.identity_of`), what it was trained on, what that
+    looked like, None where that is not known, where it was, and the model of an event that grades its buildings.
     """
 
     predictor: Predictor
     identity: str
     origin: Origin
+    domain: Domain | None
     location: str
     event: Event | None
 
@@ -60,7 +63,7 @@ def make_map(
         warn_of_resolution(pair)
         if footprints is not None:
             onto_grid(footprints, pair.grid)
-        predictor, identity, origin, location, event = load()
+        predictor, identity, origin, domain, location, event = load()
         if event is not None:
             _begin(event, features=features)
         if origin.doubt:
@@ -72,8 +75,14 @@ def make_map(
         classes = predict_classes(predictor, identity, pair, work, windows, features=features, resume=resume)
         del predictor  # whose memory the list of buildings takes
         give_back_freed_memory()
-        size = pair.grid.width, pair.grid.height
-        kept = Kept(TileFeatures(work, *size, windows), identity, location, pair.read) if features else None
+        tiles = TileFeatures(work, pair.grid.width, pair.grid.height, windows)
+        likeness = compare(domain, pair, tiles)
+        if likeness is not None and likeness.unlike:
+            print(f"warning: the imagery: {likeness}", file=sys.stderr, flush=True)
+        else:
+            print(f"the imagery: {likeness or UNKNOWN}", flush=True)
+        look = look.with_likeness(likeness)
+        kept = Kept(tiles, identity, location, pair.read) if features else None
         summary = write_outputs(
             classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept, event=event
         )

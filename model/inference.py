@@ -28,6 +28,8 @@ from model.settings import network_settings
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+DOMAIN = "domain.safetensors"  # what the training data looked like, `model.calibration.domain`
+FILES = (WEIGHTS, CONFIG, DOMAIN)  # of a model directory; the last may be missing
 Views = Literal[1, 4, 8]
 Part = TypeVar("Part")
 Default = TypeVar("Default")
@@ -189,10 +191,11 @@ def save_model(
     directory: Path,
     origin: Origin | None = None,
     augmentation: Mapping[str, Any] | None = None,
+    domain: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes the model directory: weights as safetensors; architecture, preprocessing and, where they are known, the
-    temperatures, what the model was trained on and the pipelines of Albumentations that its samples went through as
-    JSON; nothing pickled.
+    """Writes the model directory: weights, and DOMAIN where it is given, as safetensors; architecture, preprocessing
+    and, where they are known, the temperatures, what the model was trained on and the pipelines of Albumentations that
+    its samples went through as JSON; nothing pickled.
 
     The directory appears at once, complete; an existing one is replaced.
     """
@@ -204,8 +207,10 @@ def save_model(
         **({} if origin is None else {"trained_on": asdict(origin)}),
         **({} if augmentation is None else {"augmentation": augmentation}),
     }
-    with new_folder(directory, lambda path: str(path) in (WEIGHTS, CONFIG)) as folder:
+    with new_folder(directory, lambda path: str(path) in FILES) as folder:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+        if domain is not None:
+            save_file(dict(domain), folder / DOMAIN)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -17,7 +17,8 @@ from imagery.give.names import FEATURES, GEOJSON, METADATA, PROBABILITY, VECTORS
 from imagery.give.table import OURS, Table, recognize
 from imagery.read.vectors import read_polygons
 from imagery.sampling.draw import Draw
-from imagery.sampling.judgements_file import JUDGE, read_draw
+from imagery.sampling.judgements_file import JUDGE, read_draw, read_squares
+from imagery.sampling.squares import Squares
 
 _SUMS = [f"{PROBABILITY}{key}" for key in KEYS]
 _AGAIN = "Make the map again, by predict without --no-features"
@@ -41,9 +42,9 @@ class _Facts(BaseModel):
 
 class JudgedMap(NamedTuple):
     """table: the buildings, N rows; ids: [N], as the page has them; grades: [N] of 1 to 4, 0 where a building is not
-    visible; evidence: [N] rows, of which those not visible hold zeros; draw: in which order people judge; network: what
-    tells the one that made the map from others; location: where that was, None where an earlier version did not say;
-    sha256: of the buildings' file.
+    visible; evidence: [N] rows, of which those not visible hold zeros; draw: in which order people judge; squares:
+    where they look for what the map missed, None where it has none; network: what tells the one that made the map from
+    others; location: where that was, None where an earlier version did not say; sha256: of the buildings' file.
     """
 
     table: Table
@@ -51,6 +52,7 @@ class JudgedMap(NamedTuple):
     grades: npt.NDArray[np.int64]
     evidence: Evidence
     draw: Draw
+    squares: Squares | None
     network: str
     location: str | None
     sha256: str
@@ -65,7 +67,7 @@ def read_map(folder: Path) -> JudgedMap:
     sha256 = _hash(folder / GEOJSON)
     if sha256 != facts.map.sha256:
         _refuse(folder / GEOJSON, "was changed", f"the file that {FEATURES} was made with", _AGAIN)
-    draw = _read_draw(folder / JUDGE)
+    draw, squares = _read_draw(folder / JUDGE)
     table = _read_table(folder / GEOJSON)
     if len(table.frame) != len(rows):
         _refuse(folder / FEATURES, f"has {len(rows)} rows", f"{len(table.frame)}, as {GEOJSON} has polygons", _AGAIN)
@@ -77,7 +79,8 @@ def read_map(folder: Path) -> JudgedMap:
     if evidence.features is not None and not np.isfinite(evidence.features).all():
         _refuse(folder / FEATURES, "holds features that are no numbers", "finite ones of each visible building", _AGAIN)
     grades = table.ours("grade").fillna(0).to_numpy(np.int64)
-    return JudgedMap(table, rows["id"].to_pylist(), grades, evidence, draw, facts.model, facts.location, sha256)
+    ids = rows["id"].to_pylist()
+    return JudgedMap(table, ids, grades, evidence, draw, squares, facts.model, facts.location, sha256)
 
 
 def _read_features(path: Path) -> tuple[Any, _Facts]:
@@ -105,9 +108,9 @@ def _features(rows: Any) -> npt.NDArray[np.float16] | None:
     return np.asarray(values.flatten().to_numpy(zero_copy_only=False), np.float16).reshape(len(rows), -1)
 
 
-def _read_draw(path: Path) -> Draw:
+def _read_draw(path: Path) -> tuple[Draw, Squares | None]:
     try:
-        return read_draw(path)
+        return read_draw(path), read_squares(path)
     except OSError:
         _refuse(path, "is missing", "the order in which the page shows the buildings", _AGAIN)
 

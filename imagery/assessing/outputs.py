@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from base.files import new_folder
 from base.grades import GRADES
@@ -17,6 +18,7 @@ from imagery.assessing.assessment import Assessment
 from imagery.assessing.judged_map import JudgedMap
 from imagery.assessing.page import PAGE, write_page
 from imagery.estimating.accuracy import Accuracy
+from imagery.estimating.totals import ALL
 from imagery.give.names import GEOJSON, GEOPACKAGE, STYLE
 from imagery.give.style import add_style, qgis_style
 from imagery.give.table import free, regraded
@@ -25,6 +27,7 @@ from imagery.read.vectors import write_geojson, write_geopackage
 from imagery.sampling.judged import name_of
 
 ESTIMATES, ASSESSMENT = "estimates.csv", "assessment.json"
+SQUARES = "squares"  # the method of estimates from these
 FILES = (GEOPACKAGE, GEOJSON, STYLE, ESTIMATES, ASSESSMENT, PAGE, *MODEL_FILES)
 
 
@@ -46,7 +49,8 @@ def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapp
         add_style(folder / GEOPACKAGE, style)
         write_geojson(frame, folder / GEOJSON)
         (folder / STYLE).write_text(style, encoding="utf-8")
-        found.estimates.table.to_csv(folder / ESTIMATES, index=False, lineterminator="\n")
+        table = pd.concat([found.estimates.table, _of_squares(found)], ignore_index=True)
+        table.to_csv(folder / ESTIMATES, index=False, lineterminator="\n")
         content = _plain({**facts, **_numbers(given, found)})
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / ASSESSMENT).write_text(text + "\n", encoding="utf-8")
@@ -63,6 +67,29 @@ def _regraded(given: JudgedMap, found: Assessment) -> tuple[Any, str]:
     place = frame.columns.get_loc(columns["confidence"]) + 1
     frame.insert(place, free("judged", frame.columns), np.array(judged, dtype=object))
     return frame, columns["damage"]
+
+
+def _of_squares(found: Assessment) -> pd.DataFrame:
+    """Rows as the estimates have them, of what the map missed and of both together."""
+    missed = found.missed
+    rows = {} if missed is None else {"missed": missed.buildings, "missed_damaged": missed.damaged}
+    rows |= {f"{name}_with_missed": own for name, own in found.together.items()}
+    judged = 0 if missed is None else len(missed.counts.missed)
+    common = {"area": ALL, "unit": "buildings", "method": SQUARES, "headline": False, "judged": judged}
+    return pd.DataFrame([{**common, "category": name, **own._asdict()} for name, own in rows.items()])
+
+
+def _missed(found: Assessment) -> dict[str, Any]:
+    """missed: what the map missed, None where nobody looked for it; with_missed: where somebody asked for it."""
+    missed = found.missed and {
+        "buildings": found.missed.buildings._asdict(),
+        "damaged": found.missed.damaged._asdict(),
+        "squares": found.missed.squares,
+        "counted": len(found.missed.counts.missed),
+        "unseen": found.missed.counts.unseen,
+        "after_a_gap": found.missed.counts.beyond,
+    }
+    return {"missed": missed, "with_missed": {name: own._asdict() for name, own in found.together.items()}}
 
 
 def _numbers(given: JudgedMap, found: Assessment) -> dict[str, Any]:
@@ -84,6 +111,7 @@ def _numbers(given: JudgedMap, found: Assessment) -> dict[str, Any]:
         },
         "headline": estimates.headline,
         "estimates": estimates.table.to_dict("records"),
+        **_missed(found),
         "accuracy": {
             "before": _accuracy(found.before),
             "after": None if found.after is None else _accuracy(found.after),

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from imagery.estimating.interval import Floats
-from imagery.sampling.draw import Draw
+from imagery.sampling.squares import Counts
 
 _OUTSIDE = 0.025  # of the probability, on either side
 _UNSEEN = 3.0
@@ -21,8 +21,33 @@ class Count(NamedTuple):
     high: float
     found: int
 
+    def __str__(self) -> str:
+        return f"{self.total:,.0f} ({self.low:,.0f} to {self.high:,.0f})"
 
-def missed(draw: Draw, counts: npt.NDArray[np.int64]) -> Count:
+
+class Missed(NamedTuple):
+    """What the map missed. buildings, damaged: totals; counts: of the squares that were looked at; squares: of all."""
+
+    buildings: Count
+    damaged: Count
+    counts: Counts
+    squares: int
+
+    def __str__(self) -> str:
+        looked = f"{len(self.counts.missed)} of {self.squares:,} squares looked at"
+        if np.isnan(self.buildings.total):
+            return f"missed by the map: too few squares for an estimate; {looked}"
+        return f"missed by the map: {self.buildings}, of which damaged {self.damaged}; {looked}"
+
+
+def estimate_missed(counts: Counts, squares: int) -> Missed:
+    """The totals of a map with so many squares. Where nothing can be seen nothing is counted: these are the missed that
+    can be seen.
+    """
+    return Missed(missed(squares, counts.missed), missed(squares, counts.damaged), counts, squares)
+
+
+def missed(squares: int, counts: npt.NDArray[np.int64]) -> Count:
     """The total of all squares, from what the first of the order hold. counts: [n], n >= 2 or all squares.
 
     The interval is Garwood's exact one of a Poisson count, for the count over its overdispersion
@@ -31,7 +56,7 @@ def missed(draw: Draw, counts: npt.NDArray[np.int64]) -> Count:
     buildings come in clumps, and few squares do not show how large these are; the 3 is chosen by coverage.
     Source: Garwood 1936; the overdispersion as in a quasi-Poisson model, McCullagh and Nelder 1989.
     """
-    judged, squares, found = len(counts), len(draw), int(counts.sum())
+    judged, found = len(counts), int(counts.sum())
     if judged == squares:
         return Count(found, found, found, found)
     if judged < 2:

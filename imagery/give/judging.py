@@ -11,11 +11,13 @@ from markupsafe import Markup
 from imagery.find.ground import Geometries, from_degrees, metric_crs, place, to_degrees
 from imagery.find.votes import Votes
 from imagery.give.look import CHIP, Read, Square, chips
+from imagery.give.squares import squares_for_page
 from imagery.give.table import Table
 from imagery.read.grid import Grid
 from imagery.sampling.draw import Draw, draw_buildings
 from imagery.sampling.form import to_plain
 from imagery.sampling.judgements_file import name_of_id
+from imagery.sampling.squares import Squares
 
 PICTURED = 500  # of the order, of which the page has pictures
 AROUND = 2.5  # a picture's side over that of its building
@@ -25,21 +27,26 @@ _SOUTH = 1e-4  # degrees, some ten metres
 
 
 class Judging(NamedTuple):
-    """draw: the buildings of the map, in the order in which they are judged; read: the images, to cut pictures of."""
+    """draw: the buildings of the map, in the order in which they are judged; read: the images, to cut pictures of;
+    squares: where people look for what the map missed, None where its buildings were given.
+    """
 
     draw: Draw
     read: Read
+    squares: Squares | None = None
 
 
 class ForPage(NamedTuple):
     """JSON for the page's script. order: judge.json; known: of the map and its rows; polygons: of each row, in degrees;
-    pictures: of the first of the order, left, top, side in pixels, and both images as data URIs.
+    pictures: of the first of the order, left, top, side in pixels, and both images as data URIs; squares: see
+    `squares_for_page`, null where there are none.
     """
 
     order: Markup
     known: Markup
     polygons: Markup
     pictures: Markup
+    squares: Markup
 
 
 def draw_table(map_hash: str, table: Table, votes: Votes, middle: tuple[float, float]) -> Draw:
@@ -56,9 +63,9 @@ def draw_table(map_hash: str, table: Table, votes: Votes, middle: tuple[float, f
     return draw_buildings(scores, places, int(map_hash[:8], 16), map_hash)
 
 
-def draw_as_text(draw: Draw) -> Markup:
+def draw_as_text(judging: Judging) -> Markup:
     """The content of judge.json."""
-    return _json(to_plain(draw))
+    return _json(to_plain(judging.draw, judging.squares))
 
 
 def for_page(judging: Judging, table: Table, pixels: Geometries, grid: Grid) -> ForPage:
@@ -75,10 +82,11 @@ def for_page(judging: Judging, table: Table, pixels: Geometries, grid: Grid) -> 
     }
     rounded = shapely.transform(shapely.orient_polygons(_polygons(table)), lambda points: points.round(7))
     return ForPage(
-        draw_as_text(draw),
+        draw_as_text(judging),
         _json(known),
         Markup(f"[{','.join(shapely.to_geojson(rounded))}]"),
         _json([[*square, *pair] for square, pair in zip(squares, images, strict=True)]),
+        _json(judging.squares and squares_for_page(judging.squares, judging.read, pixels, grid)),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from imagery.find.buildings import SIDE
+from imagery.predict.domain import UNKNOWN, Likeness
 from imagery.read.grid import blocks
 from imagery.read.raster import ImagePair, Tile
 from model.judge.page import photo
@@ -16,7 +17,7 @@ from xbd.overview import Image
 
 LARGEST = 4096  # pixels of a side of what a page shows
 CHIP = 320  # of the picture of a building
-CHARACTERS = 40_000  # of its data URI at most: of 500 buildings two make 40 MB
+CHARACTERS = 36_000  # of its data URI at most: two of 500 buildings and 50 squares make 40 MB
 QUALITIES = (80, 60, 40, 20)  # of JPEG
 Read = Callable[[Window], Tile]  # both images in a window of a grid, see `ImagePair.read`
 
@@ -27,6 +28,12 @@ class Look(NamedTuple):
     pre: str
     post: str
     facts: Mapping[str, Any]
+
+    def with_likeness(self, likeness: Likeness | None) -> "Look":
+        """With what is known of how like the pair is to the training data, and a doubt where it is unlike these."""
+        found = {"said": UNKNOWN} if likeness is None else likeness.facts()
+        doubts = [f"the imagery: {likeness}."] if likeness is not None and likeness.unlike else []
+        return self._replace(facts={**self.facts, "domain": found, "doubts": [*self.facts["doubts"], *doubts]})
 
 
 def look_at(pair: ImagePair, facts: Mapping[str, Any], largest: int = LARGEST) -> Look:

@@ -20,6 +20,7 @@ from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
 from imagery.give.report import REPORT, write_report
+from imagery.give.squares import squares_of
 from imagery.give.style import add_style, qgis_style
 from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table, tabulate
@@ -68,8 +69,8 @@ def write_outputs(
                 map_hash = hash_of(folder / GEOJSON)
                 write_features(folder / FEATURES, map_hash, kept, table, seen, means)
                 draw = draw_table(map_hash, table, seen.votes, _middle(classes))
-                (folder / JUDGE).write_text(draw_as_text(draw) + "\n", encoding="utf-8")
-                judging = Judging(draw, kept.read)
+                judging = Judging(draw, kept.read, None if footprints is not None else squares_of(classes, map_hash))
+                (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
             write_report(folder / REPORT, classes, look, table, summary, judging)
             summary.write(folder)

@@ -20,6 +20,7 @@ from imagery.predict.blending import PIXELS
 from imagery.predict.tile_store import Maps, TileStore
 from imagery.predict.windows import plan
 from imagery.settings import Windows
+from model.calibration.domain import mean_of_maps
 
 LARGEST = 65504.0  # of float16
 FINEST = 24  # bits behind the point: float16 has no smaller numbers
@@ -35,15 +36,15 @@ class Scale(NamedTuple):
 
 class TileFeatures:
     """What `predict_classes` kept of imagery of width x height pixels in the folder `work`. scales: of the maps that
-    the network has, from fine to coarse, none of a network that has none.
+    the network has, from fine to coarse, none of a network that has none; windows: of the tiles, in the imagery.
     """
 
     def __init__(self, work: Path, width: int, height: int, windows: Windows) -> None:
         self._store = TileStore(work)
-        self._tiles = plan(width, height, windows.tile, windows.overlap)
-        self._across = _borders([(tile.col_off, tile.width) for tile in self._tiles if tile.row_off == 0])
-        self._down = _borders([(tile.row_off, tile.height) for tile in self._tiles if tile.col_off == 0])
-        found = (self._store.load_features(number) for number in range(len(self._tiles)))
+        self.windows = plan(width, height, windows.tile, windows.overlap)
+        self._across = _borders([(tile.col_off, tile.width) for tile in self.windows if tile.row_off == 0])
+        self._down = _borders([(tile.row_off, tile.height) for tile in self.windows if tile.col_off == 0])
+        found = (self._store.load_features(number) for number in range(len(self.windows)))
         maps: Maps = next((maps for maps in found if maps is not None), ())
         self.scales = tuple(Scale(PIXELS * maps[0].shape[0] // part.shape[0], part.shape[2]) for part in maps)
 
@@ -68,7 +69,7 @@ class TileFeatures:
             inside = tiles == number
             maps = self._store.load_features(number)
             if maps is not None:
-                tile = self._tiles[number]
+                tile = self.windows[number]
                 total += self._of_tile(owners[inside], rows[inside], columns[inside], length, tile, maps, bits)
         return total
 
@@ -77,6 +78,16 @@ class TileFeatures:
         units = np.repeat([_shares(scale) for scale in self.scales], [scale.channels for scale in self.scales])
         with np.errstate(invalid="ignore"):
             return np.asarray(sums[:, 1:] / (sums[:, :1] * units * 2.0**bits), np.float16)
+
+    def spread(self, most: int) -> list[int]:
+        """Up to `most` of the tiles, evenly spread over them."""
+        return [int(number) for number in np.unique(np.linspace(0, len(self.windows) - 1, most).round())]
+
+    def means(self, most: int) -> npt.NDArray[np.float32]:
+        """The mean of each channel over tiles, [T, channels], up to `most` of those that have data, evenly spread."""
+        found = (self._store.load_features(number) for number in self.spread(most))
+        means = [mean_of_maps(maps) for maps in found if maps is not None]
+        return np.array(means, np.float32).reshape(len(means), self.channels)
 
     def _of_tile(
         self, owners: Numbers, rows: Numbers, columns: Numbers, length: int, tile: Window, maps: Maps, bits: int

@@ -1,4 +1,4 @@
-"""The draw: an order of all buildings, or squares, of which a person judges as many as there is time for."""
+"""The draw: an order of all that can be judged, of which a person judges as much as there is time for."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from imagery.sampling.places import spread
 from imagery.sampling.strata import share_out, stratify
-
-SMALLEST_SQUARE, LARGEST_SQUARE = 50.0, 100.0  # metres of a side that one look takes in
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,28 +54,10 @@ def draw_buildings(scores: npt.NDArray[np.float64], places: npt.NDArray[np.float
     generator = np.random.default_rng(seed)
     seen = np.flatnonzero(np.isfinite(scores))
     strata = stratify(scores[seen], generator)
-    return _draw(seen, strata, places[seen], generator, seed, map_hash)
+    return in_turn(seen, strata, places[seen], generator, seed, map_hash)
 
 
-def draw_squares(places: npt.NDArray[np.int64], seed: int, map_hash: str) -> Draw:
-    """Draws squares to look for missed buildings in, all alike likely. places: [M, 2] their columns and rows."""
-    generator = np.random.default_rng(seed)
-    strata = np.zeros(len(places), np.int64)
-    return _draw(np.arange(len(places)), strata, places.astype(np.float64), generator, seed, map_hash)
-
-
-def squares(west: float, south: float, east: float, north: float, side: float) -> npt.NDArray[np.int64]:
-    """Columns and rows of the squares that lie wholly within the bounds, [M, 2], counted from the origin of metres.
-
-    side: in metres, from SMALLEST_SQUARE to LARGEST_SQUARE.
-    """
-    assert SMALLEST_SQUARE <= side <= LARGEST_SQUARE, side
-    columns = np.arange(np.ceil(west / side), np.floor(east / side), dtype=np.int64)
-    rows = np.arange(np.ceil(south / side), np.floor(north / side), dtype=np.int64)
-    return np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
-
-
-def _draw(
+def in_turn(
     rows: npt.NDArray[np.int64],
     strata: npt.NDArray[np.int64],
     places: npt.NDArray[np.float64],
@@ -85,11 +65,14 @@ def _draw(
     seed: int,
     map_hash: str,
 ) -> Draw:
+    """Draws the rows in an order that is spread over places and shared out over strata. rows, strata: [N]; places:
+    [N, 2] x and y.
+    """
     if not len(rows):
         return Draw(np.zeros(0, np.int64), np.zeros(0, np.int64), seed, map_hash)
-    in_turn = share_out(np.bincount(strata))
+    turns = share_out(np.bincount(strata))
     order = np.empty(len(rows), np.int64)
     for stratum in range(int(strata.max()) + 1):
         members = np.flatnonzero(strata == stratum)
-        order[in_turn == stratum] = rows[members[spread(places[members], generator)]]
-    return Draw(order, in_turn, seed, map_hash)
+        order[turns == stratum] = rows[members[spread(places[members], generator)]]
+    return Draw(order, turns, seed, map_hash)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from base.errors import InputError
+from model.calibration.domain import Domain, to_tensors
 from model.inference import Origin, save_model
 from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
@@ -154,8 +155,11 @@ class Run:
         """Whether the epoch that was just trained is one to validate after; the last one is in any case."""
         return self.epoch % self.settings.validate_every == 0 or self.epoch == self.settings.epochs
 
-    def finish(self, calibrate: Callable[[PairNetwork], Temperatures | None]) -> Record:
-        """Writes the model directory from the kept weights, with the temperatures that `calibrate` finds for them.
+    def finish(
+        self, calibrate: Callable[[PairNetwork], Temperatures | None], summarize: Callable[[PairNetwork], Domain]
+    ) -> Record:
+        """Writes the model directory from the kept weights, with the temperatures that `calibrate` finds for them, and
+        what `summarize` says of the training data.
 
         Raises RunError where their checkpoint could not be kept on the disk.
         """
@@ -174,7 +178,8 @@ class Run:
             elif self.average is not None:
                 self.model.load_state_dict(self.average.tensors)
             self.model.temperatures = calibrate(self.model)
-            save_model(self.model, self.out / "model", self.origin, self.augmentation)
+            domain = to_tensors(summarize(self.model))
+            save_model(self.model, self.out / "model", self.origin, self.augmentation, domain)
         return record
 
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
+from model.calibration import domain
 from model.calibration.temperature import SCENES, calibrate
 from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
@@ -33,7 +34,7 @@ from model.train.run import Run
 from model.train.start import Start, make_network, set_training
 from model.train.sync_batch_norm import convert
 from model.train.validation import validate, validation_scenes
-from xbd.dataset import Sample, SceneCrops
+from xbd.dataset import Sample, SceneCrops, Scenes
 
 
 class TrainingError(InputError):
@@ -92,7 +93,7 @@ def train(
                 scores = validate(run.judged(), validation, world, pulse)
                 record |= {f"validation_{key}": value for key, value in scores.items()}
             run.finish_epoch(record)
-        return run.finish(lambda kept: _calibrate(data, kept, pulse))
+        return run.finish(lambda kept: _calibrate(data, kept, pulse), lambda kept: _summarize(data, kept, pulse))
 
 
 def _calibrate(data: Path, model: PairNetwork, pulse: Pulse) -> Temperatures | None:
@@ -102,10 +103,23 @@ def _calibrate(data: Path, model: PairNetwork, pulse: Pulse) -> Temperatures | N
     except InputError:
         print("not calibrated: there are no validation scenes; what the model is sure of is not how often it is right")
         return None
-    chosen = Subset(scenes, np.unique(np.linspace(0, len(scenes) - 1, SCENES).round().astype(int)).tolist())
+    chosen = Subset(scenes, _spread(len(scenes), SCENES))
     found = calibrate(model, DataLoader(chosen), pulse.alive)
     print(f"calibrated on {len(chosen)} validation scenes: {found}", flush=True)
     return found.temperatures
+
+
+def _summarize(data: Path, model: PairNetwork, pulse: Pulse) -> domain.Domain:
+    """What the training data look like to the model, by which predict tells imagery that is unlike them."""
+    scenes = Scenes(data, ["train"])
+    chosen = _spread(len(scenes), domain.SCENES)
+    gsd, off_nadir = ([getattr(scenes.records[place], name) for place in chosen] for name in ("gsd", "off_nadir_angle"))
+    return domain.summarize(model, DataLoader(Subset(scenes, chosen)), gsd, off_nadir, pulse.alive)
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Up to `most` of so many places, evenly spread over them."""
+    return [int(place) for place in np.unique(np.linspace(0, count - 1, most).round())]
 
 
 def poly_learning_rate(settings: TrainSettings, progress: float) -> float:

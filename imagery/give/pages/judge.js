@@ -3,16 +3,21 @@
   const dialog = document.getElementById("judge");
   const at = (selector) => dialog.querySelector(selector);
   const json = (name) => JSON.parse(document.getElementById(`judge-${name}`).textContent);
-  const ZOOMS = [1, 2, 4];
   const FEW = 10; // damaged ones judged, below which an estimate stands on little
   const names = new Map([...dialog.querySelectorAll("[data-judgement]")].map((button) =>
     [Number(button.dataset.judgement), button.lastChild.textContent.trim()]));
   const [wide, high] = ["width", "height"].map((side) => Number(document.querySelector(".viewer").dataset[side]));
   const overview = [...document.querySelectorAll(".viewer img")].map((image) => image.src);
-  let known, judgements, pictures, paths;
+  let known, judgements, pictures, paths, looks, missed;
   let current = null; // {row, rank}, the building that is shown; rank is null where it was picked
-  let zoom = 1; // of ZOOMS
-  let [since, seconds] = [0, 0]; // when it came into sight, and for how long it was before
+  const stopwatch = new Stopwatch(); // how long it has been shown
+  const outlineOf = (row) => paths.get(row)?.getAttribute("d") ?? "";
+  // To squares, where buildings that the map missed are counted, or back to buildings.
+  const enter = (squares) => {
+    dialog.classList.toggle("squares", squares);
+    looks.use(squares);
+  };
+  const inSquares = () => dialog.classList.contains("squares");
 
   const begin = () => {
     if (judgements) return;
@@ -21,6 +26,9 @@
     judgements = new Judgements(order, known.ids);
     pictures = new Map(json("pictures").map((picture, rank) => [order.order[rank], picture]));
     paths = new Map([...document.querySelectorAll(".viewer .overlay path")].map((path) => [Number(path.dataset.row), path]));
+    looks = new Looks(dialog, known.metres);
+    const squares = json("squares");
+    if (squares) missed = new Missed(dialog, judgements, squares, looks, outlineOf);
     dialog.style.setProperty("--north", `${known.north}deg`);
     at("#judge-initials").value = judgements.judge;
     at("#judge-target").value = judgements.target;
@@ -35,19 +43,12 @@
   };
 
   const show = (row, rank) => {
+    enter(false);
     current = { row, rank };
-    [since, seconds] = [performance.now(), 0];
-    const [left, top, side, before, after] = pictureOf(row);
+    stopwatch.start();
+    const [left, top, side, ...images] = pictureOf(row);
     const place = pictures.has(row) ? [left, top, side, side] : [0, 0, wide, high];
-    for (const [figure, ...sources] of [["#judge-before", before], ["#judge-after", after, before]]) {
-      at(`${figure} svg`).setAttribute("viewBox", `${left} ${top} ${side} ${side}`);
-      at(`${figure} path`).setAttribute("d", paths.get(row).getAttribute("d"));
-      dialog.querySelectorAll(`${figure} image`).forEach((image, number) => {
-        image.setAttribute("href", sources[number]);
-        ["x", "y", "width", "height"].forEach((name, part) => image.setAttribute(name, place[part]));
-      });
-    }
-    measure();
+    looks.show([left, top, side], images, place, outlineOf(row));
     tell();
   };
   const goTo = (rank) => {
@@ -55,21 +56,6 @@
     show(judgements.draw.order[last], last);
   };
   const goOn = () => goTo(judgements.count);
-
-  // The scale bar: a round number of metres, as long as fits.
-  const measure = () => {
-    const side = Number(at("#judge-after svg").getAttribute("viewBox").split(" ")[2]);
-    for (const look of dialog.querySelectorAll(".look")) {
-      const pixels = (Math.max(look.clientWidth, look.clientHeight) * ZOOMS[zoom]) / side / known.metres; // of a metre
-      const most = (0.3 * look.clientWidth) / pixels;
-      const power = 10 ** Math.floor(Math.log10(most));
-      const metres = power * [5, 2, 1].find((part) => part * power <= most);
-      look.querySelector(".scale").style.width = `${metres * pixels}px`;
-      look.querySelector(".scale").textContent = `${Number(metres.toPrecision(1))} m`;
-    }
-    dialog.style.setProperty("--zoom", ZOOMS[zoom]);
-    at("[data-do=zoom] output").textContent = `${ZOOMS[zoom]}×`;
-  };
 
   const format = new Intl.NumberFormat("en", { maximumFractionDigits: 0, roundingMode: "halfEven" }); // rounds as Python does
   const count = (value) => format.format(value);
@@ -101,6 +87,10 @@
   };
 
   const tell = () => {
+    if (inSquares()) {
+      missed.tell();
+      return;
+    }
     const { row, rank } = current;
     const own = judgements.byRow.get(row);
     const done = judgements.count;
@@ -131,14 +121,17 @@
 
   const judge = (value) => {
     const { row, rank } = current;
-    const spent = Math.round(10 * (seconds + (performance.now() - since) / 1000)) / 10;
-    judgements.put(row, value, spent, rank);
+    judgements.put(row, value, stopwatch.seconds, rank);
     if (judgements.disagreements.length) tellDisagreements();
     if (rank === null) tell();
     else goTo(rank + 1);
   };
   // What is skipped counts as "cannot tell", so that the sample has no gap.
   const next = () => {
+    if (inSquares()) {
+      missed.next();
+      return;
+    }
     const { row, rank } = current;
     if (rank === null) goOn();
     else if (judgements.drawn(rank)) goTo(rank + 1);
@@ -146,7 +139,7 @@
   };
   const download = () => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([judgements.toText(json("polygons"))], { type: "application/geo+json" }));
+    link.href = URL.createObjectURL(new Blob([judgements.toText(json("polygons"), missed?.drawn.polygons)], { type: "application/geo+json" }));
     link.download = "judgements.geojson";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
@@ -155,8 +148,10 @@
     try {
       const others = judgements.fromText(await file.text());
       const { both, otherwise } = judgements.merge(others);
-      goOn();
-      at("#judge-said").textContent = `${file.name}: ${others.length} judgements, ${both} of them of buildings judged here, ${otherwise} of these otherwise.`;
+      if (inSquares()) missed.goOn();
+      else goOn();
+      const counted = others.squares.length ? ` ${others.squares.length} squares.` : "";
+      at("#judge-said").textContent = `${file.name}: ${others.buildings.length} judgements, ${both} of them of buildings judged here, ${otherwise} of these otherwise.${counted}`;
       tellDisagreements();
     } catch (error) {
       at("#judge-said").textContent = `${file.name}: ${error.message}. Load the judgements.geojson of this map's page.`;
@@ -165,13 +160,16 @@
   const does = {
     next,
     download,
-    back: () => (current.rank === null ? goOn() : goTo(current.rank - 1)),
+    back: () => (inSquares() ? missed.back() : current.rank === null ? goOn() : goTo(current.rank - 1)),
+    squares: () => {
+      enter(true);
+      missed.goOn();
+    },
+    buildings: goOn,
+    unseen: () => missed.unseen(),
     outline: () => dialog.classList.toggle("bare"),
     blink: () => dialog.classList.toggle("blink"),
-    zoom: () => {
-      zoom = (zoom + 1) % ZOOMS.length;
-      measure();
-    },
+    zoom: () => looks.come(),
     load: () => at("#judge-file").click(),
     close: () => dialog.close(),
   };
@@ -182,12 +180,14 @@
     if (event.target.matches("input") && event.key === "Enter") event.target.blur();
     if (!dialog.open || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
     const key = event.key === " " ? " " : event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const digit = /^Digit([0-4])$/.exec(event.code)?.[1] ?? (/^[0-4]$/.test(key) ? key : null); // by place: some shift for digits
-    const value = digit !== null ? Number(digit) : key === "u" ? CANNOT_TELL : null;
-    if (value === null && !(key in keys)) return;
+    // By place, as some shift for digits, but for signs that share their keys.
+    const digit = /^[-+=]$/.test(key) ? null : (/^Digit([0-9])$/.exec(event.code)?.[1] ?? (/^[0-9]$/.test(key) ? key : null));
+    const isChoice = digit !== null ? inSquares() || digit < 5 : key === "u";
+    if (!isChoice && !(key in keys) && !(inSquares() && /^[-+=d]$/.test(key))) return;
     event.preventDefault();
     if (event.repeat) return;
-    if (value !== null) judge(value);
+    if (inSquares() && missed.press(key, digit)) return;
+    if (isChoice) judge(digit !== null ? Number(digit) : CANNOT_TELL);
     else does[keys[key]]();
   });
   dialog.addEventListener("keyup", (event) => {
@@ -196,7 +196,10 @@
   dialog.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    if (button.dataset.judgement) judge(Number(button.dataset.judgement));
+    if (button.dataset.step) {
+      missed.take(button.closest("[data-count]").dataset.count);
+      missed.step(Number(button.dataset.step));
+    } else if (button.dataset.judgement) judge(Number(button.dataset.judgement));
     else if (button.dataset.row) show(Number(button.dataset.row), judgements.byRow.get(Number(button.dataset.row)).rank);
     else does[button.dataset.do]();
   });
@@ -204,18 +207,14 @@
     if (event.target.id === "judge-initials") judgements.judge = event.target.value.trim();
     if (event.target.id === "judge-target") judgements.target = event.target.value;
     judgements.keep();
-    tellNumbers();
+    if (!inSquares()) tellNumbers();
   });
   dialog.addEventListener("change", (event) => {
     event.stopPropagation(); // the map's filters listen, too
     if (event.target.files?.length) load(event.target.files[0]);
     if (event.target.id === "judge-file") event.target.value = "";
   });
-  window.addEventListener("resize", () => dialog.open && measure());
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) seconds += (performance.now() - since) / 1000;
-    since = performance.now();
-  });
+  window.addEventListener("resize", () => dialog.open && looks.measure());
   window.addEventListener("storage", (event) => {
     if (event.key !== judgements?.key) return;
     judgements.restore(); // another tab judged
@@ -227,10 +226,12 @@
   const open = (step) => {
     begin();
     dialog.showModal();
+    dialog.focus(); // and no button, which keys would press
     step();
     tellDisagreements();
   };
   document.getElementById("judge-open").addEventListener("click", () => open(goOn));
+  document.getElementById("missed-open")?.addEventListener("click", () => open(does.squares));
   document.getElementById("judge-pick").addEventListener("click", () => {
     const chosen = document.querySelector(".viewer .overlay path.chosen");
     open(() => {

@@ -4,6 +4,26 @@ const CHOICES = [0, 1, 2, 3, 4, CANNOT_TELL];
 const DAMAGED = [2, 3, 4];
 const DESTROYED = [4];
 
+// How long something was in sight.
+class Stopwatch {
+  constructor() {
+    this.start();
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.before += (performance.now() - this.since) / 1000;
+      this.since = performance.now();
+    });
+  }
+
+  start() {
+    [this.since, this.before] = [performance.now(), 0];
+  }
+
+  // To tenths.
+  get seconds() {
+    return Math.round(10 * (this.before + (performance.now() - this.since) / 1000)) / 10;
+  }
+}
+
 class Judgements {
   // draw: judge.json. ids: those of the rows of the map's table.
   constructor(draw, ids) {
@@ -12,15 +32,17 @@ class Judgements {
     this.restore();
   }
 
-  // A judgement is {row, judgement, seconds, judge, rank}; rank is null where the building was picked freely.
+  // A judgement is {row, judgement, seconds, judge, rank}; rank is null where the building was picked freely. Of a square
+  // it is {rank, missed, damaged, seconds, judge}; missed is null where nothing can be seen.
   restore() {
-    this.byRow = new Map();
+    [this.byRow, this.bySquare] = [new Map(), new Map()];
     [this.disagreements, this.judge, this.target, this.isKept] = [[], "", "", true];
     try {
       const kept = JSON.parse(localStorage.getItem(this.key));
       if (!kept) return;
       [this.disagreements, this.judge, this.target] = [kept.disagreements, kept.judge, kept.target];
       this.byRow = new Map(kept.judgements.map((own) => [own.row, own]));
+      this.bySquare = new Map((kept.squares ?? []).map((own) => [own.rank, own]));
     } catch {
       this.isKept = false;
     }
@@ -29,7 +51,8 @@ class Judgements {
   keep() {
     const { disagreements, judge, target } = this;
     try {
-      localStorage.setItem(this.key, JSON.stringify({ disagreements, judge, target, judgements: [...this.byRow.values()] }));
+      const [judgements, squares] = [[...this.byRow.values()], [...this.bySquare.values()]];
+      localStorage.setItem(this.key, JSON.stringify({ disagreements, judge, target, judgements, squares }));
       this.isKept = true;
     } catch {
       this.isKept = false;
@@ -39,6 +62,30 @@ class Judgements {
   put(row, judgement, seconds, rank) {
     this.byRow.set(row, { row, judgement, seconds, judge: this.judge, rank: this.byRow.get(row)?.rank ?? rank });
     this.keep();
+  }
+
+  putSquare(rank, missed, damaged, seconds) {
+    this.bySquare.set(rank, { rank, missed, damaged, seconds, judge: this.judge });
+    this.keep();
+  }
+
+  // How many squares of the order are counted without a gap.
+  get counted() {
+    let count = 0;
+    while (this.bySquare.has(count)) count += 1;
+    return count;
+  }
+
+  // Over these; unseen: how many show nothing.
+  get sumOfSquares() {
+    const sums = { missed: 0, damaged: 0, unseen: 0 };
+    for (let rank = this.counted - 1; rank >= 0; rank -= 1) {
+      const { missed, damaged } = this.bySquare.get(rank);
+      sums.missed += missed ?? 0;
+      sums.damaged += damaged;
+      sums.unseen += missed === null ? 1 : 0;
+    }
+    return sums;
   }
 
   // That of the drawn building; one picked freely was not judged as drawn.
@@ -75,8 +122,8 @@ class Judgements {
     });
   }
 
-  // judgements.geojson. polygons: of the map's rows.
-  toText(polygons) {
+  // judgements.geojson. polygons: of the map's rows; squares: of the squares with pictures.
+  toText(polygons, squares) {
     const { draw, count } = this;
     const taken = draw.sizes.map(() => 0);
     for (let rank = 0; rank < count; rank += 1) taken[draw.strata[rank]] += 1;
@@ -88,10 +135,16 @@ class Judgements {
       const properties = { id: this.ids[row], row, judgement, seconds, judge, rank, stratum, inclusion, map: draw.map };
       return { type: "Feature", id: this.ids[row] ?? undefined, properties, geometry: polygons[row] };
     });
+    for (const { rank, missed, damaged, seconds, judge } of [...this.bySquare.values()].sort((one, other) => one.rank - other.rank)) {
+      const square = draw.squares.order[rank];
+      const inclusion = rank < this.counted ? this.counted / draw.squares.order.length : null;
+      const properties = { square, rank, missed, damaged, seconds, judge, inclusion, map: draw.map };
+      features.push({ type: "Feature", id: `square ${square}`, properties, geometry: squares[rank] });
+    }
     return `{"type":"FeatureCollection","features":[\n${features.map((own) => JSON.stringify(own)).join(",\n")}\n]}\n`;
   }
 
-  // The judgements of such a file; throws an Error that says what is wrong with it.
+  // The judgements of such a file, of buildings and of squares; throws an Error that says what is wrong with it.
   fromText(text) {
     const refuse = (finding) => {
       throw new Error(finding);
@@ -103,12 +156,21 @@ class Judgements {
       refuse("is no JSON");
     }
     if (!Array.isArray(features)) refuse("has no features");
-    const seen = new Set();
-    return features.map((feature, number) => {
+    const [seen, squares] = [new Set(), new Map()];
+    const buildings = features.flatMap((feature, number) => {
       const own = feature?.properties ?? {};
       const at = `feature ${number}: `;
       const [row, rank] = [own.row, own.rank ?? null];
       if (own.map !== this.draw.map) refuse(`${at}found judgements of another map`);
+      if (Number.isInteger(own.square)) {
+        const isWhole = (value) => Number.isInteger(value) && value >= 0;
+        const [missed, damaged] = [own.missed ?? null, own.damaged];
+        if (rank === null || this.draw.squares?.order[rank] !== own.square) refuse(`${at}found another order of squares`);
+        if (!(missed === null || isWhole(missed)) || !isWhole(damaged) || damaged > (missed ?? 0)) refuse(`${at}found a count that is none`);
+        if (squares.has(rank)) refuse(`${at}found the same square twice`);
+        squares.set(rank, { rank, missed, damaged, seconds: Number(own.seconds) || 0, judge: String(own.judge ?? "") });
+        return [];
+      }
       if (!Number.isInteger(row) || !(row in this.ids) || (own.id ?? null) !== this.ids[row])
         refuse(`${at}found a building that the map does not hold`);
       if (!CHOICES.includes(own.judgement)) refuse(`${at}found a judgement that is none`);
@@ -116,15 +178,19 @@ class Judgements {
       if (rank !== null && !isDrawn) refuse(`${at}found another order`);
       if (seen.has(row)) refuse(`${at}found the same building twice`);
       seen.add(row);
-      return { row, judgement: own.judgement, seconds: Number(own.seconds) || 0, judge: String(own.judge ?? ""), rank };
+      return [{ row, judgement: own.judgement, seconds: Number(own.seconds) || 0, judge: String(own.judge ?? ""), rank }];
     });
+    return { buildings, squares: [...squares.values()] };
   }
 
   // Takes another person's judgements in, by the rule of imagery/sampling/judged.py: a grade goes before "cannot tell",
-  // else that which was here stays. Returns how many buildings both judged, and how many of these otherwise.
-  merge(others) {
+  // else that which was here stays; so it is with squares, of imagery/sampling/squares.py. Returns how many buildings both
+  // judged, and how many of these otherwise.
+  merge({ buildings, squares }) {
     let [both, otherwise] = [0, 0];
-    for (const other of others) {
+    for (const other of squares)
+      if ((this.bySquare.get(other.rank)?.missed ?? null) === null) this.bySquare.set(other.rank, other);
+    for (const other of buildings) {
       const mine = this.byRow.get(other.row);
       if (mine) both += 1;
       const kept = !mine || mine.judgement === CANNOT_TELL ? other : mine;

@@ -26,13 +26,13 @@ COUNT = ROWS * COLUMNS
 IDS = [*range(1, COUNT + 1)]
 
 
-def give_map(work: Path, rows: int, columns: int) -> Path:
+def give_map(work: Path, rows: int, columns: int, step: int = STEP) -> Path:
     """A map of rows x columns buildings, a quarter of them damaged, with all that judging needs."""
-    size = rows * STEP, columns * STEP
+    size = rows * step, columns * step
     generator = np.random.default_rng(2)
     damage, grades = np.zeros(size, np.uint8), np.zeros((4, *size), np.uint8)
     for row, column in np.ndindex(rows, columns):
-        part = np.s_[row * STEP + 4 : row * STEP + 16, column * STEP + 4 : column * STEP + 14]
+        part = np.s_[row * step + 4 : row * step + 16, column * step + 4 : column * step + 14]
         shares = generator.dirichlet([1, 1, 1, 1] if generator.random() < 0.25 else [20, 1, 1, 1])
         damage[part] = shares.argmax() + 1
         grades[(slice(None), *part)] = np.rint(255 * shares).astype(np.uint8)[:, None, None]

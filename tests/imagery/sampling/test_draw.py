@@ -1,4 +1,3 @@
-from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagery.sampling.draw import draw_buildings, draw_squares, squares
+from imagery.sampling.draw import draw_buildings
 from imagery.sampling.places import spread
 from imagery.sampling.strata import share_out, stratify
 
@@ -123,17 +122,3 @@ def test_the_fewest_for_an_interval_are_two_of_each_stratum(count: int) -> None:
         return bool((draw.taken(judged) >= np.minimum(draw.sizes, 2)).all())
 
     assert draw.fewest == next(judged for judged in range(count + 1) if enough(judged))
-
-
-def test_squares_lie_within_the_bounds_and_are_named_from_the_origin() -> None:
-    assert squares(95, -110, 310, 55, 50).tolist() == [
-        [column, row] for row in (-2, -1, 0) for column in (2, 3, 4, 5)
-    ]  # fmt: skip
-    assert len(squares(0, 0, 49, 500, 50)) == 0
-
-
-def test_squares_are_drawn_alike_likely() -> None:
-    places = squares(0, 0, 300, 200, 100)
-    first = Counter(int(draw_squares(places, seed, "m").order[0]) for seed in range(300))
-    assert sorted(first) == list(range(6))
-    assert max(abs(count - 50) for count in first.values()) < 4 * 6.5

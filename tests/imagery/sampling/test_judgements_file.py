@@ -8,10 +8,12 @@ import pytest
 from imagery.sampling.draw import Draw, draw_buildings
 from imagery.sampling.form import DrawError, to_plain
 from imagery.sampling.judged import CANNOT_TELL, Judgement, JudgementError, prefix
-from imagery.sampling.judgements_file import read_draw, read_judgements
+from imagery.sampling.judgements_file import read_counts, read_draw, read_judgements
+from imagery.sampling.squares import Counted, draw_squares
 
 GENERATOR = np.random.default_rng(0)
 DRAW = draw_buildings(GENERATOR.random(30), GENERATOR.random((30, 2)), 7, "abc")
+SQUARES = draw_squares(np.ones((3, 4), bool), 7, "abc")
 IDS = [f"way/{number}" for number in range(30)]
 
 
@@ -21,6 +23,11 @@ def judged(at: int, judgement: object = 4, **more: object) -> dict[str, Any]:
         "id": IDS[row], "row": row, "judgement": judgement, "seconds": 2.5, "judge": "AB", "rank": at,
         "stratum": int(DRAW.strata[at]), "inclusion": 0.1, "map": "abc", **more,
     }  # fmt: skip
+
+
+def counted(at: int, missed: object = 2, damaged: object = 1, **more: object) -> dict[str, Any]:
+    square = int(SQUARES.draw.order[at])
+    return {"square": square, "rank": at, "missed": missed, "damaged": damaged, "judge": "AB", "map": "abc", **more}
 
 
 def write(path: Path, *properties: object, **more: object) -> Path:
@@ -54,6 +61,38 @@ def test_a_map_program_may_have_changed_the_form_of_numbers_and_added_columns(pa
     assert read_judgements(write(path, own), draw, [None, 5.0]) == [Judgement(4, 1, 0, 0, "")]
     without = {**own, "id": None, "row": 0, "rank": 1}
     assert read_judgements(write(path, without), draw, [float("nan"), 5]) == [Judgement(4, 0, 1, 0, "")]
+
+
+def test_squares_stand_among_the_judgements_and_neither_reads_the_other(path: Path) -> None:
+    write(path, judged(0), counted(1, None, 0), counted(0, 3.0, judge=None))
+    assert read_counts(path, DRAW, SQUARES) == [Counted(1, None, 0, "AB"), Counted(0, 3, 1, "")]
+    assert [own.rank for own in read_judgements(path, DRAW, IDS)] == [0]
+    assert read_counts(write(path, judged(0)), DRAW, None) == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "finding"),
+    [
+        ([counted(0, map="def")], "feature 0: found judgements of the map 'def', expected 'abc'. Give the map"),
+        ([counted(0, rank=1)], f"at rank 1, expected {SQUARES.draw.order[1]}. It is of another order"),
+        ([counted(0, rank=12)], "at rank 12, expected a rank below 12. It is of another order"),
+        (
+            [counted(0, 1, 2)],
+            "found 2 damaged of 1 missed buildings, expected no more than these. Count the square again",
+        ),
+        ([counted(0, None, 1)], "found 1 damaged of None missed"),
+        ([judged(0), counted(0), counted(0)], "feature 2: found the square "),
+        ([counted(0, -1)], "features.0.properties.missed: found -1: "),
+        ([counted(0, "2")], "features.0.properties.missed: found '2': "),
+    ],
+)
+def test_counts_that_are_not_of_this_map_are_refused_in_one_line(
+    properties: list[Any], finding: str, path: Path
+) -> None:
+    with pytest.raises(JudgementError) as error:
+        read_counts(write(path, *properties), DRAW, SQUARES)
+    assert str(error.value).startswith(f"{path}: ") and finding in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
