@@ -248,7 +248,7 @@ def test_another_network_than_the_maps_is_refused_and_the_results_stay(
     assert (tmp_path / "out" / "assessment.html").exists()
     assert versions(client, "odd") == []
     moved = renamed(registered.out, tmp_path / "moved", "moved")
-    with pytest.raises(EventError, match="gone: has no network, expected the one that made the map"):
+    with pytest.raises(EventError, match="gone: has no network, expected that which made the map"):
         register_event(moved, tmp_path / "gone")
     register_event(moved, afternoon.folder / "network")
     earlier = renamed(registered.out, tmp_path / "earlier", "earlier")
