@@ -94,7 +94,7 @@ bench: install ## the measurements of docs/benchmarks.md, about 15 minutes on tw
 	python -m benchmarks.loss_and_metric
 	python -m benchmarks.loader
 
-pictures: install ## the pictures of the README, from what `make demo` left; needs Chromium
+pictures: install ## the pictures of the README and docs/assess.md, from what `make demo` left; needs Chromium
 	python -m benchmarks.pictures
 
 ##@ Cluster
