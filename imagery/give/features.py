@@ -5,7 +5,7 @@ has, under `METADATA`, JSON that says which model and which map it belongs to, a
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from base.grades import KEYS
-from imagery.find.features import mean_features
-from imagery.find.pixels import Flags, Pixels
+from imagery.find.features import Means
+from imagery.find.pixels import Flags
 from imagery.find.votes import CERTAIN, Votes
 from imagery.give.look import Read
 from imagery.give.names import GEOJSON, METADATA, PROBABILITY, VECTORS
 from imagery.give.table import Table
-from imagery.predict.tile_features import TileFeatures
+from imagery.predict.tile_features import Scale, TileFeatures, channels_of
 
 ROWS = 8192  # of a group: what is in memory at once
 # Numbers of which hardly two are equal: a dictionary of them would be a tenth larger, their upper and lower bytes apart
@@ -42,19 +42,29 @@ class Kept(NamedTuple):
     read: Read
 
 
+class Judged(NamedTuple):
+    """What people judge a map with: `model` and `read` of `Kept`."""
+
+    model: str
+    read: Read
+
+
 class Seen(NamedTuple):
     """What is known of the buildings of a table, beside it. votes: [N, 2, 4], see `imagery.find.votes.count_votes`;
-    at_edge, partly: [N], see below; pixels: those that voted, block by block.
+    at_edge, partly: [N], see below. scales: of the features of the network, none where it has none or none were kept;
+    means: the features of all buildings that have pixels, as they come.
     """
 
     votes: Votes
     at_edge: Flags
     partly: Flags
-    pixels: Iterator[Pixels]
+    scales: Sequence[Scale] = ()
+    means: Iterable[Means] = ()
 
 
-def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Seen) -> None:
-    """Writes the Parquet file. map_hash: of the GeoJSON of the same buildings, which stands in the metadata.
+def write_features(path: Path, map_hash: str, model: str, table: Table, seen: Seen) -> None:
+    """Writes the Parquet file. map_hash: of the GeoJSON of the same buildings, which stands in the metadata. model: see
+    `Kept`.
 
     Columns: id, that of the building; probability_..., the sums over its pixels of the probabilities of the grades;
     pixels, how many these are; area_m2 and confidence as in the GeoJSON; at_edge, whether it touches the edge of the
@@ -72,30 +82,29 @@ def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Se
         "partly_without_data": seen.partly,
     }
     known = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
-    tiles, schema = kept.tiles, known.schema
+    channels, schema = channels_of(seen.scales), known.schema
     facts = {
-        "model": kept.model,
+        "model": model,
         "map": {"file": GEOJSON, "sha256": map_hash},
-        "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
+        "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in seen.scales],
     }
-    if tiles.scales:
-        schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), tiles.channels)))
+    if channels:
+        schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), channels)))
     schema = schema.with_metadata({METADATA: json.dumps(facts)})
     with TemporaryFile(dir=path.parent) as rows, pq.ParquetWriter(path, schema, **_ENCODING) as writer:
-        if tiles.scales:
-            _spread(seen, tiles, rows)
+        _spread(seen.means, rows)
         for start in range(0, len(known), ROWS):
             part = known[start : start + ROWS]
-            if tiles.scales:
-                part = part.append_column(schema.field(VECTORS), _read(rows, part["pixels"].to_numpy(), tiles.channels))
+            if channels:
+                part = part.append_column(schema.field(VECTORS), _read(rows, part["pixels"].to_numpy(), channels))
             writer.write_table(part)
 
 
-def _spread(seen: Seen, tiles: TileFeatures, rows: IO[bytes]) -> None:
+def _spread(means: Iterable[Means], rows: IO[bytes]) -> None:
     """Writes the features of each building to its place in the file: they come in another order, and may be too many
     for memory.
     """
-    for numbers, found in mean_features(seen.pixels, seen.votes[:, 1].sum(1), tiles):
+    for numbers, found in means:
         for number, own in zip(numbers.tolist(), found, strict=True):
             rows.seek(number * own.nbytes)
             rows.write(own.tobytes())
