@@ -13,7 +13,8 @@ from base.files import new_file, write_file
 
 CHANNELS = 6  # logits of localization (2) and of damage (4)
 PLAN = "plan.json"
-OURS = (PLAN, "tile_*.npz", "*.partial", "classes.tif")
+CLASSES = "classes.tif"  # what is made of them
+OURS = (PLAN, "tile_*.npz", "*.partial", CLASSES)
 Logits = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Maps = Sequence[npt.NDArray[np.float16]]  # [h, w, C] each: the features of a tile, see `PairNetwork.with_features`
