@@ -113,6 +113,13 @@ def find_pieces(classes: Path, side: int = SIDE, corner: Corner = (0, 0), width:
     )  # fmt: skip
 
 
+def nothing_known(width: int, height: int) -> Pieces:
+    """Of a shard that is missing: none of its pixels has data."""
+    edges = Edges(*(np.full(length, _MISSING, np.int64) for length in (height, height, width, width)))
+    none = np.zeros(0, np.int64)
+    return Pieces(Buildings(np.zeros((0, 2, 4), np.int64), np.zeros(0, object), np.zeros(0, bool), none), none, edges)
+
+
 def join(shards: Sequence[tuple[Window, Pieces]]) -> Buildings:
     """The buildings of a raster, of those of its shards, which cover it, each a window of it; the same whatever these
     are. `parts` of what it returns is about the buildings of the shards, one after the other.

@@ -216,6 +216,11 @@ class Image:
             values = np.nan_to_num(values).round().clip(0, 255)
         return (values * valid).astype(np.uint8), valid
 
+    def read_end(self) -> None:
+        """Reads the last pixels; raises RasterError where the files break off before these."""
+        with errors_named(self.name):
+            self._file.read(self._bands, window=Window(self.grid.width - 1, self.grid.height - 1, 1, 1))
+
     def _holds(self, corner: tuple[int, int], grid: Grid) -> bool:
         column, row = corner
         return min(corner) >= 0 and column + grid.width <= self.grid.width and row + grid.height <= self.grid.height

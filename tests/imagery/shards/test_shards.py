@@ -1,0 +1,53 @@
+"""A map in shards is that of one machine, to the last byte, whatever the number of shards."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from imagery.give.outputs import FILES
+from tests.conftest import tree
+from tests.imagery.shards.making import SIDE, Event, make_event, merge, on_one_machine, plan_of, predict
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("division", "plan"):
+            patch.setattr(f"imagery.shards.{module}.BLOCK", SIDE)
+        patch.setattr("imagery.give.look.LARGEST", 100)  # three pixels become one
+        yield
+
+
+@pytest.fixture(scope="module")
+def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
+    return make_event(tmp_path_factory.mktemp("event"))
+
+
+@pytest.fixture(scope="module")
+def whole(event: Event, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The map of one machine, by how post is aligned."""
+
+    @cache
+    def make(align: str) -> Path:
+        out = tmp_path_factory.mktemp("whole") / "out"
+        summary = on_one_machine(event, out, align=align)
+        assert len(summary) > 10 and "this was corrected" in summary.scene["alignment"]["said"]
+        return out
+
+    return make
+
+
+@pytest.mark.parametrize(("count", "align"), [(1, "global"), (5, "global"), (2, "local")])
+def test_shards_make_the_same_map_to_the_last_byte(
+    count: int, align: str, event: Event, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plan = plan_of(event, count, align=align)
+    assert len(plan.shards) == count
+    folders = [predict(plan, number, tmp_path / "shards") for number in reversed(range(count))]
+    _, state = merge(plan, folders, tmp_path / "out")
+    made, expected = tree(tmp_path / "out"), tree(whole(align))
+    assert state == "complete"
+    assert {name for name in FILES if made[name] != expected[name]} <= {"buildings.gpkg"}  # which has the time in it
+    assert set(made) == set(expected) == set(FILES)
