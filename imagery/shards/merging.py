@@ -21,6 +21,7 @@ from imagery.give.outputs import check_outputs, give_out
 from imagery.give.summary import Summary
 from imagery.predict.blending import compose_nothing
 from imagery.predict.tile_features import carried, mean
+from imagery.read.file import open_raster
 from imagery.read.mosaic import mosaic
 from imagery.read.vectors import Polygons
 from imagery.settings import CACHE, CELL
@@ -55,7 +56,7 @@ def merge_shards(
             f"{plan.post.name}: has no data where {plan.pre.name} has some. Give two images of the same place."
         )
     grid, by_number = plan.grid.grid, {shard.number: shard for shard in shards}
-    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), PlannedImages(plan, fetch) as images:
         classes = _lay_together(plan, by_number, work)
         found = join(
             [
@@ -64,10 +65,10 @@ def merge_shards(
             ]
         )
         seen = Seen(found.votes, reaches_edge(found.outlines, grid.width, grid.height), found.partly)
-        scales = next((shard.scales for shard in shards if shard.has_data), ())
+        scales = next((shard.scales for shard in shards if shard.scales), ())
         ordered = [by_number[n] for n in sorted(by_number)]
         seen = seen._replace(scales=scales, means=_means(ordered, found) if scales else ())
-        judged = Judged(plan.identity, PlannedImages(plan, fetch).read) if plan.features else None
+        judged = Judged(plan.identity, images.read) if plan.features else None
         table = tabulate_found(found.outlines, found.votes, grid)
         look = _look(plan, by_number, left_out)
         summary = give_out(classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged)
@@ -87,7 +88,7 @@ def _lay_together(plan: Plan, shards: Mapping[int, StoredShard], work: Path) -> 
             paths.append(work / f"nothing-{number}.tif")
             compose_nothing(plan.grid.grid.cut(part.window), paths[-1])
     with ExitStack() as stack:
-        rasters = [(path, stack.enter_context(rasterio.open(path))) for path in paths]
+        rasters = [(path, open_raster(path, stack)) for path in paths]
         write_file(work / "classes.vrt", mosaic(rasters, masked=False))
     return work / "classes.vrt"
 

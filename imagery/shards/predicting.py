@@ -9,16 +9,17 @@ import rasterio
 from rasterio.windows import Window
 
 from base.files import new_folder, refuse_to_replace_others
-from imagery.find.buildings import Pieces, building_pixels, find_pieces
+from imagery.find.buildings import DAMAGE_BAND, SIDE, Pieces, building_pixels, find_pieces
 from imagery.find.features import sum_features
 from imagery.give.look import factor_of, reduce
 from imagery.give.writing import write_errors
 from imagery.mapping import Loaded
-from imagery.predict.blending import reaching
+from imagery.predict.blending import NODATA, reaching
 from imagery.predict.inference import predict_part
 from imagery.predict.tile_features import TileFeatures, channels_of, mean
-from imagery.predict.tile_store import CLASSES, TileStore
+from imagery.predict.tile_store import CLASSES
 from imagery.predict.windows import plan as plan_windows
+from imagery.read.grid import blocks
 from imagery.settings import CACHE, Windows
 from imagery.shards import stored
 from imagery.shards.indexing import Fetch
@@ -56,8 +57,8 @@ def predict_shard(
             f"{plan.identity[:12]}. Give the plan a version that stays, or make it again."
         )
     tiles = reaching(part, (grid.height, grid.width), plan_windows(grid.width, grid.height, plan.tile, plan.overlap))
-    images = PlannedImages(plan, fetch)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE), images.opened(_around(tiles.values())) as pair:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), PlannedImages(plan, fetch) as images:
+        pair = images.pair(_around(tiles.values()))
         of = f"shard {number} of plan {plan.digest}"
         classes = predict_part(predictor, of, pair, part, work, windows, features=plan.features, resume=True)
         del predictor
@@ -70,7 +71,7 @@ def predict_shard(
         _write_features(folder, classes, pieces, features, part)
         stored.write_images(folder, small)
         shutil.copyfile(classes, folder / CLASSES)
-        stored.write_facts(folder, plan, number, has_data=TileStore(work).has_data(), scales=features.scales)
+        stored.write_facts(folder, plan, number, has_data=_has_data(classes), scales=features.scales)
 
 
 def _around(windows: Collection[Window]) -> Window:
@@ -79,6 +80,12 @@ def _around(windows: Collection[Window]) -> Window:
     right = max(each.col_off + each.width for each in windows)
     bottom = max(each.row_off + each.height for each in windows)
     return Window(left, top, right - left, bottom - top)
+
+
+def _has_data(classes: Path) -> bool:
+    with rasterio.open(classes) as dataset:
+        windows = blocks(dataset.width, dataset.height, SIDE)
+        return any((dataset.read(DAMAGE_BAND, window=window) != NODATA).any() for window in windows)
 
 
 def _write_features(folder: Path, classes: Path, pieces: Pieces, tiles: TileFeatures, part: Window) -> None:

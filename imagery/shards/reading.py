@@ -1,8 +1,8 @@
 """The images of a plan, opened again: the files that a part of the grid is read from, and none that has changed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 from rasterio.windows import Window
 
@@ -18,35 +18,47 @@ MARGIN = 1024
 
 
 class PlannedImages:
-    """Both images of a plan, of which only what is read is fetched. Each file is fetched once, and held against its
-    checksum. Raises PlanError where a file is another one than the plan was made of.
+    """Both images of a plan, a context manager. Only files around what is read are fetched, each once, and held against
+    their checksums. Raises PlanError where a file is another one than the plan was made of.
     """
 
     def __init__(self, plan: Plan, fetch: Fetch) -> None:
         self._plan, self._fetch = plan, fetch
         self._paths: dict[str, Path] = {}
+        self._stack = ExitStack()
+        self._pair: ImagePair | None = None
 
-    @contextmanager
-    def opened(self, part: Window) -> Iterator[ImagePair]:
-        """The pair, to be read within a window of the grid."""
-        plan = self._plan
-        known = KnownPair(
-            self._known(plan.pre, part), self._known(plan.post, part), plan.grid.grid, plan.ranges,
-            plan.alignment.alignment,
-        )  # fmt: skip
-        paths = (tuple(Path(file.location) for file in image.files) for image in (plan.pre, plan.post))
-        with ImagePair(Sources(*paths, **vars(plan.reading)), known) as pair:
-            yield pair
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pair(self, part: Window) -> ImagePair:
+        """The pair, to be read within a window of the grid; one that was given before may be closed by then."""
+        images = self._plan.pre, self._plan.post
+        needed = [file for image in images for file in image.files if image.vrt is None or _is_near(file, part)]
+        missing = [file for file in needed if file.location not in self._paths]
+        self._paths |= {file.location: self._bring(file) for file in missing}
+        if self._pair is None or missing:
+            self._stack.close()
+            self._pair = self._stack.enter_context(self._open())
+        return self._pair
 
     def read(self, window: Window) -> Tile:
         """Both images in a window of the grid, see `ImagePair.read`."""
-        with self.opened(window) as pair:
-            return pair.read(window)
+        return self.pair(window).read(window)
 
-    def _known(self, image: PlannedImage, part: Window) -> KnownImage:
-        for file in image.files:
-            if (image.vrt is None or _is_near(file, part)) and file.location not in self._paths:
-                self._paths[file.location] = self._bring(file)
+    def _open(self) -> ImagePair:
+        plan = self._plan
+        known = self._known(plan.pre), self._known(plan.post)
+        paths = (tuple(Path(file.location) for file in image.files) for image in (plan.pre, plan.post))
+        return ImagePair(
+            Sources(*paths, **vars(plan.reading)),
+            KnownPair(*known, plan.grid.grid, plan.ranges, plan.alignment.alignment),
+        )
+
+    def _known(self, image: PlannedImage) -> KnownImage:
         paths = {file.location: str(self._paths.get(file.location, file.location)) for file in image.files}
         source = paths[image.files[0].location] if image.vrt is None else renamed(image.vrt, paths)
         return KnownImage(image.name, image.bands, tuple(paths.values()), source)

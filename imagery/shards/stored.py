@@ -1,7 +1,9 @@
 """What a shard leaves for the merge, as a folder: classes, buildings, their features, its part of the images."""
 
 import json
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import shapely
 
 from base.access import unreadable
+from base.errors import shortly
 from base.images import ImageError, encode_png, read_image
 from imagery.find.buildings import Buildings, Edges, Pieces
 from imagery.find.pixels import Numbers
@@ -50,24 +53,19 @@ class StoredShard(NamedTuple):
 
     def pieces(self) -> Pieces:
         """Raises PlanError where the file is damaged."""
-        try:
-            with np.load(self.folder / BUILDINGS) as stored:
-                offsets = stored["rings"], stored["polygons"]
-                points = stored["points"].astype(np.float64)
-                outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, offsets)
-                known = stored["votes"], np.asarray(outlines, dtype=object), stored["partly"], np.zeros(0, np.int64)
-                return Pieces(Buildings(*known), stored["first"], Edges(*(stored[name] for name in Edges._fields)))
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise _damaged(self.folder / BUILDINGS, error) from error
+        with _reading(self.folder / BUILDINGS) as path, np.load(path) as stored:
+            offsets = stored["rings"], stored["polygons"]
+            points = stored["points"].astype(np.float64)
+            outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, offsets)
+            known = stored["votes"], np.asarray(outlines, dtype=object), stored["partly"], np.zeros(0, np.int64)
+            return Pieces(Buildings(*known), stored["first"], Edges(*(stored[name] for name in Edges._fields)))
 
     def features(self) -> Features:
         """Raises PlanError where a file is damaged."""
-        try:
-            means = np.load(self.folder / MEANS, mmap_mode="r")
-            with np.load(self.folder / SUMS) as stored:
-                return Features(means, stored["going_on"], stored["sums"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise _damaged(self.folder / SUMS, error) from error
+        with _reading(self.folder / MEANS) as path:
+            means = np.load(path, mmap_mode="r")
+        with _reading(self.folder / SUMS) as path, np.load(path) as stored:
+            return Features(means, stored["going_on"], stored["sums"])
 
     def images(self) -> tuple[Image, Image]:
         """Both images as `imagery.give.look.reduce` gives them. Raises PlanError."""
@@ -76,6 +74,11 @@ class StoredShard(NamedTuple):
         except ImageError as error:
             raise PlanError(f"{error} {_REMEDY}") from error
         return before, after
+
+
+def name_of(number: int) -> str:
+    """The folder of a shard among those of others."""
+    return f"shard-{number:05}"
 
 
 def is_ours(path: Path) -> bool:
@@ -104,16 +107,20 @@ def write_images(folder: Path, images: Sequence[Image]) -> None:
 
 def write_facts(folder: Path, plan: Plan, number: int, *, has_data: bool, scales: Sequence[Scale]) -> None:
     """Writes what says that the folder is whole, and of which plan."""
-    facts = {"plan": plan.digest, "shard": number, "has_data": has_data, "scales": [list(scale) for scale in scales]}
+    facts = {
+        "plan": plan.digest, "shard": number, "has_data": has_data, "scales": [list(scale) for scale in scales],
+        "bytes": {name: (folder / name).stat().st_size for name in FILES if name != SHARD},
+    }  # fmt: skip
     (folder / SHARD).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def read_shard(folder: Path, plan: Plan, number: int) -> StoredShard:
-    """The shard in a folder; raises PlanError where it is not there, or of another plan."""
+    """The shard in a folder; raises PlanError where it is not whole, or of another plan."""
     path = folder / SHARD
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = facts["plan"], facts["shard"]
+        sizes = {name: int(facts["bytes"][name]) for name in FILES if name != SHARD}
         stored = StoredShard(folder, number, bool(facts["has_data"]), tuple(Scale(*scale) for scale in facts["scales"]))
     except OSError as error:
         raise PlanError(f"{path}: {unreadable(path, error, f'. {_REMEDY}')}") from error
@@ -124,11 +131,22 @@ def read_shard(folder: Path, plan: Plan, number: int) -> StoredShard:
             f"{path}: is shard {found[1]} of plan {str(found[0])[:12]}, expected shard {number} of {plan.digest[:12]}. "
             f"{_REMEDY}"
         )
-    missing = [name for name in FILES if not (folder / name).exists()]
-    if missing:
-        raise PlanError(f"{folder / missing[0]}: is missing. {_REMEDY}")
+    for name, size in sizes.items():
+        own = (folder / name).stat().st_size if (folder / name).exists() else None
+        if own != size:
+            seen = "is missing" if own is None else f"has {own} bytes, expected {size}"
+            raise PlanError(f"{folder / name}: {seen}. {_REMEDY}")
     return stored
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Around reading a file of arrays."""
+    try:
+        yield path
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+
+
 def _damaged(path: Path, error: Exception) -> PlanError:
-    return PlanError(f"{path}: cannot be read ({str(error)[:100]}). {_REMEDY}")
+    return PlanError(f"{path}: cannot be read ({shortly(error)}). {_REMEDY}")

@@ -1,10 +1,11 @@
 """A made event in several files, its map by one machine, and the same in shards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +25,15 @@ from tests.imagery.geotiff import moved, noise, write_tif
 WINDOWS = Windows(tile=128, overlap=32, workers=1)
 READING = Reading(percentiles=(1, 99))
 SIDE = 64  # of a block
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_blocks() -> Iterator[None]:
+    """Blocks of 64 pixels, so that small images have many."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("division", "plan"):
+            patch.setattr(f"imagery.shards.{module}.BLOCK", SIDE)
+        yield
 
 
 class Bright(PairNetwork):
@@ -93,6 +103,11 @@ def plan_of(event: Event, shards: int, **more: Any) -> Plan:
     return make_plan(
         lambda: model, *places, Path, shards, names={"before": places[0], "after": places[1]}, **settings
     )  # fmt: skip
+
+
+def changed_plan(plan: Plan, **changes: Any) -> Plan:
+    """Another plan."""
+    return Plan(**{name: changes.get(name, getattr(plan, name)) for name in Plan.model_fields})
 
 
 def predict(plan: Plan, number: int, out: Path, fetch: Callable[[str], Path] = Path) -> Path:

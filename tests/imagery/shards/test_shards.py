@@ -8,16 +8,9 @@ import pytest
 
 from imagery.give.outputs import FILES
 from tests.conftest import tree
-from tests.imagery.shards.making import SIDE, Event, make_event, merge, on_one_machine, plan_of, predict
+from tests.imagery.shards.making import Event, make_event, merge, on_one_machine, plan_of, predict, small_blocks
 
-
-@pytest.fixture(autouse=True, scope="module")
-def small_blocks() -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("division", "plan"):
-            patch.setattr(f"imagery.shards.{module}.BLOCK", SIDE)
-        patch.setattr("imagery.give.look.LARGEST", 100)  # three pixels become one
-        yield
+__all__ = ["small_blocks"]
 
 
 @pytest.fixture(scope="module")
