@@ -39,9 +39,10 @@ def plan(
     with ExitStack() as stack:
 
         def load() -> PlannedModel:
-            directory = stack.enter_context(local_model(model))
+            location = _version_of(model)
+            directory = stack.enter_context(local_model(location))
             calibrated = load_model(directory).temperatures is not None
-            return PlannedModel(_lasting(model), identity_of(directory), read_origin(directory), calibrated=calibrated)
+            return PlannedModel(location, identity_of(directory), read_origin(directory), calibrated=calibrated)
 
         folder = stack.enter_context(local_output(out))
         made = make_plan(

@@ -38,10 +38,12 @@ def index(
     """
     found, left = list[Indexed](), list[LeftOut]()
     for location in locations:
+        path = Path(location)
         try:
-            found.append(_look(location, fetch(location), bands, nodata))
+            path = fetch(location)
+            found.append(_look(location, path, bands, nodata))
         except InputError as error:
-            left.append(LeftOut(what=location, why=str(error)))
+            left.append(LeftOut(what=location, why=str(error).replace(str(path), location)))
     if not found:
         more = f" {len(left) - 1} more cannot be used either." if len(left) > 1 else ""
         raise PlanError(f"{option}: has no image that can be used. {left[0].why}{more}")
