@@ -1,12 +1,10 @@
 """Step predict: image pairs to damage masks and a picture of them, or a pair of GeoTIFFs to maps of its buildings."""
 
 import argparse
-import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,9 @@ from base.errors import InputError
 from base.files import write_file
 from components.cli import errors_in_one_line
 from components.events.sources import local_source, refuse_another_network
-from components.storage.locations import LOCATIONS, Location, local_input, local_output, scratch_for
-from imagery.settings import ALIGN, ALIGNMENTS, CELL, PERCENTILES, Reading, Sources, Windows
+from components.storage.locations import LOCATIONS, Location, join, local_input, local_output, scratch_for
+from imagery.options import add_reading, option_of, refuse_two, taken
+from imagery.settings import ALIGN, CELL, Reading, Sources, Windows
 from xbd.names import IMAGE, MOMENTS, few, file_name, nearly_scene_files, other_ending, scene_file, scene_files
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 PRE, POST = (file_name("", moment) for moment in MOMENTS)
 PLAIN = (".png", ".jpg", ".jpeg", ".webp")  # images that lie nowhere; whatever else there is, GDAL is asked to read
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".ntf", ".img")  # that people put where pairs of PNGs are asked for
-AUTO = "auto"  # what the file says
 Pair = tuple[str, Path, Path]  # prefix of the output names, pre image, post image
 
 
@@ -125,6 +123,37 @@ def predict_imagery(
     return summary
 
 
+def predict_shard(plan: Location, number: int, out: Location, *, windows: Windows | None = None) -> Location:
+    """Predicts a shard of a plan of `components.plan` into a folder of its own in `out`, and returns that.
+
+    windows: whose batch and workers are taken. Goes on with the windows that an interrupted call left on this machine.
+    Raises PlanError, also where an image or the model has changed since the plan was made; ModelError, RasterError,
+    StorageError, DeviceError.
+    """
+    from imagery.predict.inference import identity_of
+    from imagery.shards import predicting
+    from imagery.shards.plan import read_plan
+    from imagery.shards.stored import is_ours, name_of
+    from model.device import choose_device
+
+    device, place = choose_device(), join(out, name_of(number))
+    scratch, windows = scratch_for(place, "tiles"), windows or Windows()
+    with ExitStack() as stack:
+        made = read_plan(stack.enter_context(local_input(plan)))
+
+        def load() -> "tuple[Predictor, str]":
+            directory = stack.enter_context(local_source(made.model)).directory
+            return _predictor(directory, device, made.views), identity_of(directory)
+
+        folder = stack.enter_context(local_output(place, replaces=is_ours))
+        predicting.predict_shard(
+            made, number, load, lambda location: stack.enter_context(local_input(location)), folder, scratch,
+            batch=windows.batch, workers=windows.workers,
+        )  # fmt: skip
+    shutil.rmtree(scratch)
+    return place
+
+
 def find_pairs(folder: Path) -> list[Pair]:
     """The pairs of a folder of xBD images, by name; raises PredictError where one half is missing.
 
@@ -168,24 +197,8 @@ def _add_imagery_options(parser: Parser) -> list[str]:
     group = parser.add_argument_group(
         "GeoTIFFs", "post may have another CRS, resolution or extent.", argument_default=argparse.SUPPRESS
     )
-    two: dict[str, Any] = {"type": float, "nargs": 2, "metavar": ("LOW", "HIGH")}
-    more = "values that become black and white, in images of more than 8 bits"
-    each = f"two are pre's and post's, {AUTO}: as the file says"
-    low, high = PERCENTILES
-    shift = f"correct the shift of post: of the whole image, or also from place to place ({ALIGN})"
     options = [
-        group.add_argument("--resample-to", type=float, metavar="GSD", help="metres of a pixel to predict at"),
-        group.add_argument("--range", dest="value_range", help=f"{more}; else --percentiles", **two),
-        group.add_argument("--percentiles", help=f"of each band, without --range ({low:g} {high:g})", **two),
-        group.add_argument(
-            "--bands", nargs="+", type=_bands, metavar="R,G,B", help=f"numbers of these bands, such as 3,2,1; {each}"
-        ),
-        group.add_argument(
-            "--nodata", nargs="+", type=_value, metavar="V", help=f"value of pixels without data; {each}"
-        ),
-        group.add_argument("--align", choices=ALIGNMENTS, help=shift),
-        group.add_argument("--tile", type=int, help=f"pixels of a window ({Windows.tile})"),
-        group.add_argument("--overlap", type=int, help=f"pixels that windows share ({Windows.overlap})"),
+        *add_reading(group),
         group.add_argument("--batch", type=int, help=f"windows at once ({Windows.batch})"),
         group.add_argument("--workers", type=int, help=f"threads that read ahead ({Windows.workers})"),
         group.add_argument(
@@ -193,65 +206,38 @@ def _add_imagery_options(parser: Parser) -> list[str]:
         ),
         group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares"),
         group.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})"),
-        group.add_argument(
-            "--no-features",
-            dest="features",
-            action="store_false",
-            help="do not keep, for each building, what the network sees of it (features.parquet)",
-        ),
         group.add_argument("--resume", action="store_true", help="go on with the windows of an interrupted run"),
     ]
     return [option.dest for option in options]
 
 
-def _bands(text: str) -> tuple[int, ...] | None:
-    if text == AUTO:
-        return None
-    if not re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3}){2}", text):
-        raise argparse.ArgumentTypeError(f"found {text}, expected the numbers of three bands, such as 3,2,1, or {AUTO}")
-    return tuple(map(int, text.split(",")))
-
-
-def _value(text: str) -> float | None:
-    try:
-        return None if text == AUTO else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"found {text}, expected a number, or {AUTO}") from None
-
-
 def _refuse_unused(given: dict[str, Any], *, imagery: bool) -> None:
-    """Raises PredictError that names the options which would change nothing."""
-    named = {"value_range": "--range", "features": "--no-features"}
-    option = {name: named.get(name, f"--{name.replace('_', '-')}") for name in given}
+    """Raises PredictError or SettingsError that names the options which would change nothing."""
     if given and not imagery:
         raise PredictError(
-            f"{', '.join(option.values())}: is for GeoTIFFs alone, found plain images. Leave it out, or give "
+            f"{', '.join(map(option_of, given))}: is for GeoTIFFs alone, found plain images. Leave it out, or give "
             "--pre and --post as .tif or .vrt."
         )
-    for unused, by in (("cell", "areas"), ("percentiles", "value_range")):
-        if unused in given and by in given:
-            raise PredictError(f"{option[unused]}: is not used with {option[by]}. Give one of the two.")
+    refuse_two(given, ("cell", "areas"), ("percentiles", "value_range"))
 
 
-def _typed(given: dict[str, Any]) -> dict[str, Any]:
-    """What is given of the options of GeoTIFFs, as `predict_imagery` takes it; raises SettingsError."""
-    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-
-    def taken(kind: type[Any]) -> Any:
-        return kind(**{field.name: rest.pop(field.name) for field in fields(kind) if field.name in rest})
-
-    return {"reading": taken(Reading), "windows": taken(Windows), **rest}
+def _found(names: Sequence[str]) -> str:
+    return f", found {', '.join(map(option_of, names))}" if names else ""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = Parser(prog="python -m components.predict", description=__doc__, epilog=LOCATIONS)
-    parser.add_argument(
-        "--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS, also of an event"
-    )
+    parser.add_argument("--model", metavar="LOCATION", help="model directory, or models:/NAME@ALIAS, also of an event")
     parser.add_argument("--pre", nargs="+", metavar="LOCATION", help="image before the disaster; GeoTIFFs may be tiles")
     parser.add_argument("--post", nargs="+", metavar="LOCATION", help="image after the disaster")
     parser.add_argument("--images", metavar="LOCATION", help=f"folder of pairs NAME{PRE} and NAME{POST}")
+    parser.add_argument(
+        "--plan", metavar="LOCATION", help="plan.json of components.plan, of which --shard is predicted"
+    )
+    parser.add_argument(
+        "--shard", type=int, metavar="K", help="number of a shard, from 0; only --batch and --workers go with it"
+    )
     parser.add_argument("--out", required=True, metavar="LOCATION", help="results are written here")
     parser.add_argument(
         "--views", type=int, choices=(1, 4, 8), default=1,
@@ -259,14 +245,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     names = _add_imagery_options(parser)
     a = parser.parse_args(argv)
-    if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
-        parser.error("give either --pre and --post, or --images")
     given = {name: value for name, value in vars(a).items() if name in names}
+    if a.plan is not None or a.shard is not None:
+        odd = [name for name in ("model", "pre", "post", "images") if getattr(a, name) is not None]
+        odd += [name for name in given if name not in ("batch", "workers")] + (["views"] if a.views != 1 else [])
+        if odd or a.plan is None or a.shard is None:
+            parser.error(f"give --plan and --shard, and besides only --out, --batch and --workers{_found(odd)}")
+        with errors_in_one_line():
+            print(f"wrote {predict_shard(a.plan, a.shard, a.out, windows=taken(Windows, given))}")
+        return
+    if (a.images is None) == (a.pre is None) or (a.pre is None) != (a.post is None):
+        parser.error("give either --pre and --post, or --images, or --plan and --shard")
+    if a.model is None:
+        parser.error("the following arguments are required: --model")
     imagery = a.images is None and _is_imagery([*a.pre, *a.post])
     with errors_in_one_line(), ExitStack() as stack:
         _refuse_unused(given, imagery=imagery)
         if imagery:
-            summary = predict_imagery(a.model, a.pre, a.post, a.out, views=a.views, **_typed(given))
+            reading, windows = taken(Reading, given), taken(Windows, given)
+            summary = predict_imagery(
+                a.model, a.pre, a.post, a.out, views=a.views, reading=reading, windows=windows, **given
+            )
             buildings = "1 building" if len(summary) == 1 else f"{len(summary)} buildings"
             print(f"{buildings}; wrote damage.tif, buildings.gpkg, report.html and more to {a.out}")
             return

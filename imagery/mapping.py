@@ -57,20 +57,14 @@ def make_map(
     share_one_heap()
     check_outputs(out, cell)
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ImagePair(sources) as pair:
-        refuse_unused_range(pair)
-        print(f"imagery of {pair.grid.width} x {pair.grid.height} pixels of {pair.grid.gsd:.2f} m")
-        tell_how_read(pair)
-        warn_of_resolution(pair)
+        look_over(pair)
         if footprints is not None:
             onto_grid(footprints, pair.grid)
         predictor, identity, origin, domain, location, event = load()
         if event is not None:
             _begin(event, features=features)
-        if origin.doubt:
-            print(f"warning: {origin.doubt}", file=sys.stderr, flush=True)
-        pair.align(register(pair, align))
-        facts = _facts(pair, origin, event, calibrated=predictor.temperatures is not None)
-        print(f"alignment {facts['alignment']['said']}", flush=True)
+        facts = align_pair(pair, align, origin, calibrated=predictor.temperatures is not None)
+        facts["event"] = None if event is None else event.facts
         look = look_at(pair, {**names, **facts})
         classes = predict_classes(predictor, identity, pair, work, windows, features=features, resume=resume)
         del predictor  # whose memory the list of buildings takes
@@ -91,6 +85,14 @@ def make_map(
     return summary
 
 
+def look_over(pair: ImagePair) -> None:
+    """Prints what the pair is, and warnings; raises SettingsError where a setting would change nothing of it."""
+    refuse_unused_range(pair)
+    print(f"imagery of {pair.grid.width} x {pair.grid.height} pixels of {pair.grid.gsd:.2f} m")
+    tell_how_read(pair)
+    warn_of_resolution(pair)
+
+
 def _begin(event: Event, *, features: bool) -> None:
     if event.reads_features and not features:
         raise OutputError(
@@ -99,13 +101,20 @@ def _begin(event: Event, *, features: bool) -> None:
     print(event, flush=True)
 
 
-def _facts(pair: ImagePair, origin: Origin, event: Event | None, *, calibrated: bool) -> dict[str, Any]:
-    """What is known of how the images were read and of the model that reads them, fit for JSON."""
+def align_pair(pair: ImagePair, align: str, origin: Origin, *, calibrated: bool) -> dict[str, Any]:
+    """Aligns the pair, see `register`, and says how; returns what is known of how the images are read and of the model
+    that reads them, fit for JSON.
+    """
+    if origin.doubt:
+        print(f"warning: {origin.doubt}", file=sys.stderr, flush=True)
+    pair.align(register(pair, align))
+    alignment = pair.alignment.facts(pair.grid.gsd)
+    print(f"alignment {alignment['said']}", flush=True)
     return {
         "reading": pair.sources.facts(),
         "bands": {"before": str(pair.pre.bands), "after": str(pair.post.bands)},
-        "alignment": pair.alignment.facts(pair.grid.gsd),
+        "alignment": alignment,
         "model": {**asdict(origin), "said": str(origin), "calibrated": calibrated},
-        "event": None if event is None else event.facts,
+        "event": None,
         "doubts": [*doubts(pair), *([origin.doubt] if origin.doubt else [])],
     }

@@ -32,7 +32,7 @@ FLOORS = (
     ("imagery.find",),
     ("imagery.give",),
     ("imagery.mapping", "imagery.assessing"),
-    ("imagery.labelling",),
+    ("imagery.labelling", "imagery.shards"),
     ("components.params", "components.cli"),
     ("components.storage", "components.tracking"),
     ("components.promotion", "components.cluster"),

@@ -41,6 +41,16 @@ LEFT_OUT: dict[str, dict[str, str]] = {
         LOCAL: "it runs when there is a disaster",
         KUBEFLOW: "it runs when there is a disaster",
     },
+    "plan": {
+        SECTION: "its options belong to one pair of images",
+        LOCAL: "it runs when there is a disaster",
+        KUBEFLOW: "it runs when there is a disaster",
+    },
+    "merge": {
+        SECTION: "its options belong to one pair of images",
+        LOCAL: "it runs when there is a disaster",
+        KUBEFLOW: "it runs when there is a disaster",
+    },
     "assess": {
         SECTION: "there is nothing to choose",
         LOCAL: "it runs when people have judged a map",
@@ -142,7 +152,7 @@ def test_what_the_graphs_run_is_a_step() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_is_a_function_of_its_name_that_python_can_call(step: str) -> None:
-    kinds = {"predict": {"predict_pairs", "predict_imagery"}}.get(step, {step})
+    kinds = {"predict": {"predict_pairs", "predict_imagery", "predict_shard"}}.get(step, {step})
     assert kinds <= functions(ROOT / "components" / f"{step}.py")
 
 

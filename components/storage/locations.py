@@ -117,6 +117,24 @@ def folders_in(location: Location) -> set[str]:
     return {name.split("/")[0] for name in store.list_objects() if "/" in name}
 
 
+def files_at(location: Location) -> list[Location]:
+    """Locations of the files at and below a location, in the order of their names; hidden ones are passed over. Raises
+    StorageError where an S3 location has none; of a path that is not there it is the path.
+    """
+    store = _open_store(location)
+    if store is None:
+        folder = Path(location)
+        if not folder.is_dir():
+            return [location]
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    else:
+        found = store.find_objects()
+        if [one.key for one in found.values()] == [store.prefix]:
+            return [location]
+        names = sorted(found)
+    return [join(location, name) for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
 def scratch_for(location: Location, name: str) -> Path:
     """The folder for what a step keeps on the way to a location, where a later run finds it again: beside a path, and
     of an S3 location in the cache. It need not exist.

@@ -27,7 +27,8 @@ from base.errors import errors_name
 from base.files import write_file
 from components.storage.s3 import FILES_AT_ONCE, TEMPORARY, Object, OnBytes, StorageError, Store
 
-MARKERS = ("index.csv", "config.json", "checkpoint.json")  # of a prepared data set, a model directory, a checkpoint
+# Of a prepared data set, a model directory, a checkpoint, a shard of a map.
+MARKERS = ("index.csv", "config.json", "checkpoint.json", "shard.json")
 
 
 class Recorded(NamedTuple):

@@ -5,7 +5,7 @@ has, under `METADATA`, JSON that says which model and which map it belongs to, a
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from base.grades import KEYS
-from imagery.find.features import mean_features
-from imagery.find.pixels import Flags, Pixels
+from imagery.find.features import Means
+from imagery.find.pixels import Flags
 from imagery.find.votes import CERTAIN, Votes
 from imagery.give.look import Read
 from imagery.give.names import GEOJSON, METADATA, PROBABILITY, VECTORS
 from imagery.give.table import Table
-from imagery.predict.tile_features import TileFeatures
+from imagery.predict.tile_features import Scale, TileFeatures, channels_of
 
 ROWS = 8192  # of a group: what is in memory at once
 # Numbers of which hardly two are equal: a dictionary of them would be a tenth larger, their upper and lower bytes apart
@@ -45,18 +45,28 @@ class Kept(NamedTuple):
     read: Read
 
 
+class Judged(NamedTuple):
+    """What people judge a map with: `model`, `location` and `read` of `Kept`."""
+
+    model: str
+    location: str
+    read: Read
+
+
 class Seen(NamedTuple):
     """What is known of the buildings of a table, beside it. votes: [N, 2, 4], see `imagery.find.votes.count_votes`;
-    at_edge, partly: [N], see below; pixels: those that voted, block by block.
+    at_edge, partly: [N], see below. scales: of the features of the network, none where it has none or none were kept;
+    means: the features of all buildings that have pixels, as they come.
     """
 
     votes: Votes
     at_edge: Flags
     partly: Flags
-    pixels: Iterator[Pixels]
+    scales: Sequence[Scale] = ()
+    means: Iterable[Means] = ()
 
 
-class Means:
+class StoredMeans:
     """The mean of the features over each building's pixels, in a file: they come in another order, and may be too many
     for memory.
     """
@@ -76,23 +86,22 @@ class Means:
 
 
 @contextmanager
-def mean_over_pixels(folder: Path, kept: Kept, seen: Seen) -> Iterator[Means | None]:
-    """The means in a file that is gone in the end; None where the network offers no features. folder: of a disk with
-    room for it.
-    """
-    if not kept.tiles.scales:
+def mean_over_pixels(folder: Path, seen: Seen) -> Iterator[StoredMeans | None]:
+    """The means in a file that is gone in the end; None where there are no features. folder: of a disk with room."""
+    if not seen.scales:
         yield None
         return
-    pixels = seen.votes[:, 1].sum(1)
     with TemporaryFile(dir=folder) as rows:
-        for numbers, found in mean_features(seen.pixels, pixels, kept.tiles):
+        for numbers, found in seen.means:
             for number, own in zip(numbers.tolist(), found, strict=True):
                 rows.seek(number * own.nbytes)
                 rows.write(own.tobytes())
-        yield Means(rows, pixels, kept.tiles.channels)
+        yield StoredMeans(rows, seen.votes[:, 1].sum(1), channels_of(seen.scales))
 
 
-def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Seen, means: Means | None) -> None:
+def write_features(
+    path: Path, map_hash: str, judged: Judged, table: Table, seen: Seen, means: StoredMeans | None
+) -> None:
     """Writes the Parquet file. map_hash: of the GeoJSON of the same buildings, which stands in the metadata.
 
     Columns: id, that of the building; probability_..., the sums over its pixels of the probabilities of the grades;
@@ -111,22 +120,20 @@ def write_features(path: Path, map_hash: str, kept: Kept, table: Table, seen: Se
         "partly_without_data": seen.partly,
     }
     known = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
-    tiles, schema = kept.tiles, known.schema
+    channels, schema = channels_of(seen.scales), known.schema
     facts = {
-        "model": kept.model,
-        "location": kept.location,
+        "model": judged.model,
+        "location": judged.location,
         "map": {"file": GEOJSON, "sha256": map_hash},
-        "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in tiles.scales],
+        "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in seen.scales],
     }
-    if tiles.scales:
-        schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), tiles.channels)))
+    if channels:
+        schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), channels)))
     schema = schema.with_metadata({METADATA: json.dumps(facts)})
     with pq.ParquetWriter(path, schema, **_ENCODING) as writer:
         for start in range(0, len(known), ROWS):
             part = known[start : start + ROWS]
             if means is not None:
                 flat = pa.array(means(start, start + len(part)).reshape(-1))
-                part = part.append_column(
-                    schema.field(VECTORS), pa.FixedSizeListArray.from_arrays(flat, tiles.channels)
-                )
+                part = part.append_column(schema.field(VECTORS), pa.FixedSizeListArray.from_arrays(flat, channels))
             writer.write_table(part)

@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from imagery.find.buildings import SIDE
 from imagery.predict.domain import UNKNOWN, Likeness
-from imagery.read.grid import blocks
+from imagery.read.grid import Grid, blocks
 from imagery.read.raster import ImagePair, Tile
 from model.judge.page import photo
 from xbd.overview import Image
@@ -40,17 +40,41 @@ def look_at(pair: ImagePair, facts: Mapping[str, Any], largest: int = LARGEST) -
     """Both images, a whole number of their pixels averaged to one where a side is longer than `largest`; they are read
     block by block. facts: what is known beside the size of the grid. Raises RasterError.
     """
-    grid = pair.grid
-    factor = math.ceil(max(grid.width, grid.height) / largest)
-    small = (math.ceil(grid.height / factor), math.ceil(grid.width / factor), 3)
-    images = np.zeros(small, np.uint8), np.zeros(small, np.uint8)
-    for window in blocks(grid.width, grid.height, max(1, SIDE // factor) * factor):
-        tile = pair.read(window)
-        for image, colours in zip(images, (tile.pre, tile.post), strict=True):
-            _lay(image, colours, window.col_off // factor, window.row_off // factor, factor)
+    factor = factor_of(pair.grid, largest)
+    whole = Window(0, 0, pair.grid.width, pair.grid.height)
+    return look_of(reduce(pair, whole, factor), pair.grid, facts, largest)
+
+
+def look_of(images: Sequence[Image], grid: Grid, facts: Mapping[str, Any], largest: int = LARGEST) -> Look:
+    """The look of both images of a grid, as `reduce` gives them."""
     pre, post = (photo(image, largest, quality=75) for image in images)
     size = {"width": grid.width, "height": grid.height, "gsd_m": round(grid.gsd, 4)}
     return Look(pre, post, {**facts, **size})
+
+
+def factor_of(grid: Grid, largest: int = LARGEST) -> int:
+    """How many pixels of a grid become one, in rows and in columns."""
+    return math.ceil(max(grid.width, grid.height) / largest)
+
+
+def reduced(part: Window, factor: int) -> Window:
+    """The pixels of reduced images whose first pixel lies in a part of the grid: parts without gaps stay such."""
+    left, top = -(-part.col_off // factor), -(-part.row_off // factor)
+    right, bottom = -(-(part.col_off + part.width) // factor), -(-(part.row_off + part.height) // factor)
+    return Window(left, top, right - left, bottom - top)
+
+
+def reduce(pair: ImagePair, part: Window, factor: int) -> tuple[Image, Image]:
+    """Both images where `reduced` says of a part of the grid, uint8 RGB [H, W, 3]. Raises RasterError."""
+    grid, small = pair.grid, reduced(part, factor)
+    images = np.zeros((2, small.height, small.width, 3), np.uint8)
+    for block in blocks(small.width, small.height, max(1, SIDE // factor)):
+        left, top = (small.col_off + block.col_off) * factor, (small.row_off + block.row_off) * factor
+        width, height = block.width * factor, block.height * factor
+        tile = pair.read(Window(left, top, min(width, grid.width - left), min(height, grid.height - top)))
+        for image, colours in zip(images, (tile.pre, tile.post), strict=True):
+            _lay(image, colours, block.col_off, block.row_off, factor)
+    return images[0], images[1]
 
 
 def _lay(image: Image, colours: Image, left: int, top: int, factor: int) -> None:

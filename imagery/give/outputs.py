@@ -8,13 +8,9 @@ import rasterio
 from pyproj import Transformer
 
 from base.files import new_folder, refuse_to_replace_others
-from imagery.find.buildings import building_pixels, find_buildings
-from imagery.find.footprints import footprint_pixels, grade_footprints
-from imagery.find.ground import place, to_degrees
-from imagery.find.outlines import straighten
-from imagery.find.pixels import reaches_edge
 from imagery.give.event import Event, grade_by_event
-from imagery.give.features import Kept, Seen, mean_over_pixels, write_features
+from imagery.give.features import Judged, Kept, mean_over_pixels, write_features
+from imagery.give.found import Found, find
 from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
@@ -23,7 +19,6 @@ from imagery.give.report import REPORT, write_report
 from imagery.give.squares import squares_of
 from imagery.give.style import add_style, qgis_style
 from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
-from imagery.give.table import Table, tabulate
 from imagery.give.writing import OutputError, write_errors
 from imagery.read.grid import WGS84
 from imagery.read.vectors import Polygons, write_geojson, write_geopackage
@@ -37,22 +32,36 @@ def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
     cell: float = CELL, kept: Kept | None = None, event: Event | None = None,
 ) -> Summary:  # fmt: skip
-    """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
-    and JUDGE are not written, and nobody can judge in the report, where nothing was `kept` of the same pair's tiles.
+    """Finds the buildings of `classes`, or grades the `footprints`, with whatever their file says of them, and gives
+    them out, see `give_out`. kept: of the same pair's tiles.
 
-    classes: see `imagery.predict.inference`. look: of the same pair, for the report. footprints: buildings to grade,
-    with whatever their file says of them, instead of those found. areas: polygons to sum up by, instead of squares of
-    `cell` metres. Both may be in any CRS. event: grades the buildings, by what was `kept` where it reads features; the
-    rasters are the network's all the same. Raises VectorError where no footprint lies in the imagery, and what
+    classes: see `imagery.predict.inference`. Raises VectorError where no footprint lies in the imagery, and what
     `check_outputs` does.
     """
     check_outputs(out, cell)
+    found = find(classes, footprints, None if kept is None else kept.tiles)
+    judged = None if kept is None else Judged(kept.model, kept.location, kept.read)
+    return give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event)
+
+
+def give_out(
+    classes: Path, found: Found, out: Path, look: Look, *, areas: Polygons | None = None, cell: float = CELL,
+    judged: Judged | None = None, event: Event | None = None,
+) -> Summary:  # fmt: skip
+    """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
+    and JUDGE are not written, and nobody can judge in the report, where nothing is `judged`.
+
+    classes, found: the pixels and the buildings of one map. look: of the same pair, for the report. areas: polygons to
+    sum up by, in any CRS, instead of squares of `cell` metres. event: grades the buildings, by their features where it
+    reads these; the rasters are the network's all the same. Raises what `check_outputs` does.
+    """
+    check_outputs(out, cell)
+    table, seen, notes, are_given = found
     with new_folder(out, _is_ours) as folder:
-        table, seen, notes = _table(classes, footprints)
         judging, means = None, None
         with write_errors(out), ExitStack() as stack:
-            if kept is not None:
-                means = stack.enter_context(mean_over_pixels(folder, kept, seen))
+            if judged is not None:
+                means = stack.enter_context(mean_over_pixels(folder, seen))
             if event is not None:
                 table = grade_by_event(table, event, seen.votes, means if event.reads_features else None)
             if areas is None:
@@ -65,11 +74,11 @@ def write_outputs(
             write_geopackage(table.frame, folder / GEOPACKAGE)
             add_style(folder / GEOPACKAGE, style)
             write_geojson(table.frame, folder / GEOJSON)
-            if kept is not None:
+            if judged is not None:
                 map_hash = hash_of(folder / GEOJSON)
-                write_features(folder / FEATURES, map_hash, kept, table, seen, means)
+                write_features(folder / FEATURES, map_hash, judged, table, seen, means)
                 draw = draw_table(map_hash, table, seen.votes, _middle(classes))
-                judging = Judging(draw, kept.read, None if footprints is not None else squares_of(classes, map_hash))
+                judging = Judging(draw, judged.read, None if are_given else squares_of(classes, map_hash))
                 (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
             write_report(folder / REPORT, classes, look, table, summary, judging)
@@ -90,20 +99,6 @@ def check_outputs(out: Path, cell: float) -> None:
 
 def _is_ours(path: Path) -> bool:
     return str(path) in FILES
-
-
-def _table(classes: Path, footprints: Polygons | None) -> tuple[Table, Seen, tuple[str, ...]]:
-    with rasterio.open(classes) as dataset:
-        crs, transform, size = dataset.crs, dataset.transform, (dataset.width, dataset.height)
-    if footprints is not None:
-        given = grade_footprints(footprints, classes)
-        at_edge = reaches_edge(given.placed, *size)
-        seen = Seen(given.votes, at_edge, given.partly, footprint_pixels(classes, given))
-        return tabulate(given.polygons, given.votes, given.attributes), seen, given.notes
-    found = find_buildings(classes)
-    polygons = to_degrees(place(straighten(found.outlines), transform), crs)
-    seen = Seen(found.votes, reaches_edge(found.outlines, *size), found.partly, building_pixels(classes, found))
-    return tabulate(polygons, found.votes), seen, ()
 
 
 def _middle(classes: Path) -> tuple[float, float]:

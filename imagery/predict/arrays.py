@@ -32,10 +32,10 @@ def predict_arrays(predictor: Predictor, pre: Image, post: Image, windows: Windo
         part = np.s_[tile.row_off : tile.row_off + tile.height, tile.col_off : tile.col_off + tile.width]
         logits = torch.cat(list(predictor.logits(_batch(pre[part]), _batch(post[part]))), dim=1)[0]
         done.append((logits.cpu().numpy(), np.broadcast_to(np.True_, (tile.height, tile.width))))
-    damage = np.zeros((height, width), np.uint8)
+    damage, numbered = np.zeros((height, width), np.uint8), dict(enumerate(tiles))
     for block in blocks(width, height, BLOCK):
         part = np.s_[block.row_off : block.row_off + block.height, block.col_off : block.col_off + block.width]
-        damage[part] = put_together(block, (height, width), tiles, done.__getitem__)[0]
+        damage[part] = put_together(block, (height, width), numbered, done.__getitem__)[0]
     return damage
 
 

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from tqdm import tqdm
 
 from imagery.errors import RasterError
-from imagery.predict.blending import compose
+from imagery.predict.blending import compose, reaching
 from imagery.predict.tile_features import LARGEST
 from imagery.predict.tile_store import TileStore
 from imagery.predict.windows import plan
@@ -33,32 +33,59 @@ def predict_classes(
     predictor: Predictor, identity: str, pair: ImagePair, work: Path, windows: Windows, *, features: bool = False,
     resume: bool = False,
 ) -> Path:  # fmt: skip
-    """Predicts the pair; returns `work`/classes.tif, a tiled BigTIFF of six uint8 bands on the grid of the pair.
+    """Predicts the pair; see `predict_part`.
+
+    identity: what tells the model from others, see `identity_of`. resume: go on with the tiles in `work`, if they are
+    of the same images, model and windows, with features or without; else they are removed first.
+    Raises RasterError, also where no pixel has data in both images.
+    """
+    whole = Window(0, 0, pair.grid.width, pair.grid.height)
+    of = _describe(identity, predictor.views, pair, windows, features=features)
+    store, tiles = _predict(predictor, of, pair, whole, work, windows, features=features, resume=resume)
+    if not store.has_data():
+        store.clear()
+        raise RasterError(
+            f"{pair.post.name}: has no data where {pair.pre.name} has some, though their frames overlap. Give "
+            "two images of the same place."
+        )
+    return compose(pair.grid, whole, tiles, store)
+
+
+def predict_part(
+    predictor: Predictor, of: str, pair: ImagePair, part: Window, work: Path, windows: Windows, *, features: bool,
+    resume: bool,
+) -> Path:  # fmt: skip
+    """Predicts a part of the pair, a window of its grid; returns `work`/classes.tif, a tiled BigTIFF of six uint8 bands
+    on the grid of the part.
 
     Its bands: damage (0 background, 1-4, 255 where one of the images has no data), confidence (255 x the probability
     of that class: of background, or of a building of that grade), and 255 x the probability of each grade; 0 without
-    data. The same bytes whatever windows.batch and windows.workers are.
-    identity: what tells the model from others, see `identity_of`. work: a folder of this function alone. features: keep
-    those of the tiles there, for `imagery.predict.tile_features`. resume: go on with the tiles in it, if they are of
-    the same images, model and windows, with features or without; else they are removed first.
-    Raises RasterError, also where no pixel has data in both images.
+    data. The same bytes whatever windows.batch and windows.workers are, and the same pixels whatever the part.
+    of: what tells the tiles from those of other images, models or windows. work: a folder of this function alone.
+    features: keep those of the tiles there, for `imagery.predict.tile_features`. resume: go on with the tiles in it, if
+    they are of the same; else they are removed first. Raises RasterError.
     """
-    tiles = plan(pair.grid.width, pair.grid.height, windows.tile, windows.overlap)
+    store, tiles = _predict(predictor, of, pair, part, work, windows, features=features, resume=resume)
+    return compose(pair.grid, part, tiles, store)
+
+
+def _predict(
+    predictor: Predictor, of: str, pair: ImagePair, part: Window, work: Path, windows: Windows, *, features: bool,
+    resume: bool,
+) -> tuple[TileStore, dict[int, Window]]:  # fmt: skip
+    """The tiles that a part is put together from."""
+    size = pair.grid.height, pair.grid.width
+    tiles = reaching(part, size, plan(pair.grid.width, pair.grid.height, windows.tile, windows.overlap))
     store = TileStore(work)
-    store.begin(_describe(identity, predictor.views, pair, windows, features=features), resume=resume)
+    store.begin(of, resume=resume)
     with ExitStack() as stack:
-        others = [stack.enter_context(ImagePair(pair.sources, like=pair)) for _ in range(windows.workers - 1)]
+        others = [stack.enter_context(ImagePair(pair.sources, pair.known)) for _ in range(windows.workers - 1)]
         try:
             _predict_tiles(predictor, [pair, *others], tiles, store, windows, features=features)
-            if all(store.load(number) is None for number in range(len(tiles))):
-                raise RasterError(
-                    f"{pair.post.name}: has no data where {pair.pre.name} has some, though their frames overlap. Give "
-                    "two images of the same place."
-                )
         except RasterError:
             store.clear()  # no run goes on with these images
             raise
-    return compose(pair.grid, tiles, store)
+    return store, tiles
 
 
 def identity_of(model: Path) -> str:
@@ -72,7 +99,8 @@ def identity_of(model: Path) -> str:
 def _describe(identity: str, views: int, pair: ImagePair, windows: Windows, *, features: bool) -> str:
     """What tiles are of, as text that is equal only where they fit together."""
     files = [
-        [file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns] for file in (*pair.pre.files, *pair.post.files)
+        [file, Path(file).stat().st_size, Path(file).stat().st_mtime_ns]
+        for file in (*pair.pre.known.files, *pair.post.known.files)
     ]
     settings = {name: str(value) for name, value in asdict(pair.sources).items()}
     grid = [pair.grid.crs.to_wkt(), *pair.grid.transform, pair.grid.width, pair.grid.height]
@@ -83,10 +111,10 @@ def _describe(identity: str, views: int, pair: ImagePair, windows: Windows, *, f
 
 
 def _predict_tiles(
-    predictor: Predictor, pairs: Sequence[ImagePair], tiles: Sequence[Window], store: TileStore, windows: Windows, *,
-    features: bool,
+    predictor: Predictor, pairs: Sequence[ImagePair], tiles: Mapping[int, Window], store: TileStore, windows: Windows,
+    *, features: bool,
 ) -> None:  # fmt: skip
-    left = {number: tile for number, tile in enumerate(tiles) if number not in store}
+    left = {number: tile for number, tile in tiles.items() if number not in store}
     bar = tqdm(total=len(tiles), initial=len(tiles) - len(left), desc="predict", unit="tile", disable=None)
     full: list[tuple[int, Tile]] = []  # of one size, to be predicted at once
 

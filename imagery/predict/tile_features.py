@@ -1,5 +1,5 @@
 """The features of predicted imagery, pixel by pixel, out of its tiles: sums in whole numbers, so that parts add up
-exactly, whatever the blocks in which they are asked for.
+exactly, whatever the blocks in which they are asked for, and on whichever machine.
 
 Where tiles overlap, a pixel counts from the one whose centre is nearest. A pixel's features are those of the square of
 4 x 4 pixels that it lies in, which is a pixel of the logits; coarser maps are upsampled to these bilinearly, as the
@@ -24,6 +24,8 @@ from model.calibration.domain import mean_of_maps
 
 LARGEST = 65504.0  # of float16
 FINEST = 24  # bits behind the point: float16 has no smaller numbers
+HALF = 20  # bits of the lower part of a sum: the largest building of the largest numbers has more than 63
+SMALL = 2**23  # shares of pixels: fewer of the largest numbers fit into 63 bits
 Numbers = npt.NDArray[np.int64]
 
 
@@ -34,9 +36,31 @@ class Scale(NamedTuple):
     channels: int
 
 
+def channels_of(scales: Sequence[Scale]) -> int:
+    """Of all scales together."""
+    return sum(scale.channels for scale in scales)
+
+
+def mean(sums: Numbers, scales: Sequence[Scale]) -> npt.NDArray[np.float16]:
+    """The mean over the pixels, [N, channels], of what `TileFeatures.sums` gives or sums of these; NaN where there are
+    none.
+    """
+    units = np.repeat([_shares(scale) for scale in scales], [scale.channels for scale in scales])
+    total = sums[:, 0] * 2.0**HALF + sums[:, 1]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total[:, 1:] / (total[:, :1] * units * 2.0**FINEST), np.float16)
+
+
+def carried(sums: Numbers) -> Numbers:
+    """The same sums, [..., 2, N], with lower parts of HALF bits."""
+    high, low = sums[..., 0, :], sums[..., 1, :]
+    return np.stack([high + (low >> HALF), low & (2**HALF - 1)], axis=-2)
+
+
 class TileFeatures:
-    """What `predict_classes` kept of imagery of width x height pixels in the folder `work`. scales: of the maps that
-    the network has, from fine to coarse, none of a network that has none; windows: of the tiles, in the imagery.
+    """What was kept of the tiles of imagery of width x height pixels in the folder `work`: of all of them, or of those
+    that a part of the imagery is made of. scales: of the maps that the network has, from fine to coarse, none of a
+    network that has none, or where no tile has data; windows: of all tiles, in the imagery.
     """
 
     def __init__(self, work: Path, width: int, height: int, windows: Windows) -> None:
@@ -44,25 +68,16 @@ class TileFeatures:
         self.windows = plan(width, height, windows.tile, windows.overlap)
         self._across = _borders([(tile.col_off, tile.width) for tile in self.windows if tile.row_off == 0])
         self._down = _borders([(tile.row_off, tile.height) for tile in self.windows if tile.col_off == 0])
-        found = (self._store.load_features(number) for number in range(len(self.windows)))
+        found = (self._store.load_features(number) for number in self._store.numbers())
         maps: Maps = next((maps for maps in found if maps is not None), ())
         self.scales = tuple(Scale(PIXELS * maps[0].shape[0] // part.shape[0], part.shape[2]) for part in maps)
 
-    @property
-    def channels(self) -> int:
-        """Of all scales together."""
-        return sum(scale.channels for scale in self.scales)
-
-    def bits(self, most: int) -> int:
-        """How many bits behind the point sums of up to `most` pixels have room for."""
-        largest = max(_shares(scale) for scale in self.scales) * most * int(LARGEST)
-        return min(FINEST, 63 - largest.bit_length())
-
-    def sums(self, owners: Numbers, rows: Numbers, columns: Numbers, length: int, bits: int) -> Numbers:
-        """Sums over the pixels of each owner below `length`, [length, 1 + channels]: the number of pixels, and of their
-        features `mean` knows what. owners, rows, columns: [n]. bits: see `bits`.
+    def sums(self, owners: Numbers, rows: Numbers, columns: Numbers, length: int) -> Numbers:
+        """Sums over the pixels of each owner below `length`, [length, 2, 1 + channels]: the number of pixels, and of
+        their features `mean` knows what; an upper part, which counts 2**HALF times, and a lower one of HALF bits.
+        owners, rows, columns: [n], fewer than 2**34.
         """
-        total = np.zeros((length, 1 + self.channels), np.int64)
+        total = np.zeros((length, 2, 1 + channels_of(self.scales)), np.int64)
         tiles = np.searchsorted(self._down, rows, "right") * (len(self._across) + 1)
         tiles += np.searchsorted(self._across, columns, "right")
         for number in np.flatnonzero(np.bincount(tiles)).tolist():
@@ -70,14 +85,8 @@ class TileFeatures:
             maps = self._store.load_features(number)
             if maps is not None:
                 tile = self.windows[number]
-                total += self._of_tile(owners[inside], rows[inside], columns[inside], length, tile, maps, bits)
-        return total
-
-    def mean(self, sums: Numbers, bits: int) -> npt.NDArray[np.float16]:
-        """The mean over the pixels, [N, channels], of what `sums` gives or sums of these; NaN where there are none."""
-        units = np.repeat([_shares(scale) for scale in self.scales], [scale.channels for scale in self.scales])
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums[:, 1:] / (sums[:, :1] * units * 2.0**bits), np.float16)
+                total += self._of_tile(owners[inside], rows[inside], columns[inside], length, tile, maps)
+        return carried(total)
 
     def spread(self, most: int) -> list[int]:
         """Up to `most` of the tiles, evenly spread over them."""
@@ -87,16 +96,17 @@ class TileFeatures:
         """The mean of each channel over tiles, [T, channels], up to `most` of those that have data, evenly spread."""
         found = (self._store.load_features(number) for number in self.spread(most))
         means = [mean_of_maps(maps) for maps in found if maps is not None]
-        return np.array(means, np.float32).reshape(len(means), self.channels)
+        return np.array(means, np.float32).reshape(len(means), channels_of(self.scales))
 
     def _of_tile(
-        self, owners: Numbers, rows: Numbers, columns: Numbers, length: int, tile: Window, maps: Maps, bits: int
+        self, owners: Numbers, rows: Numbers, columns: Numbers, length: int, tile: Window, maps: Maps
     ) -> Numbers:
         width = maps[0].shape[1]
         places = (rows - tile.row_off) // PIXELS * width + (columns - tile.col_off) // PIXELS
         used, places = np.unique(places, return_inverse=True)
         counts = sparse.csr_array((np.ones_like(owners), (owners, places)), shape=(length, len(used)))
-        parts = [counts.sum(1)[:, None]]
+        pixels = counts.sum(1)
+        parts = [np.stack([0 * pixels, pixels], axis=1)[:, :, None]]
         for part, scale in zip(maps, self.scales, strict=True):
             shares, needed, factor = counts, used, scale.pixels // PIXELS
             if factor > 1:
@@ -104,8 +114,13 @@ class TileFeatures:
                 needed, order = np.unique(shares.indices, return_inverse=True)
                 shares = sparse.csr_array((shares.data, order, shares.indptr), shape=(length, len(needed)))
             values = part.reshape(-1, scale.channels)[needed].astype(np.float32)
-            parts.append(shares @ np.rint(values * np.float32(2.0**bits)).astype(np.int64))
-        return np.concatenate(parts, axis=1)
+            whole = np.rint(values * np.float32(2.0**FINEST)).astype(np.int64)
+            if pixels.max() * _shares(scale) < SMALL:
+                total = shares @ whole
+                parts.append(np.stack([total >> HALF, total & (2**HALF - 1)], axis=1))
+            else:
+                parts.append(np.stack([shares @ (whole >> HALF), shares @ (whole & (2**HALF - 1))], axis=1))
+        return np.concatenate(parts, axis=2)
 
 
 def _borders(tiles: Sequence[tuple[int, int]]) -> Numbers:

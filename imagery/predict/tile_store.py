@@ -13,7 +13,8 @@ from base.files import new_file, write_file
 
 CHANNELS = 6  # logits of localization (2) and of damage (4)
 PLAN = "plan.json"
-OURS = (PLAN, "tile_*.npz", "*.partial", "classes.tif")
+CLASSES = "classes.tif"  # what is made of them
+OURS = (PLAN, "tile_*.npz", "*.partial", CLASSES)
 Logits = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Maps = Sequence[npt.NDArray[np.float16]]  # [h, w, C] each: the features of a tile, see `PairNetwork.with_features`
@@ -48,6 +49,14 @@ class TileStore:
 
     def __contains__(self, number: int) -> bool:
         return zipfile.is_zipfile(self._path(number))  # one cut by a power failure has no end
+
+    def numbers(self) -> list[int]:
+        """Of the tiles that the folder holds, in their order."""
+        return sorted(int(path.stem.removeprefix("tile_")) for path in self.folder.glob("tile_*.npz"))
+
+    def has_data(self) -> bool:
+        """Whether any of the tiles has."""
+        return any(self.load(number) is not None for number in self.numbers())
 
     def save(self, number: int, logits: Logits | None, valid: Mask, features: Maps = ()) -> None:
         """logits: float32 [6, h, w], None for a tile without data, of which nothing but this is kept; valid: [H, W]."""

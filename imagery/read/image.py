@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,30 +30,37 @@ SMALLEST, LARGEST = GSDS[0] / 10, GSDS[1] * 10  # metres of a pixel, beyond whic
 Range = tuple[tuple[float, ...], tuple[float, ...]]  # what becomes 0, and what becomes 255, of each colour
 
 
+class KnownImage(NamedTuple):
+    """What was found out of an image's files. name: in errors; bands: to take; files: that there are, also beside those
+    that were given; source: what GDAL is to open, the path of the only one, or a VRT of the tiles.
+    """
+
+    name: str
+    bands: Bands
+    files: tuple[str, ...]
+    source: str
+
+
 class Image:
     """An image that lies on the ground, of one file or of tiles; a context manager.
 
     bands: numbers of red, green and blue; else as `imagery.read.bands` finds them. nodata: the value that says of a
-    pixel that there is no data, instead of what the files say. like: another Image of the same, of which is taken what
-    need not be looked for again.
+    pixel that there is no data, instead of what the files say. known: that of another Image of the same, for what need
+    not be looked for again.
     grid: its own pixels. doubts: what of it was guessed and may be wrong, a sentence each.
     Raises RasterError where the files cannot be used; so do its methods where they break off.
     """
 
     def __init__(
         self, paths: Sequence[Path], bands: Numbers | None = None, nodata: float | None = None,
-        like: "Image | None" = None,
+        known: KnownImage | None = None,
     ) -> None:  # fmt: skip
-        self.name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
         self.doubts: list[str] = []
         with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is an error here, below
-            self.bands: Bands
-            self.files: list[str]
-            self._source: Path | str
-            found = self._find(paths, bands, nodata) if like is None else (like.bands, like.files, like._source)
-            self.bands, self.files, self._source = found
-            self._file = open_raster(self._source, stack)
+            self.known = known or self._find(paths, bands, nodata)
+            self.name, self.bands = self.known.name, self.known.bands
+            self._file = open_raster(self.known.source, stack)
             self._bands = list(self.bands.numbers)
             self.grid = Grid(self._file.crs, self._file.transform, self._file.width, self._file.height)
             self.gsd = self._gsd()
@@ -61,10 +68,7 @@ class Image:
         self._reader, self._column, self._row = self._file, 0, 0
         self._collar: float | None = None
 
-    def _find(
-        self, paths: Sequence[Path], given: Numbers | None, nodata: float | None
-    ) -> tuple[Bands, list[str], Path | str]:
-        """The bands to take, the files that there are, and what GDAL is to open of them."""
+    def _find(self, paths: Sequence[Path], given: Numbers | None, nodata: float | None) -> KnownImage:
         with ExitStack() as stack:  # GDAL opens those tiles of a mosaic that it needs, and not all at once
             tiles = [(path, open_raster(path, stack)) for path in paths]
             for path, tile in tiles:
@@ -86,7 +90,9 @@ class Image:
                 )
             files = sorted({file for _, tile in tiles for file in tile.files if os.path.isfile(file)})
             alone = len(paths) == 1 and nodata is None and masked
-            return bands, files, paths[0] if alone else mosaic(tiles, nodata, masked=masked)
+            source = str(paths[0]) if alone else mosaic(tiles, nodata, masked=masked)
+            name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+            return KnownImage(name, bands, tuple(files), source)
 
     def _gsd(self) -> float:
         """Metres of a pixel of its own."""
@@ -210,6 +216,11 @@ class Image:
             values = np.nan_to_num(values).round().clip(0, 255)
         return (values * valid).astype(np.uint8), valid
 
+    def read_end(self) -> None:
+        """Reads the last pixels; raises RasterError where the files break off before these."""
+        with errors_named(self.name):
+            self._file.read(self._bands, window=Window(self.grid.width - 1, self.grid.height - 1, 1, 1))
+
     def _holds(self, corner: tuple[int, int], grid: Grid) -> bool:
         column, row = corner
         return min(corner) >= 0 and column + grid.width <= self.grid.width and row + grid.height <= self.grid.height
@@ -217,7 +228,7 @@ class Image:
     def _coarser(self, grid: Grid) -> Any:
         """The file, or the overview of it that is still at least as fine as the grid."""
         fitting = [factor for factor in self._file.overviews(self._bands[0]) if factor * self.gsd <= grid.gsd * 1.001]
-        return open_raster(self._source, self._stack, overview_level=len(fitting) - 1) if fitting else self._file
+        return open_raster(self.known.source, self._stack, overview_level=len(fitting) - 1) if fitting else self._file
 
 
 def _without_break(image: Grid, grid: Grid) -> tuple[Any, float]:

@@ -1,6 +1,6 @@
 """Tiles of one image as one raster, by a description that names them: no pixel is copied."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
@@ -15,6 +15,9 @@ _TYPES = {
     "uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32", "float32": "Float32",
     "float64": "Float64",
 }  # fmt: skip
+
+
+Kind = tuple[tuple[str, str], ...]
 
 
 class MosaicError(RasterError):
@@ -40,12 +43,7 @@ def mosaic(tiles: Sequence[tuple[Path, Any]], nodata: float | None = None, *, ma
     """
     first_path, first = tiles[0]
     for path, dataset in tiles[1:]:
-        for (what, found), (_, expected) in zip(_kind(dataset), _kind(first), strict=True):
-            if found != expected:
-                raise MosaicError(
-                    f"{path}: has {what} {found}, {first_path} {expected}, expected tiles of one image. Give a mosaic "
-                    "of them."
-                )
+        check_alike(path, kind_of(dataset), first_path, kind_of(first))
     placed, transform, width, height = _place(tiles)
     root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     ET.SubElement(root, "SRS").text = first.crs.to_wkt()
@@ -78,10 +76,34 @@ def mosaic(tiles: Sequence[tuple[Path, Any]], nodata: float | None = None, *, ma
     return ET.tostring(root, encoding="unicode")
 
 
-def _kind(dataset: Any) -> list[tuple[str, str]]:
+def renamed(vrt: str, names: Mapping[str, str]) -> str:
+    """The description, each of its files under another name."""
+    root = ET.fromstring(vrt)
+    for source in root.iter("SourceFilename"):
+        source.text = names[str(source.text)]
+    return ET.tostring(root, encoding="unicode")
+
+
+def check_alike(path: object, kind: Kind, other_path: object, other: Kind) -> None:
+    """Raises MosaicError where two tiles are not of one image, by `kind_of`."""
+    for (what, found), (_, expected) in zip(kind, other, strict=True):
+        if found != expected:
+            raise MosaicError(
+                f"{path}: has {what} {found}, {other_path} {expected}, expected tiles of one image. Give a mosaic "
+                "of them."
+            )
+
+
+def check_between(path: object, corner: tuple[float, float], other_path: object) -> None:
+    """Raises MosaicError where a tile's corner, in pixels of another tile, is none of its pixels' corners."""
+    if max(abs(value - round(value)) for value in corner) > 0.01:
+        raise MosaicError(f"{path}: lies between the pixels of {other_path}. Give a mosaic of the tiles.")
+
+
+def kind_of(dataset: Any) -> Kind:
     """What all tiles must have in common, and how it reads."""
     transform = dataset.transform
-    return [
+    return (
         ("coordinate system", dataset.crs.to_string()),
         ("pixels of", " x ".join(f"{value:.10g}" for value in (transform.a, transform.e, *transform[1:4:2]) if value)),
         ("bands", str(dataset.count)),
@@ -89,7 +111,7 @@ def _kind(dataset: Any) -> list[tuple[str, str]]:
         ("nodata", str(dataset.nodata)),
         ("colours", ", ".join(colour.name for colour in dataset.colorinterp)),
         ("red, green and blue in bands", ", ".join(map(str, choose_bands(dataset).numbers))),
-    ]
+    )
 
 
 def _place(tiles: Sequence[tuple[Path, Any]]) -> tuple[list[_Placed], Affine, int, int]:
@@ -98,8 +120,7 @@ def _place(tiles: Sequence[tuple[Path, Any]]) -> tuple[list[_Placed], Affine, in
     corners = []
     for path, dataset in tiles:
         corner = ~base @ (dataset.transform.c, dataset.transform.f)
-        if max(abs(value - round(value)) for value in corner) > 0.01:
-            raise MosaicError(f"{path}: lies between the pixels of {tiles[0][0]}. Give a mosaic of the tiles.")
+        check_between(path, corner, tiles[0][0])
         corners.append((round(corner[0]), round(corner[1])))
     left, top = (min(values) for values in zip(*corners, strict=True))
     placed = [

@@ -15,8 +15,8 @@ from rasterio.windows import Window
 from imagery.errors import RasterError
 from imagery.read.alignment import Alignment
 from imagery.read.doubts import Seen
-from imagery.read.grid import meet
-from imagery.read.image import Image, Range
+from imagery.read.grid import Grid, meet
+from imagery.read.image import Image, KnownImage, Range
 from imagery.settings import PERCENTILES, SettingsError, Sources
 
 # Metres of a pixel of the images of xBD, https://arxiv.org/abs/1911.09296
@@ -31,36 +31,37 @@ class Tile(NamedTuple):
     valid: npt.NDArray[np.bool_]
 
 
+class KnownPair(NamedTuple):
+    """What was found out of a pair, see `ImagePair`: enough to read the same pixels again, in another process, too."""
+
+    pre: KnownImage
+    post: KnownImage
+    grid: Grid
+    ranges: tuple[Range | None, Range | None]
+    alignment: Alignment
+
+
 class ImagePair:
     """An open pair, a context manager; `grid` is that of pre (north up, resampled where asked for), cut to what both
     images cover.
 
-    like: another ImagePair of the same sources, of which is taken what need not be looked for again. ranges: what
-    becomes 0 and 255 in each image, None for 8 bits. One ImagePair is for one thread at a time. Raises RasterError.
+    known: that of another ImagePair of the same sources, for what need not be looked for again. ranges: what becomes 0
+    and 255 in each image, None for 8 bits. One ImagePair is for one thread at a time. Raises RasterError.
     """
 
-    def __init__(self, sources: Sources, like: "ImagePair | None" = None) -> None:
+    def __init__(self, sources: Sources, known: KnownPair | None = None) -> None:
         with ExitStack() as stack:
-            known = (None, None) if like is None else (like.pre, like.post)
-            pre = stack.enter_context(Image(sources.pre, sources.bands[0], sources.nodata[0], known[0]))
-            post = stack.enter_context(Image(sources.post, sources.bands[-1], sources.nodata[-1], known[1]))
-            grid = pre.upright
-            if sources.resample_to is not None:
-                grid = grid.resampled(sources.resample_to)
-            common = meet(grid, post.grid)
-            if common is None:
-                raise RasterError(
-                    f"{post.name}: shows nothing of what {pre.name} shows: it covers {post.grid.extent} degrees (west, "
-                    f"south, east, north), the other {pre.grid.extent}. Give two images of the same place."
-                )
-            self.grid = grid.cut(common)
+            found = (None, None) if known is None else (known.pre, known.post)
+            pre = stack.enter_context(Image(sources.pre, sources.bands[0], sources.nodata[0], found[0]))
+            post = stack.enter_context(Image(sources.post, sources.bands[-1], sources.nodata[-1], found[1]))
+            self.grid = _common(pre, post, sources.resample_to) if known is None else known.grid
             self.sources = sources
             self.pre: Image = pre
             self.post: Image = post
             self.ranges: tuple[Range | None, Range | None]
-            self.ranges = like.ranges if like else (self._range(pre), self._range(post))
+            self.ranges = known.ranges if known else (self._range(pre), self._range(post))
             pre.place(self.grid)
-            self.align(like.alignment if like else Alignment())
+            self.align(known.alignment if known else Alignment())
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -68,6 +69,11 @@ class ImagePair:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def known(self) -> KnownPair:
+        """What need not be looked for again."""
+        return KnownPair(self.pre.known, self.post.known, self.grid, self.ranges, self.alignment)
 
     def align(self, alignment: Alignment) -> None:
         """From now on, post is read as it lies by this alignment: what pre shows is at the same place in both."""
@@ -110,6 +116,19 @@ class ImagePair:
             return found
         low, high = self.sources.value_range
         return (low,) * 3, (high,) * 3
+
+
+def _common(pre: Image, post: Image, resample_to: float | None) -> Grid:
+    grid = pre.upright
+    if resample_to is not None:
+        grid = grid.resampled(resample_to)
+    common = meet(grid, post.grid)
+    if common is None:
+        raise RasterError(
+            f"{post.name}: shows nothing of what {pre.name} shows: it covers {post.grid.extent} degrees (west, "
+            f"south, east, north), the other {pre.grid.extent}. Give two images of the same place."
+        )
+    return grid.cut(common)
 
 
 def tell_how_read(pair: ImagePair) -> None:

@@ -221,4 +221,4 @@ def test_an_option_of_geotiffs_is_refused_with_plain_images(option: str, images:
 )
 def test_an_option_that_another_makes_useless_is_refused(options: str, unused: str, by: str) -> None:
     line = exit_line(predict_step.main, "--model", "m", *"--out o --pre a.tif --post b.tif".split(), *options.split())
-    assert line.startswith(f"PredictError: {unused}: is not used with {by}")
+    assert line.startswith(f"SettingsError: {unused}: is not used with {by}")

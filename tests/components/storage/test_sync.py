@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from components.storage import sync
 from components.storage.s3 import StorageError, Store
+from imagery.shards.stored import SHARD
 from model.inference import CONFIG
 from model.train.checkpoint_folder import DESCRIPTION
 from tests.comparing import tree
@@ -137,8 +138,8 @@ def test_a_folder_that_is_no_copy_is_not_replaced(server: S3Server, uri: str, tm
     assert tree(tmp_path / "copy") == {"a": b"1"}
 
 
-def test_the_markers_are_what_data_sets_models_and_checkpoints_are_read_by() -> None:
-    assert set(sync.MARKERS) == {INDEX, CONFIG, DESCRIPTION}
+def test_the_markers_are_what_data_sets_models_checkpoints_and_shards_are_read_by() -> None:
+    assert set(sync.MARKERS) == {INDEX, CONFIG, DESCRIPTION, SHARD}
 
 
 def test_a_marker_goes_first_and_comes_last_in_the_folders_that_it_speaks_for(

@@ -9,11 +9,13 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.windows import Window
 
-from imagery.find.buildings import Buildings, find_buildings
+from imagery.find.buildings import Buildings, building_pixels, find_buildings, find_pieces, join
 from imagery.find.outlines import straighten
 from imagery.find.votes import decide
 from model.buildings import buildings_of, grade, separate
+from tests.imagery.geotiff import values, write_tif
 from tests.imagery.predicted import write_classes
 
 
@@ -96,6 +98,39 @@ def test_crumbs_of_any_kind_hang_together(height: int, width: int, side: int, se
         assert_equal(found, find_buildings(path, 16))
     assert shapely.is_valid(found.outlines).all()
     assert shapely.area(found.outlines).sum() == (damage > 0).sum()
+
+
+# Parts of 600 x 700 pixels as column, row, width and height, also beside two others.
+DIVISIONS = [
+    [(0, 0, 700, 600)],
+    [(0, 0, 700, 96), (0, 96, 700, 504)],
+    [(0, 0, 320, 600), (320, 0, 380, 256), (320, 256, 160, 344), (480, 256, 220, 160), (480, 416, 220, 184)],
+]
+
+
+@pytest.mark.parametrize("division", DIVISIONS, ids=len)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_buildings_of_parts_are_joined_to_those_of_the_whole(
+    division: list[tuple[int, ...]], backwards: bool, classes: Path, tmp_path: Path
+) -> None:
+    expected, width = find_buildings(classes), values(classes).shape[2]
+    shards, pixels = [], []
+    for number, (column, row, *size) in enumerate(division[::-1] if backwards else division):
+        window = Window(column, row, *size)
+        part = write_tif(tmp_path / f"{number}.tif", values(classes)[:, *window.toslices()])
+        pieces = find_pieces(part, 32, (column, row), width)
+        shards.append((window, pieces))
+        pixels.append([own for own in building_pixels(part, pieces.buildings, 32, (column, row))])
+    found = join(shards)
+    assert_equal(found, expected)
+    owners, known = np.full(values(classes).shape[1:], -1), 0
+    for (_, pieces), own in zip(shards, pixels, strict=True):
+        for block in own:
+            owners[block.rows, block.columns] = found.parts[known + block.buildings[block.owners]]
+        known += len(pieces.first)
+    (whole,) = building_pixels(classes, expected)
+    assert (owners >= 0).sum() == len(whole.rows)
+    assert (owners[whole.rows, whole.columns] == whole.buildings[whole.owners]).all()
 
 
 def test_a_ring_around_blocks_is_one_building_with_a_hole(tmp_path: Path) -> None:

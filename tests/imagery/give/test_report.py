@@ -13,8 +13,9 @@ import pytest
 import shapely
 from PIL import Image
 from playwright.sync_api import Browser
+from rasterio.windows import Window
 
-from imagery.give.look import Look, look_at
+from imagery.give.look import Look, look_at, reduce, reduced
 from imagery.give.outputs import write_outputs
 from imagery.read.raster import ImagePair
 from imagery.settings import Sources
@@ -210,3 +211,18 @@ def test_large_scenes_are_shown_small_and_in_place(tmp_path: Path) -> None:
         expected = squares[:, ::2, ::2].transpose(1, 2, 0)
         # Flat squares of 16 pixels, which JPEG keeps but for its rounding; the last row is half of what lies beyond.
         assert np.abs(shown[:688].astype(int) - expected[:688]).mean() < 5
+
+
+def test_parts_of_a_pair_are_made_small_as_the_whole_is(tmp_path: Path) -> None:
+    """Parts whose borders are no multiples of what becomes one pixel, one of them narrower than that."""
+    path = write_tif(tmp_path / "image.tif", noise(200, 300))
+    with ImagePair(Sources((path,), (path,))) as pair:
+        whole = Window(0, 0, 300, 200)
+        expected = reduce(pair, whole, 3)
+        found = np.zeros_like(expected)
+        for left, right in ((0, 128), (128, 130), (130, 300)):
+            for top, bottom in ((0, 64), (64, 200)):
+                part = Window(left, top, right - left, bottom - top)
+                found[:, *reduced(part, 3).toslices()] = reduce(pair, part, 3)
+    assert expected[0].shape == (67, 100, 3)
+    np.testing.assert_array_equal(found, expected)

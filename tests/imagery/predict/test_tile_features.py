@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from imagery.predict.tile_features import LARGEST, TileFeatures
+from imagery.predict.tile_features import LARGEST, TileFeatures, carried, mean
 from imagery.predict.tile_store import TileStore
 from imagery.predict.windows import plan
 from imagery.settings import Windows
@@ -72,18 +72,17 @@ def test_a_mean_is_that_of_each_pixel_from_the_tile_with_the_nearest_centre(
     owners = rng.integers(0, 6, size)
     owners[owners == 3] = 2  # a building without pixels
     rows, columns = np.indices(size).reshape(2, -1)
-    bits = tiles.bits(owners.size)
-    sums = tiles.sums(owners.ravel(), rows, columns, 6, bits)
-    assert sums[:, 0].tolist() == np.bincount(owners.ravel(), minlength=6).tolist()
-    means = tiles.mean(sums, bits)
+    sums = tiles.sums(owners.ravel(), rows, columns, 6)
+    assert sums[:, 1, 0].tolist() == np.bincount(owners.ravel(), minlength=6).tolist()
+    means = mean(sums, tiles.scales)
     assert means.dtype == np.float16 and np.isnan(means[3]).all()
     for number in (0, 1, 2, 4, 5):
         np.testing.assert_allclose(means[number], expected[owners == number].mean(0), rtol=2**-10)
     # A few pixels, where single ones show; and in parts, which add up to the last bit.
     few = rng.choice(owners.size, 40, replace=False)
-    singles = tiles.sums(np.arange(40), rows[few], columns[few], 40, bits)
-    np.testing.assert_allclose(tiles.mean(singles, bits), expected.reshape(-1, 10)[few], rtol=2**-10, atol=1e-6)
-    np.testing.assert_array_equal(singles.sum(0), tiles.sums(0 * few, rows[few], columns[few], 1, bits)[0])
+    singles = tiles.sums(np.arange(40), rows[few], columns[few], 40)
+    np.testing.assert_allclose(mean(singles, tiles.scales), expected.reshape(-1, 10)[few], rtol=2**-10, atol=1e-6)
+    np.testing.assert_array_equal(carried(singles.sum(0)), tiles.sums(0 * few, rows[few], columns[few], 1)[0])
 
 
 def test_sums_have_room_for_the_largest_numbers_and_the_largest_building(tmp_path: Path) -> None:
@@ -94,11 +93,14 @@ def test_sums_have_room_for_the_largest_numbers_and_the_largest_building(tmp_pat
     store.save(0, np.zeros((6, 1, 1), np.float32), np.ones((1, 1), bool), maps)
     tiles = TileFeatures(tmp_path, *size, windows)
     rows, columns = np.indices(size).reshape(2, -1)
-    bits = tiles.bits(2**28)
-    sums = tiles.sums(0 * rows, rows, columns, 1, bits).astype(object) * (2**28 // 64**2)
-    assert 2**61 < sums.max() < 2**63
-    assert (tiles.mean(sums.astype(np.int64), bits) == LARGEST).all()
-    assert tiles.bits(1) == 24
+    once, often = (tiles.sums(0 * rows.repeat(n), rows.repeat(n), columns.repeat(n), 1) for n in (1, 16))
+    assert once[0, 1, 0] == 4096 and (once[0, 0, 1:] > 0).all()
+    np.testing.assert_array_equal(often, carried(16 * once))  # too many pixels for sums in one piece
+    many = carried(carried(2**18 * often))  # 2**34 pixels
+    assert (mean(many, tiles.scales) == LARGEST).all()
+    assert (many[0, 0].astype(object) * 2**20 + many[0, 1]).tolist() == [2**34, *[2**34 * share for share in (
+        LARGEST * 2**24, LARGEST * 2**24, LARGEST * 2**28, LARGEST * 2**28, LARGEST * 2**32, LARGEST * 2**32
+    )]]  # fmt: skip
 
 
 def test_pixels_of_tiles_without_data_do_not_count(tmp_path: Path) -> None:
@@ -106,8 +108,8 @@ def test_pixels_of_tiles_without_data_do_not_count(tmp_path: Path) -> None:
     write_tiles(tmp_path, size, windows)
     left = TileFeatures(tmp_path, 128, 64, windows)
     rows, columns = np.array([3, 3, 3]), np.array([2, 60, 100])
-    alone = left.sums(np.zeros(2, np.int64), rows[:2], columns[:2], 1, 20)
+    alone = left.sums(np.zeros(2, np.int64), rows[:2], columns[:2], 1)
     TileStore(tmp_path).save(1, None, np.zeros((64, 64), bool))
-    found = TileFeatures(tmp_path, 128, 64, windows).sums(np.zeros(3, np.int64), rows, columns, 1, 20)
+    found = TileFeatures(tmp_path, 128, 64, windows).sums(np.zeros(3, np.int64), rows, columns, 1)
     np.testing.assert_array_equal(found, alone)
-    assert found[0, 0] == 2
+    assert found[0, 1, 0] == 2

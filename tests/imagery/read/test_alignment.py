@@ -116,7 +116,7 @@ def test_another_reader_of_the_same_pair_sees_the_same(tmp_path: Path) -> None:
     ground = town(600, 700)
     with ImagePair(files(tmp_path, colours(ground, 1), colours(lying(ground, 5.4, 1.2), 2))) as pair:
         pair.align(register(pair, "local"))
-        with ImagePair(pair.sources, like=pair) as other:
+        with ImagePair(pair.sources, pair.known) as other:
             np.testing.assert_array_equal(whole(other).post, whole(pair).post)
 
 

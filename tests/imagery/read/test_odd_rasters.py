@@ -178,7 +178,7 @@ def test_a_vrt_is_a_file_and_tells_the_same_as_its_tiles(tmp_path: Path) -> None
     copy(path, tmp_path / "pre.vrt", driver="VRT")
     np.testing.assert_array_equal(whole(pair(tmp_path / "pre.vrt", path)).pre, image)
     with pair(tmp_path / "pre.vrt", path) as opened:
-        assert opened.pre.files == sorted([str(path), str(tmp_path / "pre.vrt")])
+        assert list(opened.pre.known.files) == sorted([str(path), str(tmp_path / "pre.vrt")])
 
 
 @pytest.mark.parametrize("relative", [True, False])

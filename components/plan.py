@@ -1,0 +1,101 @@
+"""Step plan: files of images before and after, to a plan by which a map is made in shards, each on its own machine."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from base.command_line import Parser, whole_number
+from components.cli import errors_in_one_line
+from components.events.sources import local_source
+from components.predict import RASTERS
+from components.storage.locations import LOCATIONS, Location, files_at, local_input, local_output
+from imagery.options import add_reading, refuse_two, taken
+from imagery.settings import ALIGN, Reading, Windows
+
+if TYPE_CHECKING:
+    from imagery.shards.plan import Plan
+    from model.inference import Views
+
+MOST = 10_000  # shards
+
+
+def plan(
+    model: Location, pre: Sequence[Location], post: Sequence[Location], out: Location, shards: int, *,
+    reading: Reading | None = None, windows: Windows | None = None, align: str = ALIGN, features: bool = True,
+    views: "Views" = 1,
+) -> "Plan":  # fmt: skip
+    """Writes plan.json into `out`, by which `components.predict` makes each shard and `components.merge` the map.
+
+    pre, post: files, or folders of them, of which all rasters are taken. What cannot be used is left out, printed, and
+    kept in the plan. The rest: see `components.predict.predict_imagery`.
+    Raises ModelError, PlanError, RasterError, StorageError, TrackingError.
+    """
+    from imagery.predict.inference import identity_of
+    from imagery.shards.plan import PLAN, PlanError
+    from imagery.shards.planning import PlannedModel, make_plan
+    from model.inference import load_model, read_origin
+
+    with ExitStack() as stack:
+
+        def load() -> PlannedModel:
+            source = stack.enter_context(local_source(model))  # of an alias the version that it names now
+            if source.event is not None:
+                raise PlanError(
+                    f"--model {model}: is the model of an event, which grades buildings of a map of one machine alone, "
+                    f"expected a network. Give {source.location}."
+                )
+            directory, location = source.directory, _lasting(source.location)
+            calibrated = load_model(directory).temperatures is not None
+            return PlannedModel(location, identity_of(directory), read_origin(directory), calibrated=calibrated)
+
+        folder = stack.enter_context(local_output(out))
+        made = make_plan(
+            load, _files(pre), _files(post), lambda location: stack.enter_context(local_input(location)), shards,
+            reading=reading or Reading(), windows=windows or Windows(), features=features, views=views, align=align,
+            names={"before": [*map(str, pre)], "after": [*map(str, post)]},
+        )  # fmt: skip
+        made.write(folder / PLAN)
+    return made
+
+
+def _files(locations: Sequence[Location]) -> list[str]:
+    """The files themselves, and the rasters of folders."""
+    found: list[str] = []
+    for location in locations:
+        files = [_lasting(file) for file in files_at(location)]
+        is_folder = files != [_lasting(location)]
+        found += [file for file in files if not is_folder or file.lower().endswith(RASTERS)]
+    return found
+
+
+def _lasting(location: Location) -> str:
+    """The location as another process finds it, wherever that works."""
+    return str(location) if ":/" in str(location) else str(Path(location).absolute())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the step."""
+    parser = Parser(prog="python -m components.plan", description=__doc__, epilog=LOCATIONS)
+    parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
+    text = "GeoTIFFs {} the disaster, or folders of them"
+    parser.add_argument("--pre", required=True, nargs="+", metavar="LOCATION", help=text.format("before"))
+    parser.add_argument("--post", required=True, nargs="+", metavar="LOCATION", help=text.format("after"))
+    parser.add_argument("--out", required=True, metavar="LOCATION", help="folder to write plan.json to")
+    parser.add_argument("--shards", required=True, type=whole_number(1, MOST), metavar="N", help="parts of the map")
+    parser.add_argument("--views", type=int, choices=(1, 4, 8), default=1, help="as of components.predict")
+    group = parser.add_argument_group("reading", argument_default=argparse.SUPPRESS)
+    names = [option.dest for option in add_reading(group)]
+    a = parser.parse_args(argv)
+    given = {name: value for name, value in vars(a).items() if name in names}
+    with errors_in_one_line():
+        refuse_two(given, ("percentiles", "value_range"))
+        reading, windows = taken(Reading, given), taken(Windows, given)
+        made = plan(a.model, a.pre, a.post, a.out, a.shards, reading=reading, windows=windows, views=a.views, **given)
+        left = f", {len(made.left_out)} files left out" if made.left_out else ""
+        print(f"wrote plan.json of {len(made.shards)} shards to {a.out}{left}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The buildings that a map gives out, found or known before: as a table, and what is known of them beside it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import rasterio
+
+from imagery.find.buildings import building_pixels, find_buildings
+from imagery.find.features import mean_features
+from imagery.find.footprints import footprint_pixels, grade_footprints
+from imagery.find.ground import Geometries, place, to_degrees
+from imagery.find.outlines import straighten
+from imagery.find.pixels import reaches_edge
+from imagery.find.votes import Votes
+from imagery.give.features import Seen
+from imagery.give.table import Table, tabulate
+from imagery.predict.tile_features import TileFeatures
+from imagery.read.grid import Grid
+from imagery.read.vectors import Polygons
+
+
+class Found(NamedTuple):
+    """table, seen: of the same buildings; notes: what was left out or mended of a file of them; are_given: whether they
+    were known before.
+    """
+
+    table: Table
+    seen: Seen
+    notes: tuple[str, ...] = ()
+    are_given: bool = False
+
+
+def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None) -> Found:
+    """The buildings of classes.tif, or the `footprints` in it. tiles: the features of its pixels, if they were kept.
+
+    Raises VectorError where no footprint lies in the imagery.
+    """
+    with rasterio.open(classes) as dataset:
+        grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
+    if footprints is not None:
+        given = grade_footprints(footprints, classes)
+        table, votes, partly, notes = (
+            tabulate(given.polygons, given.votes, given.attributes), given.votes, given.partly, given.notes
+        )  # fmt: skip
+        placed, pixels = given.placed, footprint_pixels(classes, given)
+    else:
+        found = find_buildings(classes)
+        table, votes, partly, notes = tabulate_found(found.outlines, found.votes, grid), found.votes, found.partly, ()
+        placed, pixels = found.outlines, building_pixels(classes, found)
+    seen = Seen(votes, reaches_edge(placed, grid.width, grid.height), partly)
+    if tiles is not None and tiles.scales:
+        seen = seen._replace(scales=tiles.scales, means=mean_features(pixels, votes[:, 1].sum(1), tiles))
+    return Found(table, seen, notes, are_given=footprints is not None)
+
+
+def tabulate_found(outlines: Geometries, votes: Votes, grid: Grid) -> Table:
+    """The table of buildings that were found. outlines: [N], along their pixels, in pixels of the grid."""
+    return tabulate(to_degrees(place(straighten(outlines), grid.transform), grid.crs), votes)

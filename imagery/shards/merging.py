@@ -1,0 +1,128 @@
+"""The shards of a plan become one map: the same as one machine makes, or a part of it where shards are missing."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from base.files import write_file
+from imagery.errors import RasterError
+from imagery.find.buildings import Buildings, join, nothing_known
+from imagery.find.features import Means
+from imagery.find.pixels import Numbers, reaches_edge
+from imagery.give.features import Judged, Seen
+from imagery.give.found import Found, tabulate_found
+from imagery.give.look import Look, factor_of, look_of, reduced
+from imagery.give.outputs import check_outputs, give_out
+from imagery.give.summary import Summary
+from imagery.predict.blending import compose_nothing
+from imagery.predict.tile_features import carried, mean
+from imagery.read.file import open_raster
+from imagery.read.mosaic import mosaic
+from imagery.read.vectors import Polygons
+from imagery.settings import CACHE, CELL
+from imagery.shards.indexing import Fetch
+from imagery.shards.plan import LeftOut, Plan, PlanError
+from imagery.shards.reading import PlannedImages
+from imagery.shards.stored import StoredShard
+
+COMPLETE, PARTIAL = "complete", "partial"
+NOT_COMPARED = {"said": "not compared with the training data, as the map was made in shards"}
+_ROWS = 8192  # of the features of a shard, in memory at once
+
+
+def merge_shards(
+    plan: Plan, shards: Sequence[StoredShard], missing: Sequence[LeftOut], fetch: Fetch, out: Path, work: Path, *,
+    areas: Polygons | None = None, cell: float = CELL,
+) -> tuple[Summary, str]:  # fmt: skip
+    """Writes the map of the shards into the folder `out`, as `imagery.give.outputs.give_out` does; returns the summary,
+    and COMPLETE, or PARTIAL where files or shards were left out, which the summary and the report name.
+
+    missing: the other shards of the plan, by their numbers, and why. fetch: brings an image, for the pictures of the
+    buildings to judge. work: a folder for what is needed on the way. areas, cell: as there.
+    Raises PlanError where no shard is there, RasterError where none has data, and what `give_out` and `fetch` raise.
+    """
+    check_outputs(out, cell)
+    if not shards:
+        raise PlanError(f"no shard is there: {missing[0].why} Predict the shards first.")
+    left_out = [*plan.left_out, *missing]
+    for each in missing:
+        print(f"warning: shard {each.what} is missing: {each.why}", file=sys.stderr, flush=True)
+    if not any(shard.has_data for shard in shards):
+        raise RasterError(
+            f"{plan.post.name}: has no data where {plan.pre.name} has some. Give two images of the same place."
+        )
+    grid, by_number = plan.grid.grid, {shard.number: shard for shard in shards}
+    with rasterio.Env(GDAL_CACHEMAX=CACHE), PlannedImages(plan, fetch) as images:
+        classes = _lay_together(plan, by_number, work)
+        found = join(
+            [
+                (part.window, by_number[n].pieces() if n in by_number else nothing_known(part.width, part.height))
+                for n, part in enumerate(plan.shards)
+            ]
+        )
+        seen = Seen(found.votes, reaches_edge(found.outlines, grid.width, grid.height), found.partly)
+        scales = next((shard.scales for shard in shards if shard.scales), ())
+        ordered = [by_number[n] for n in sorted(by_number)]
+        seen = seen._replace(scales=scales, means=_means(ordered, found) if scales else ())
+        judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
+        table = tabulate_found(found.outlines, found.votes, grid)
+        look = _look(plan, by_number, left_out)
+        summary = give_out(classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged)
+    for note in summary.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    return summary, PARTIAL if left_out else COMPLETE
+
+
+def _lay_together(plan: Plan, shards: Mapping[int, StoredShard], work: Path) -> Path:
+    """The classes of all shards as one raster, without copying a pixel; where one is missing, nothing has data."""
+    work.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, part in enumerate(plan.shards):
+        if number in shards:
+            paths.append(shards[number].classes)
+        else:
+            paths.append(work / f"nothing-{number}.tif")
+            compose_nothing(plan.grid.grid.cut(part.window), paths[-1])
+    with ExitStack() as stack:
+        rasters = [(path, open_raster(path, stack)) for path in paths]
+        write_file(work / "classes.vrt", mosaic(rasters, masked=False))
+    return work / "classes.vrt"
+
+
+def _look(plan: Plan, shards: Mapping[int, StoredShard], left_out: Sequence[LeftOut]) -> Look:
+    grid = plan.grid.grid
+    factor = factor_of(grid)
+    images = np.zeros((2, -(-grid.height // factor), -(-grid.width // factor), 3), np.uint8)
+    for number, shard in shards.items():
+        images[:, *reduced(plan.shards[number].window, factor).toslices()] = shard.images()
+    facts: dict[str, Any] = {**plan.facts, "domain": NOT_COMPARED}
+    if left_out:
+        facts |= {"state": PARTIAL, "left_out": [each.model_dump() for each in left_out]}
+        facts["doubts"] = [*facts["doubts"], *(f"The map is made without {each.what}: {each.why}" for each in left_out)]
+    return look_of(list(images), grid, facts)
+
+
+def _means(shards: Sequence[StoredShard], found: Buildings) -> Iterator[Means]:
+    """The features of the buildings: those of one shard as it has them, else the means of the sums of several."""
+    pieces = np.bincount(found.parts)
+    left, waiting, known = pieces.copy(), dict[int, Numbers](), 0
+    for shard in shards:
+        means, going_on, sums = shard.features()
+        own = found.parts[known : known + len(means)]
+        known += len(means)
+        alone = np.flatnonzero(pieces[own] == 1)
+        for start in range(0, len(alone), _ROWS):
+            some = alone[start : start + _ROWS]
+            yield own[some], means[some]
+        for number, part in zip(own[going_on].tolist(), sums, strict=True):
+            if pieces[number] > 1:
+                waiting[number] = carried(waiting.get(number, 0) + part)
+                left[number] -= 1
+        done = [number for number in waiting if left[number] == 0]
+        if done:
+            yield np.array(done), mean(np.stack([waiting.pop(number) for number in done]), shard.scales)

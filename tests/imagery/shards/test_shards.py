@@ -1,0 +1,54 @@
+"""A map in shards is that of one machine, to the last byte, whatever the number of shards."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from imagery.give.outputs import FILES
+from imagery.shards.merging import NOT_COMPARED
+from tests.conftest import tree
+from tests.imagery.shards.making import Event, make_event, merge, on_one_machine, plan_of, predict, small_blocks
+
+__all__ = ["small_blocks"]
+
+
+@pytest.fixture(scope="module")
+def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
+    return make_event(tmp_path_factory.mktemp("event"))
+
+
+@pytest.fixture(scope="module")
+def whole(event: Event, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The map of one machine, by how post is aligned."""
+
+    @cache
+    def make(align: str) -> Path:
+        out = tmp_path_factory.mktemp("whole") / "out"
+        summary = on_one_machine(event, out, align=align)
+        assert len(summary) > 10 and "this was corrected" in summary.scene["alignment"]["said"]
+        return out
+
+    return make
+
+
+@pytest.mark.parametrize(("count", "align"), [(1, "global"), (5, "global"), (2, "local")])
+def test_shards_make_the_same_map_to_the_last_byte(
+    count: int, align: str, event: Event, whole: Callable[[str], Path], tmp_path: Path
+) -> None:
+    plan = plan_of(event, count, align=align)
+    assert len(plan.shards) == count
+    folders = [predict(plan, number, tmp_path / "shards") for number in reversed(range(count))]
+    _, state = merge(plan, folders, tmp_path / "out")
+    made, expected = tree(tmp_path / "out"), tree(whole(align))
+    assert state == "complete"
+    assert set(made) == set(expected) == set(FILES)
+    compared = json.loads(expected["summary.json"])["scene"].pop("domain")["said"].encode()
+    for name in ("summary.json", "report.html"):  # only one machine compares with the training data
+        made[name] = made[name].replace(NOT_COMPARED["said"].encode(), compared)
+    made["summary.json"], expected["summary.json"] = (
+        json.dumps(json.loads(own["summary.json"])).encode() for own in (made, expected)
+    )
+    assert {name for name in FILES if made[name] != expected[name]} <= {"buildings.gpkg"}  # which has the time in it
