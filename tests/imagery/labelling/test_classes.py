@@ -34,7 +34,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> maps.Made:
 
 def said(labelled: Labelled) -> dict[int, int]:
     """The judged rows with their classes."""
-    return {row: int(labelled.classes[row]) for row in np.flatnonzero(labelled.judged)}
+    return {row: int(labelled.classes[row]) for row in np.flatnonzero(labelled.judged).tolist()}
 
 
 def test_judgements_of_the_page_are_classes_and_everybody_else_is_unclassified(
