@@ -55,16 +55,8 @@ def event(model: Path, tmp_path: Path) -> Event:
         images.append(write_tif(tmp_path / f"{name}.tif", bands, transform=ORIGIN))
     frame = geopandas.GeoDataFrame({"name": ["a"] * 12}, geometry=houses(12, (SIZE, SIZE)), crs=UTM)
     frame.to_file(tmp_path / "houses.gpkg")
-    files: list[str | Path] = [
-        "--model",
-        model,
-        "--pre",
-        images[0],
-        "--post",
-        images[1],
-        "--footprints",
-        tmp_path / "houses.gpkg",
-    ]
+    places = {"model": model, "pre": images[0], "post": images[1], "footprints": tmp_path / "houses.gpkg"}
+    files = [word for key, place in places.items() for word in (f"--{key}", str(place))]
     succeed_here("predict", *files, "--out", tmp_path / "map", *OPTIONS)
     return Event(tmp_path / "map", *images)
 

@@ -29,7 +29,7 @@ EVENT = "flood-of-2030"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Many houses: some overlap, some lie across two squares; the last one is smaller than a pixel."""
     centre = ORIGIN @ (300.3, 700.4)
-    ground = np.array([*houses(250, SIZE), shapely.Point(centre).buffer(0.1)])
+    ground = np.array([*houses(250, SIZE), shapely.Point(centre).buffer(0.1)], dtype=object)
     made = make(tmp_path_factory.mktemp("made"), ground, np.arange(len(ground)) % 4 + 1, SIZE)
     with rasterio.open(made.post, "r+") as file:
         file.update_tags(ns="IMAGERY", ACQUISITIONDATETIME="2030-01-02 10:11:12", SATELLITEID="WV03")
@@ -158,12 +158,12 @@ def test_images_that_are_not_the_maps_are_one_line_and_nothing_is_written(
 ) -> None:
     shifted = write_tif(tmp_path / "shifted.tif", values(made.pre), transform=moved(3, 0))
     smaller = write_tif(tmp_path / "smaller.tif", values(made.post)[:, :1000])
-    cases: tuple[tuple[dict[str, Any], str], ...] = (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"pre": shifted}, f"{shifted} and {made.post}: cover 2297 x 1100 pixels from"),
         ({"post": smaller}, "expected 2300 x 1100 from"),
         ({"pre": tmp_path / "no.tif"}, "no.tif: is no raster"),
         ({"folder": tmp_path}, f"{tmp_path / 'buildings.geojson'}: cannot be read"),
-    )
+    ]
     for images, finding in cases:
         line = exit_line(main, *arguments(made._replace(**images), edited, tmp_path / "out"))
         assert finding in line, line
