@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 
 from base.patience import Patience
 from components import merge, plan, predict
+from components.tracking import registry
 from imagery.give.outputs import FILES
 from imagery.shards.stored import FILES as OF_A_SHARD
 from model.dual_hrnet import DualHRNet
@@ -182,25 +181,13 @@ def test_a_store_that_is_away_is_no_missing_shard(
 
 
 def test_a_plan_holds_the_version_that_an_alias_names(
-    network: Path, images: Path, mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: Path, images: Path, mlflow_store: str, tmp_path: Path
 ) -> None:
-    from mlflow import MlflowClient
-
-    client, asked = MlflowClient(mlflow_store), list[str]()
-    client.create_registered_model("planned")
-    for _ in range(2):
-        client.create_model_version("planned", str(network))
-    client.set_registered_model_alias("planned", "production", "2")
-
-    @contextmanager
-    def local_model(location: str) -> Iterator[Path]:
-        asked.append(location)
-        yield network
-
-    monkeypatch.setattr(plan, "local_model", local_model)
+    for number in (1, 2):
+        version = registry.register_files("planned", network, [], {registry.CONTENT_HASH: f"planned {number}"}, {})
+    registry.set_alias(version, "production")
     pair = [images / "pre" / "000.tif"], [images / "post" / "000.tif"]
-    made = plan.plan("models:/planned@production", *pair, tmp_path, 1, align="off")
-    assert made.model == asked[0] == "models:/planned/2"
+    assert plan.plan("models:/planned@production", *pair, tmp_path, 1, align="off").model == "models:/planned/2"
 
 
 @pytest.mark.parametrize("words", [["--plan", "p"], ["--plan", "p", "--shard", "0", "--cell", "9"], ["--shard", "0"]])
