@@ -32,7 +32,7 @@ def register_event(assessed: Path, model: Location | None) -> "ModelVersion":
     from imagery.assessing.outputs import ASSESSMENT, ESTIMATES
     from imagery.assessing.page import PAGE
     from imagery.predict.inference import identity_of
-    from model.inference import CONFIG, WEIGHTS, load_model
+    from model.inference import CONFIG, FILES, load_model
 
     facts = json.loads((assessed / ASSESSMENT).read_text(encoding="utf-8"))
     location = model or facts["base"]
@@ -56,7 +56,8 @@ def register_event(assessed: Path, model: Location | None) -> "ModelVersion":
             )
         load_model(source.directory)  # a damaged network must not become a part of a version
         refuse_another_network(location, identity_of(source.directory), tags[NETWORK], "Say by --model where that is.")
-        for path in (*(source.directory / name for name in (CONFIG, WEIGHTS)), *(assessed / n for n in MODEL_FILES)):
+        network = (source.directory / name for name in FILES)
+        for path in (*filter(Path.exists, network), *(assessed / name for name in MODEL_FILES)):
             shutil.copyfile(path, Path(folder, path.name))  # without its mode, which MLflow keeps
         beside = [assessed / name for name in (PAGE, ASSESSMENT, ESTIMATES)]
         return registry.register_files(EVENTS, Path(folder), beside, tags, dict(_numbers(facts)))

@@ -100,6 +100,7 @@ def test_a_map_from_folders_in_shards_is_that_of_one_machine(
     assert {path.name for path in tmp_path.iterdir()} == {"plan.json", "shards", "map"}
 
 
+@pytest.mark.endurance
 def test_a_map_from_s3_without_a_shard_is_partial_and_whole_when_it_is_there(
     network: Path, images: Path, whole: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -160,6 +161,7 @@ def test_what_does_not_fit_the_plan_is_one_line(network: Path, images: Path, tmp
     assert not (tmp_path / "map").exists()
 
 
+@pytest.mark.endurance
 def test_a_store_that_is_away_is_no_missing_shard(
     network: Path, images: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from tests.imagery.assessing.maps import Made, write_judgements
 from tests.imagery.geotiff import ORIGIN, UTM, noise, write_tif
 
 NETWORK = "network-of-events"  # the registered model that the maps are made with
-JUDGED = 120
+JUDGED = 40
 
 
 class Afternoon(NamedTuple):

@@ -27,7 +27,7 @@ from xbd.scenes import read_index, scene_path
 Steps = list[list[list[list[int]]]]  # indices of crops: by step, by pass, by rank
 Rank = dict[str, Any]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.endurance]
 
 
 class Results:
