@@ -20,13 +20,14 @@ from components.params import load_params
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
-from model.networks.by_name import NETWORKS, build
+from model.networks.by_name import NETWORKS
 from model.score import xview2_score
 from model.settings import TrainSettings
 from model.train import training, validation
 from model.train.distributed import join_world
 from model.train.pulse import Pulse
 from model.train.run import Run
+from model.train.start import make_network
 from model.train.validation import validate
 from tests.tiny_network import Tiny, TinySettings
 from tests.workers.worlds import fork_world
@@ -87,12 +88,16 @@ def mean_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Loss
     return Losses(first + second, first, second)
 
 
+summarize = training._summarize
+
+
 def use_double() -> None:
-    """Lets training compute in float64; validation, whose folded convolutions know float32 only, does not."""
+    """Lets training compute in float64; prediction, whose folded convolutions know float32 only, does not."""
     vars(training).update(
-        build=lambda settings: build(settings).double(),
+        make_network=lambda *given, **named: make_network(*given, **named).double(),
         normalize=lambda images: normalize(images).double(),
         validate=lambda model, *others: validate(copy.deepcopy(model).float(), *others),
+        _summarize=lambda data, model, pulse: summarize(data, copy.deepcopy(model).float(), pulse),
     )
 
 
