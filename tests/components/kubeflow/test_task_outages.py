@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from base.patience import VARIABLE
+from base.patience import VARIABLE, News
 from components.evaluate import evaluate
 from components.kubeflow import tasks
 from components.params import load_params
@@ -30,8 +30,8 @@ from tests.tiny import prepare_params, write_params
 
 pytestmark = pytest.mark.endurance
 ROOT = "s3://data/runs"
-AWAY = 6  # seconds, more than what boto3 and MLflow try themselves
-AWAY_FROM_DVC = 20  # more than what its library tries itself
+LONGEST = 60  # seconds until an outage is told, at most
+told = threading.Event()  # that a server is away
 METRICS = {
     "score": 0.5,
     "absent_grades": [],
@@ -60,11 +60,25 @@ def s3_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     server.stop()
 
 
-def back(start: Callable[[], None], after: float = AWAY) -> threading.Thread:
-    """Starts a server after a while; the answer is to be joined."""
+@pytest.fixture(autouse=True)
+def listening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets `told` when a step says that a server is away."""
+    say = News.say
+
+    def listen(news: News, what: str, state: str | None, line: str, file: TextIO | None = None) -> None:
+        say(news, what, state, line, file)
+        if state == "away":
+            told.set()
+
+    monkeypatch.setattr(News, "say", listen)
+
+
+def back(start: Callable[[], None]) -> threading.Thread:
+    """Starts a server when a step has said that it is away; the answer is to be joined."""
+    told.clear()
 
     def later() -> None:
-        time.sleep(after)
+        told.wait(LONGEST)
         start()
 
     thread = threading.Thread(target=later)
@@ -98,7 +112,7 @@ def test_fetch_waits_for_a_remote_that_is_away_when_it_begins(
     files = {"train/images/a.png": b"a", "test/images/b.png": b"b"}
     version = push(s3_away, files)
     s3_away.stop()
-    thread = back(s3_away.start, AWAY_FROM_DVC)
+    thread = back(s3_away.start)
     with tasks.task():
         found = tasks.fetch(version, "s3://dvc/xbd", str(tmp_path / "root"), Reference(str(tmp_path / "raw")))
     thread.join()
@@ -120,9 +134,10 @@ def test_fetch_goes_on_when_a_remote_is_back_that_went_in_the_middle(
             time.sleep(0.005)
         s3_away.stop()
         stopped.append(there)
-        time.sleep(AWAY_FROM_DVC)
+        told.wait(LONGEST)
         s3_away.start()
 
+    told.clear()
     thread = threading.Thread(target=fail_in_the_middle)
     thread.start()
     with tasks.task():
