@@ -3,8 +3,8 @@
 python -m benchmarks.demo_assess --model LOCATION [--raw DIR] [--judged N] --out DIR
 
 Joins scenes to one pair of GeoTIFFs, in an invented place on the equator; predict makes the map of them; the labels say
-what the first N buildings of its order are, and what the map missed in some squares; assess estimates from these. As the
-labels know of all buildings, it then tells whether the interval holds the truth.
+what the first N buildings of its order are, and what the map missed in some squares; assess estimates from these. As
+the labels know of all buildings, it then tells whether the interval holds the truth.
 """
 
 import argparse

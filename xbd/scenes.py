@@ -22,6 +22,7 @@ from xbd.names import IMAGE, LABEL, few, file_name, is_scene_name, nearly_scene_
 
 SOURCES = ("train", "tier3", "test", "hold")  # folders of the published data set
 SPLITS = ("train", "validation", "out_of_event", "test", "hold")
+GSD_PIXELS = 4  # xBD's gsd is that of the colour bands, before they were sharpened: so many pixels of its images
 SKIPPED, NONE = "skipped", "none"  # the split of scenes that have no array, and what their line has for its sha256
 INDEX, SCENES, VERSION = "index.csv", "scenes", "version.txt"
 # Channels of a prepared scene.
@@ -85,6 +86,11 @@ class SceneRecord:
     array_sha256: str
     undrawn_buildings: int = 0
     problem: str = NONE
+
+    @property
+    def pixel_metres(self) -> float:
+        """The side of the image's pixel, NaN where gsd is not known; see GSD_PIXELS."""
+        return self.gsd / GSD_PIXELS
 
 
 def find_raw_scenes(root: Path, sources: Sequence[str] = SOURCES) -> list[RawScene]:

@@ -34,6 +34,7 @@ from imagery.read.vectors import Polygons
 from xbd.labels import Building
 from xbd.names import IMAGE, LABEL, MOMENTS, file_name, is_scene_name, scene_file
 from xbd.sample.synthetic import PREFIX
+from xbd.scenes import GSD_PIXELS
 
 SIDE = 1024  # pixels of a scene of xBD
 SOURCE = "train"  # the folder of the layout
@@ -221,11 +222,9 @@ def _ground(grid: Grid, window: Window) -> Callable[[shapely.Polygon], str]:
 
 
 def _metadata(pair: ImagePair, event: Event) -> dict[str, dict[str, Any]]:
-    """By the moment, the keys of xBD that are known. gsd is that of a pixel; in xBD it is that of the colour bands
-    before they were sharpened, four times as much.
-    """
-    gsd = round(pair.grid.gsd, 4)
-    known = {"gsd": gsd, "pan_resolution": gsd, "disaster": event.name}
+    """By the moment, the keys of xBD that are known."""
+    pixel = pair.grid.gsd
+    known = {"gsd": round(GSD_PIXELS * pixel, 4), "pan_resolution": round(pixel, 4), "disaster": event.name}
     known |= {} if event.kind is None else {"disaster_type": event.kind}
     known |= {f"{kind}{side}": SIDE for kind in ("original_", "") for side in ("width", "height")}
     first = pair.sources.pre[0], pair.sources.post[0]

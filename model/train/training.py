@@ -113,8 +113,9 @@ def _summarize(data: Path, model: PairNetwork, pulse: Pulse) -> domain.Domain:
     """What the training data look like to the model, by which predict tells imagery that is unlike them."""
     scenes = Scenes(data, ["train"])
     chosen = _spread(len(scenes), domain.SCENES)
-    gsd, off_nadir = ([getattr(scenes.records[place], name) for place in chosen] for name in ("gsd", "off_nadir_angle"))
-    return domain.summarize(model, DataLoader(Subset(scenes, chosen)), gsd, off_nadir, pulse.alive)
+    records = [scenes.records[place] for place in chosen]
+    pixels, off_nadir = ([getattr(record, name) for record in records] for name in ("pixel_metres", "off_nadir_angle"))
+    return domain.summarize(model, DataLoader(Subset(scenes, chosen)), pixels, off_nadir, pulse.alive)
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -76,7 +76,7 @@ def test_a_scene_shows_what_the_network_saw(event: Event, tmp_path: Path) -> Non
         np.testing.assert_array_equal(read_image(path)[:side, :side], expected.transpose(1, 2, 0))
     (label,) = (tmp_path / "out" / "train" / "labels").glob("*_post_disaster.json")
     metadata = json.loads(label.read_text(encoding="utf-8"))["metadata"]
-    assert metadata["gsd"] == pytest.approx(0.6, rel=0.01) and "disaster_type" not in metadata
+    assert metadata["pan_resolution"] == pytest.approx(0.6, rel=0.01) and "disaster_type" not in metadata
 
 
 def test_files_that_do_not_fit_are_one_line_and_leave_nothing(event: Event, tmp_path: Path) -> None:

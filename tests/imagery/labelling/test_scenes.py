@@ -96,7 +96,7 @@ def test_masks_of_prepare_are_the_maps_outlines_pixel_for_pixel(
         found[row : row + 1024, column : column + 1024] = array[..., 6]
         assert (record.unsound_polygons, record.undrawn_buildings, record.source) == (0, 0, "train")
         assert (record.disaster, record.disaster_type) == (EVENT, "flooding")
-        assert record.gsd == pytest.approx(0.5, rel=1e-3)
+        assert record.pixel_metres == pytest.approx(0.5, rel=1e-3)
     assert {corner(record) for record, _ in scenes} == {(0, 0), (0, 1024), (1024, 0), (1024, 1024)}
     np.testing.assert_array_equal(found[:1100, :2048], expected[:, :2048])
     assert not found[1100:].any()

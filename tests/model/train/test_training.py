@@ -13,10 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from components.params import load_params
+from model.calibration.domain import read_domain
 from model.dual_hrnet import DualHRNet
 from model.inference import load_model
 from model.settings import AugmentationSettings, TrainSettings
@@ -26,6 +28,7 @@ from tests.comparing import read_csv
 from tests.stores import ready_store
 from tests.tiny import ALONE, few_layers, write_params
 from xbd.augmentation.pipelines import Augmentation
+from xbd.scenes import read_index
 
 
 @pytest.fixture
@@ -76,6 +79,11 @@ def test_without_validation_the_last_weights_are_kept(prepared: Path, settings: 
     state = torch.load(tmp_path / "checkpoints" / "step_00000002" / "state.pt", weights_only=True)["model"]
     for name, tensor in load_model(tmp_path / "model").state_dict().items():
         assert torch.equal(tensor, state[name])
+    known = read_domain(tmp_path / "model")
+    assert known is not None
+    metres = [record.gsd / 4 for record in read_index(prepared, ["train"])]  # gsd is that of xBD's colour bands
+    np.testing.assert_allclose(known.gsd, metres, rtol=1e-6)
+    assert (known.gsd < 1).all()
 
 
 @pytest.mark.slow
