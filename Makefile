@@ -82,9 +82,11 @@ OLD_CPU = ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRU
 AVX2_CPU = ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 NPY_DISABLE_CPU_FEATURES=X86_V4
 NUMERIC = tests/test_earlier.py tests/xbd tests/model tests/imagery tests/components/test_evaluate.py
 
-test-kernels: install ## the numeric tests as older CPUs compute, with one thread and with two; takes about 20 minutes
-	$(OLD_CPU) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m "not endurance" $(NUMERIC)
-	$(AVX2_CPU) OMP_NUM_THREADS=2 pytest -n 2 --dist loadfile -m "not endurance" $(NUMERIC)
+test-kernels: install ## the numeric tests as older CPUs compute, with one thread and with two; takes about two hours
+	$(OLD_CPU) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile $(NUMERIC)
+	$(AVX2_CPU) OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile $(NUMERIC)
+	$(OLD_CPU) OMP_NUM_THREADS=2 pytest $(NUMERIC)
+	$(AVX2_CPU) OMP_NUM_THREADS=2 pytest $(NUMERIC)
 
 ##@ Measure
 

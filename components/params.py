@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -21,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from base.access import unreadable
 from base.errors import InputError, errors_in_one_line, printable
 from base.files import write_file
+from base.problems import describe
 from base.yaml_file import YamlError, parse_yaml, rewrite_yaml
 from model.settings import TrainSettings
 
@@ -212,7 +212,7 @@ def validate(sections: Mapping[str, Any], source: str) -> Params:
         # Through JSON, because strict validation of Python values would refuse a mapping for a settings class.
         return Params.model_validate_json(json.dumps(sections, default=str))
     except ValidationError as error:
-        problems = "; ".join(_describe(problem) for problem in error.errors())
+        problems = "; ".join(describe(problem) for problem in error.errors())
         raise ParamsError(f"{source}: {printable(problems)}.") from None
 
 
@@ -310,17 +310,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             old = None  # another network has other fields, and a pipeline of Albumentations is one whole
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def _describe(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-    message = message[0].lower() + message[1:]
-    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{name}: is not a parameter. Remove it or correct its spelling"
-    if problem["type"] in ("missing", "missing_keyword_only_argument"):
-        return f"{name}: is missing. Add it"
-    return f"{name}: found {shorten(repr(problem['input']), 200, placeholder=' ...')}: {message}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,6 +16,7 @@ from base.access import unreadable
 from base.errors import InputError, shortly
 from base.files import copy_anew
 from base.grades import KEYS
+from base.problems import first_problem
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, Share, Split
 from components.promotion.gate import ABSENT, GRADES, SCORES, TRAINED_ON, scores_of
@@ -134,10 +135,10 @@ def read_metrics(path: Path) -> dict[str, Any]:
         grades = {key: metrics[key] for key in GRADES if key in metrics}
         TypeAdapter(dict[str, Share]).validate_python(grades, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        name, found = ".".join(map(str, first["loc"])), shorten(repr(first["input"]), 60, placeholder=" ...")
+        problem = first_problem(error)
+        found = shorten(repr(problem.found), 60, placeholder=" ...")
         raise RegisterError(
-            f"{path}: is not the metrics.json of evaluate ({name}: found {found}: {first['msg'].lower()}). "
+            f"{path}: is not the metrics.json of evaluate ({problem.place}: found {found}: {problem.said}). "
             "Evaluate again."
         ) from error
     return dict(metrics)

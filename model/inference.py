@@ -18,6 +18,7 @@ from torch import Tensor
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.files import new_folder
+from base.problems import first_problem
 from base.tensors import reading_tensors
 from model.hrnet import resize
 from model.networks.by_name import find_network
@@ -257,9 +258,8 @@ def _read_part(path: Path, key: str, kind: type[Part], default: Default) -> Part
     try:
         return TypeAdapter(kind).validate_json(json.dumps(config[key]))  # where a strict dataclass may be a mapping
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, (key, *first["loc"])))
-        raise _undescribed(path, f"{field}: found {_shown(first['input'])}: {first['msg'].lower()}") from error
+        problem = first_problem(error, key)
+        raise _undescribed(path, f"{problem.place}: found {_shown(problem.found)}: {problem.said}") from error
 
 
 def _build(path: Path) -> PairNetwork:
@@ -278,9 +278,8 @@ def _build(path: Path) -> PairNetwork:
             f"{path}: model: {printable(str(error))} Use the version of this project that made it."
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, ("architecture", *first["loc"])))
-        raise _undescribed(path, f"{field}: found {_shown(first['input'])}: {first['msg'].lower()}") from error
+        problem = first_problem(error, "architecture")
+        raise _undescribed(path, f"{problem.place}: found {_shown(problem.found)}: {problem.said}") from error
     except (ValueError, TypeError) as error:
         raise _undescribed(path, f"architecture: {error}") from error
     except RuntimeError as error:

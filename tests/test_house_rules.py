@@ -36,6 +36,7 @@ FLOORS = (
     ("components.params", "components.cli"),
     ("components.storage", "components.tracking"),
     ("components.promotion", "components.cluster"),
+    ("components.events",),
     ("components",),
     ("components.kubeflow",),
     ("pipeline",),

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.grades import GRADES
+from base.problems import first_problem
 from base.tensors import reading_tensors
 from imagery.adapting.evidence import Projection
 from imagery.adapting.heads import Head, only_curves
@@ -83,9 +84,8 @@ def _read_form(path: Path) -> _Form:
     try:
         return _Form.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise EventModelError(f"{path}: {field}: {printable(first['msg']).lower()}. {_REMEDY}") from None
+        problem = first_problem(error)
+        raise EventModelError(f"{path}: {problem.place or 'the file'}: {problem.said}. {_REMEDY}") from None
 
 
 def _shapes(form: _Form, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[int, ...]]:

@@ -107,13 +107,15 @@ def assess_map(
     """Estimates and adapts. areas: to estimate for, besides the whole. add_missed: also tell the totals with what the
     map missed. Raises JudgementError, also where that cannot be told.
     """
+    missed = _missed(given, sitting)
+    if add_missed:
+        _check_counted(missed)
     sample = prefix(given.draw, sitting.judgements)
     frame = _frame(given, areas)
     adapted = _adapted(given, sitting, sample)
     learn = adapted.learn if adapted else recalibrating(given.evidence.probabilities[given.draw.order])
     estimates = estimate(sample, frame, learn)
-    missed = _missed(given, sitting)
-    together = _together(estimates, missed) if add_missed else {}
+    together = _together(estimates, missed) if add_missed and missed else {}
     grades, confidence, judged = _regraded(given, sitting, adapted)
     warnings = [*estimates.warnings, *(areas.notes if areas else ()), *_warnings_of_squares(sitting, missed)]
     if sitting.disagreements:
@@ -133,14 +135,17 @@ def _missed(given: JudgedMap, sitting: Sitting) -> Missed | None:
     return estimate_missed(first_counts(sitting.counted), len(given.squares.draw))
 
 
-def _together(estimates: Estimates, missed: Missed | None) -> dict[str, Count]:
-    damaged, others = mapped(estimates, "damaged"), mapped(estimates, "not_a_building")
+def _check_counted(missed: Missed | None) -> None:
     if missed is None or np.isnan(missed.buildings.total):
         found = "none" if missed is None else str(len(missed.counts.missed))
         raise JudgementError(
             f"--with-missed: found {found} of the squares counted, expected two or more. Count them in the map's page, "
             "Missed buildings."
         )
+
+
+def _together(estimates: Estimates, missed: Missed) -> dict[str, Count]:
+    damaged, others = mapped(estimates, "damaged"), mapped(estimates, "not_a_building")
     if np.isnan(damaged.total):
         raise JudgementError(
             f"--with-missed: found {estimates.judged} buildings judged, expected enough for an estimate. Judge more."

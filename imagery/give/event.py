@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from base.errors import printable
+from base.problems import first_problem
 from imagery.adapting.evidence import evidence_of
 from imagery.adapting.learning import EventModel
 from imagery.adapting.names import MODEL_FILES
@@ -74,10 +74,8 @@ def read_event(folder: Path, version: str | None) -> Event:
     try:
         about = _About.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, ("about", *first["loc"])))
-        path = folder / MODEL_FILES[0]
-        raise EventModelError(f"{path}: {field}: {printable(first['msg']).lower()}. Run assess again.") from None
+        place, said, _ = first_problem(error, "about")
+        raise EventModelError(f"{folder / MODEL_FILES[0]}: {place}: {said}. Run assess again.") from None
     return Event(model, about.event, about.worth.judged, about.map.network, about.base, version)
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from base.access import unreadable
 from base.errors import printable
+from base.problems import first_problem
 from imagery.assessing.judged_map import MapError
 from imagery.errors import RasterError
 from imagery.give.rasters import DAMAGE
@@ -65,10 +66,9 @@ def _reading(folder: Path, scene: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return TypeAdapter(Reading).validate_python(scene.get("reading", {})).facts()
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, ("scene", "reading", *first["loc"])))
+        problem = first_problem(error, "scene", "reading")
         raise MapError(
-            f"{folder / SUMMARY_FILES[1]}: {field}: {first['msg'].lower()}, expected what predict wrote. Make the map "
+            f"{folder / SUMMARY_FILES[1]}: {problem.place}: {problem.said}, expected what predict wrote. Make the map "
             "again."
         ) from error
 

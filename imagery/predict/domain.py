@@ -10,7 +10,6 @@ from imagery.estimating.interval import Z
 from imagery.predict.tile_features import TileFeatures
 from imagery.read.raster import ImagePair
 from model.calibration.domain import (
-    SCENES,
     Distance,
     Domain,
     Floats,
@@ -21,6 +20,7 @@ from model.calibration.domain import (
 
 WIDE = 0.2  # of a share: the widest interval of 95 % that is of use
 SLACK = 1.1  # by which a pixel may be larger or smaller than all of the training data
+PARTS = 16  # of the imagery, of which the middle one counts: each is read once more
 _VALID = 0.5  # of a part, which must have data to count
 
 UNKNOWN = "nothing is known of what the training data looked like"
@@ -73,7 +73,7 @@ def fewest_judged(width: float = WIDE) -> int:
 def compare(domain: Domain | None, pair: ImagePair, tiles: TileFeatures) -> Likeness | None:
     """How like the pair is to what the model learned from; None where that is not known.
 
-    tiles: of the pair; without features of theirs these are not compared. Up to SCENES of them, spread over the pair,
+    tiles: of the pair; without features of theirs these are not compared. Up to PARTS of them, spread over the pair,
     are looked at, and their middle one counts. Raises RasterError.
     """
     if domain is None:
@@ -81,7 +81,7 @@ def compare(domain: Domain | None, pair: ImagePair, tiles: TileFeatures) -> Like
     gsd, off_nadir = _range(domain.gsd), _range(domain.off_nadir)
     fits = None if gsd is None else gsd[0] / SLACK <= pair.grid.gsd <= gsd[1] * SLACK
     return Likeness(
-        distance_in_features(domain.features, tiles.means(SCENES)),
+        distance_in_features(domain.features, tiles.means(PARTS)),
         distance_in_colours(domain.colours, _colours(pair, tiles)),
         fits,
         gsd,
@@ -91,7 +91,7 @@ def compare(domain: Domain | None, pair: ImagePair, tiles: TileFeatures) -> Like
 
 def _colours(pair: ImagePair, tiles: TileFeatures) -> Floats:
     found = []
-    for number in tiles.spread(SCENES):
+    for number in tiles.spread(PARTS):
         tile = pair.read(tiles.windows[number])
         if tile.valid.mean() >= _VALID:
             found.append(colours_of(tile.pre[:, tile.valid], tile.post[:, tile.valid]))

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from base.errors import InputError, printable
+from base.problems import first_problem
 from imagery.sampling.draw import Draw
 from imagery.sampling.squares import Squares
 
@@ -84,9 +85,8 @@ def _form(content: object, source: str) -> _Form:
     try:
         return _Form.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise _unusable(source, f"{field}: found {shown(first['input'])}: {first['msg'].lower()}") from None
+        place, said, found = first_problem(error)
+        raise _unusable(source, f"{place}: found {shown(found)}: {said}") from None
 
 
 def _refuse_twice(source: str, name: str, order: list[int]) -> None:

@@ -13,8 +13,9 @@ from rasterio.errors import CRSError
 from rasterio.windows import Window
 
 from base.access import unreadable
-from base.errors import InputError, printable
+from base.errors import InputError
 from base.files import write_file
+from base.problems import first_problem
 from imagery.predict.blending import BLOCK
 from imagery.read.alignment import Alignment
 from imagery.read.bands import Bands
@@ -193,9 +194,8 @@ def read_plan(path: Path) -> Plan:
     except UnicodeDecodeError as error:
         raise PlanError(f"{path}: is no text (byte {error.start}). {_REMEDY}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        said = printable(first["msg"]).rstrip(".")[:200]
-        raise PlanError(f"{path}: {place + ': ' if place else ''}{said}, expected a plan. {_REMEDY}") from error
+        place, said, _ = first_problem(error)
+        what = f"{place}: " if place else ""
+        raise PlanError(f"{path}: {what}{said.rstrip('.')[:200]}, expected a plan. {_REMEDY}") from error
     except InputError as error:  # of the settings within
         raise PlanError(f"{path}: {str(error).rstrip('.')}. {_REMEDY}") from error

@@ -6,31 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from base.patience import Patience
 from components import merge, plan, predict
 from components.tracking import registry
 from imagery.give.outputs import FILES
 from imagery.shards.stored import FILES as OF_A_SHARD
-from model.dual_hrnet import DualHRNet
-from model.inference import Origin, save_model
 from tests.components.storage.s3_objects import put, remote_tree, use_server
-from tests.conftest import SMALL, exit_line, tree
+from tests.conftest import exit_line, tree
 from tests.imagery.geotiff import moved, noise, write_tif
 from tests.imagery.shards.making import small_blocks
 from tests.servers.s3_server import S3Server
 
 __all__ = ["small_blocks"]
 READ = ["--tile", "128", "--overlap", "32", "--align", "off"]
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("network") / "model"
-    torch.manual_seed(4)  # with which it sees buildings
-    save_model(DualHRNet(**SMALL), folder, Origin("real", ("palu-tsunami",)))
-    return folder
 
 
 @pytest.fixture(scope="module")

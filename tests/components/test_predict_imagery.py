@@ -29,14 +29,6 @@ CASES = Path(__file__).parents[1] / "imagery" / "cases"
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("network") / "model"
-    torch.manual_seed(4)  # with which it sees buildings
-    save_model(DualHRNet(**SMALL), folder, Origin("real", ("palu-tsunami",)))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("images")
     blobs = [noise(20, 28, seed).repeat(8, axis=1).repeat(8, axis=2) for seed in (1, 2)]

@@ -20,7 +20,7 @@ from tests.tiny import write_params
 
 OWN_NUMBERS = ["--pid", "--fork", "--kill-child"]
 NAMESPACES = (["unshare", "--user", "--map-root-user", *OWN_NUMBERS], ["unshare", *OWN_NUMBERS])  # the latter as root
-PROMPT = 10  # seconds that `docker stop` waits; Kubernetes 30
+PROMPT = 5  # seconds, of the 10 that `docker stop` waits and the 30 of Kubernetes
 
 
 def entrypoint() -> list[str]:

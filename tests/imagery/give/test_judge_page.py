@@ -1,7 +1,6 @@
 """The page's judge mode in a real browser, by keys: it gives out what imagery.sampling and imagery.estimating read."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +9,16 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from imagery.estimating.interval import Sums, ratio
-from imagery.give.features import Kept
-from imagery.predict.tile_features import TileFeatures
 from imagery.sampling.draw import Draw
 from imagery.sampling.judged import CANNOT_TELL, Judgement, merge, prefix
 from imagery.sampling.judgements_file import JUDGE, JUDGEMENTS_FILE, read_draw, read_judgements
-from imagery.settings import Windows
-from tests.imagery.predict.test_tile_features import write_tiles
-from tests.imagery.predicted import black, give_out, write_classes
+from tests.imagery.give.judged_page import STEP, download, give_map, press, text
+from tests.imagery.predicted import give_out, write_classes
 from tests.servers.browser import Opened, open_page
 
-STEP = 20  # pixels from one building to the next
 ROWS, COLUMNS = 6, 10
 COUNT = ROWS * COLUMNS
 IDS = [*range(1, COUNT + 1)]
-
-
-def give_map(work: Path, rows: int, columns: int, step: int = STEP) -> Path:
-    """A map of rows x columns buildings, a quarter of them damaged, with all that judging needs."""
-    size = rows * step, columns * step
-    generator = np.random.default_rng(2)
-    damage, grades = np.zeros(size, np.uint8), np.zeros((4, *size), np.uint8)
-    for row, column in np.ndindex(rows, columns):
-        part = np.s_[row * step + 4 : row * step + 16, column * step + 4 : column * step + 14]
-        shares = generator.dirichlet([1, 1, 1, 1] if generator.random() < 0.25 else [20, 1, 1, 1])
-        damage[part] = shares.argmax() + 1
-        grades[(slice(None), *part)] = np.rint(255 * shares).astype(np.uint8)[:, None, None]
-    windows = Windows(tile=512, overlap=32)
-    write_tiles(work / "tiles", size, windows, channels=())
-    kept = Kept(TileFeatures(work / "tiles", size[1], size[0], windows), "a hash", "a folder", black)
-    give_out(write_classes(work / "classes.tif", damage, grades=grades), work / "map", kept=kept)
-    return work / "map"
 
 
 @pytest.fixture(scope="module")
@@ -48,40 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return give_map(tmp_path_factory.mktemp("small"), ROWS, COLUMNS)
 
 
-@pytest.fixture(scope="module")
-def draw(folder: Path) -> Draw:
-    return read_draw(folder / JUDGE)
-
-
-@pytest.fixture
-def opened(browser: Browser, folder: Path) -> Iterator[Opened]:
-    with open_page(browser, folder / "report.html") as opened:
-        yield opened
-        assert opened.errors == []
-        assert [url for url in opened.outside() if not url.startswith(("blob:", "file:"))] == []
-
-
 @pytest.fixture
 def page(opened: Opened) -> Page:
     opened.page.locator("#judge-open").click()
     return opened.page
-
-
-def press(page: Page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def text(page: Page, name: str) -> str:
-    return page.locator(f"#judge-{name}").inner_text()
-
-
-def download(page: Page, folder: Path) -> Path:
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="download").click()
-    assert waiting.value.suggested_filename == JUDGEMENTS_FILE
-    waiting.value.save_as(folder / JUDGEMENTS_FILE)
-    return folder / JUDGEMENTS_FILE
 
 
 def judged(draw: Draw, rank: int, grade: int, judge: str = "") -> Judgement:

@@ -1,7 +1,6 @@
 """Looking for what the map missed in a real browser, by keys: it gives out what imagery.sampling reads."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from imagery.give.features import Kept
 from imagery.give.squares import PICTURED, squares_of
 from imagery.predict.tile_features import TileFeatures
 from imagery.sampling.draw import Draw
-from imagery.sampling.judgements_file import JUDGE, read_counts, read_draw, read_judgements, read_squares
+from imagery.sampling.judgements_file import JUDGE, read_counts, read_judgements, read_squares
 from imagery.sampling.squares import Counted, Squares, merge_counts
 from imagery.settings import Windows
-from tests.imagery.give.test_judge_page import download, give_map, press, text
+from tests.imagery.give.judged_page import download, give_map, press, text
 from tests.imagery.predicted import black, give_out, write_classes
 from tests.servers.browser import Opened, open_page
 
@@ -32,23 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def draw(folder: Path) -> Draw:
-    return read_draw(folder / JUDGE)
-
-
-@pytest.fixture(scope="module")
 def squares(folder: Path) -> Squares:
     found = read_squares(folder / JUDGE)
     assert found is not None
     return found
-
-
-@pytest.fixture
-def opened(browser: Browser, folder: Path) -> Iterator[Opened]:
-    with open_page(browser, folder / "report.html") as opened:
-        yield opened
-        assert opened.errors == []
-        assert [url for url in opened.outside() if not url.startswith(("blob:", "file:"))] == []
 
 
 @pytest.fixture

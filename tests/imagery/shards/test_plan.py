@@ -65,8 +65,8 @@ def changed(**more: Any) -> Any:
 WRONG = {
     "cut": (lambda content: content[:100], "expected a plan"),
     "empty": (lambda content: "", "expected a plan"),
-    "version": (changed(version=2), "version: Input should be 1"),
-    "more": (changed(extra=1), "extra: Extra inputs are not permitted"),
+    "version": (changed(version=2), "version: input should be 1"),
+    "more": (changed(extra=1), "extra: extra inputs are not permitted"),
     "tile": (changed(tile=100), "--tile, --overlap: found 100 and 32"),
     "crs": (changed(grid={"crs": "no", "transform": [1, 0, 0, 0, 1, 0], "width": 9, "height": 9}), "grid.crs: "),
     "gap": (changed(shards=[{"column": 0, "row": 0, "width": 1024, "height": 900}]), "do not cover each block once"),
