@@ -31,6 +31,7 @@ FLOORS = (
     ("imagery.predict",),
     ("imagery.find",),
     ("imagery.give",),
+    ("imagery.formats",),
     ("imagery.mapping", "imagery.assessing"),
     ("imagery.labelling", "imagery.shards"),
     ("components.params", "components.cli"),
