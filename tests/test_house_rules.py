@@ -36,7 +36,7 @@ FLOORS = (
     ("imagery.labelling", "imagery.shards"),
     ("components.params", "components.cli"),
     ("components.storage", "components.tracking"),
-    ("components.promotion", "components.cluster"),
+    ("components.promotion", "components.cluster", "components.cards"),
     ("components.events",),
     ("components",),
     ("components.kubeflow",),

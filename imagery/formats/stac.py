@@ -19,7 +19,7 @@ from base import stac
 from base.access import unreadable
 from base.files import write_file
 from base.grades import LEGEND
-from imagery.find.ground import to_degrees
+from imagery.find.ground import place, to_degrees
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE
 from imagery.give.report import REPORT
@@ -146,8 +146,8 @@ def _frame(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     ends = np.zeros_like(steps), np.ones_like(steps)
     across = np.concatenate([steps, ends[1], steps[::-1], ends[0]]) * grid.width
     down = np.concatenate([ends[0], steps, ends[1], steps[::-1]]) * grid.height
-    x, y = grid.transform @ (across, down)
-    (outline,) = to_degrees(np.array([shapely.Polygon(np.stack([x, y], axis=1))], dtype=object), grid.crs)
+    frame = np.array([shapely.Polygon(np.stack([across, down], axis=1))], dtype=object)
+    (outline,) = to_degrees(place(frame, grid.transform), grid.crs)
     outline = shapely.set_precision(shapely.simplify(outline, 1e-7), 1e-7)
     parts = [shapely.bounds(part) for part in shapely.get_parts(outline)]
     west, east = min(part[0] for part in parts), max(part[2] for part in parts)

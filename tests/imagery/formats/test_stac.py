@@ -13,10 +13,11 @@ from affine import Affine
 from pyproj import Transformer
 
 from base.stac import ITEM
-from imagery.formats.stac import MadeBy, Taken, describe_map, read_made_by, write_item
+from imagery.formats.stac import PROCESSING, UNKNOWN, MadeBy, Taken, describe_map, read_made_by, write_item
 from imagery.give.writing import OutputError
 from tests.imagery.geotiff import ORIGIN, UTM
 from tests.imagery.predicted import give_out, write_classes
+from tests.stac_items import check_item
 
 MADE = datetime(2026, 3, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
 MODEL = MadeBy("models:/dual-hrnet/3", "models:/dual-hrnet/3/stac.json", "dual-hrnet")
@@ -34,13 +35,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return a_map(tmp_path_factory.mktemp("map"))
 
 
+def test_it_is_an_item_by_the_schema_of_stac(folder: Path) -> None:
+    for made_by, taken in ((MODEL, UNKNOWN), (None, Taken(MADE, MADE)), (MadeBy("a folder"), Taken(after=MADE))):
+        item = describe_map(folder, made_by, MADE, taken)
+        check_item(item)
+        level = item["properties"]["processing:level"]
+        assert (item["stac_extensions"], level) == ([PROCESSING], "L4")
+
+
 def test_the_item_lies_where_the_map_lies(folder: Path) -> None:
     item = describe_map(folder, MODEL, MADE)
     corners = [(500_000 + 200 * right, 4_000_000 - 150 * down) for right, down in ((0, 0), (1, 0), (1, 1), (0, 1))]
     degrees = [Transformer.from_crs(UTM, "EPSG:4326", always_xy=True).transform(*corner) for corner in corners]
     outline = shapely.geometry.shape(item["geometry"])
     assert shapely.hausdorff_distance(outline, shapely.Polygon(degrees)) < 2e-7
-    assert outline.exterior.is_ccw
+    assert shapely.is_ccw(shapely.get_exterior_ring(outline))
     np.testing.assert_allclose(item["bbox"], shapely.bounds(shapely.Polygon(degrees)), atol=2e-7)
     assert outline.contains(geopandas.read_file(folder / "buildings.geojson").union_all())
     assert item["properties"]["gsd"] == 0.5
@@ -49,6 +58,7 @@ def test_the_item_lies_where_the_map_lies(folder: Path) -> None:
 def test_a_map_across_the_antimeridian_is_cut_there_and_its_box_goes_over_it(tmp_path: Path) -> None:
     east, north = Transformer.from_crs("EPSG:4326", "EPSG:32660", always_xy=True).transform(180, -17)
     item = describe_map(a_map(tmp_path, Affine(0.5, 0, east - 100, 0, -0.5, north), "EPSG:32660"), MODEL, MADE)
+    check_item(item)
     west, south, east, north = item["bbox"]
     assert 179.998 < west < 180 and -180 < east < -179.998 and -17.01 < south < north < -16.99
     parts = shapely.get_parts(shapely.geometry.shape(item["geometry"]))
