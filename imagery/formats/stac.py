@@ -8,6 +8,7 @@ https://github.com/stac-extensions/mlm/blob/main/best-practices.md says, "Proces
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from base.access import unreadable
 from base.files import write_file
 from base.grades import LEGEND
 from imagery.find.ground import place, to_degrees
-from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
+from imagery.give.names import FEATURES, FLATGEOBUF, GEOJSON, GEOPACKAGE, GEOPARQUET, STYLE, TILES, hash_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE
 from imagery.give.report import REPORT
 from imagery.give.summary import SUMMARY_FILES
@@ -49,6 +50,10 @@ _FILES = {
     SUMMARY_FILES[0]: ("summary", "text/csv", "metadata", "buildings and areas of each grade, by place"),
     SUMMARY_FILES[1]: ("summary-json", stac.JSON, "metadata", "the same, and how the map was made"),
     FEATURES: ("features", _PARQUET, "data", "what the network sees of each building"),
+    FLATGEOBUF: ("buildings-flatgeobuf", "application/vnd.flatgeobuf", "data", "buildings by damage"),
+    GEOPARQUET: ("buildings-geoparquet", _PARQUET, "data", "buildings by damage"),
+    f"{TILES}/before.json": ("tiles-before", stac.JSON, "overview", "tiles of the image before, TileJSON"),
+    f"{TILES}/after.json": ("tiles-after", stac.JSON, "overview", "tiles of the image after, TileJSON"),
     JUDGE: ("judge", stac.JSON, "metadata", "the order in which buildings are judged"),
 }
 
@@ -75,7 +80,7 @@ UNKNOWN = Taken()
 
 def describe_map(folder: Path, made_by: MadeBy | None, created: datetime, taken: Taken = UNKNOWN) -> dict[str, Any]:
     """The STAC item of the map in a folder of `imagery.give.outputs.give_out`, fit for JSON; files that are not there
-    are not named in it. Of two maps with the same buildings it has the same id.
+    are not named in it. Two maps of one place with the same buildings have the same id.
 
     made_by: None where nobody recorded the model. created: when the map was made; it stands for the time of the
     images, too, where that of the image after is not known, and the item says so.
@@ -86,9 +91,10 @@ def describe_map(folder: Path, made_by: MadeBy | None, created: datetime, taken:
     try:
         with rasterio.open(folder / DAMAGE) as dataset:
             grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
-        identity = f"map-{hash_of(folder / GEOJSON)[:16]}"
+        known = [hash_of(folder / GEOJSON), grid.crs.to_wkt(), *grid.transform, grid.width, grid.height]
     except (rasterio.errors.RasterioIOError, OSError) as error:
         raise OutputError(f"{folder}: is no map ({error}), expected {DAMAGE} and {GEOJSON}. Make it again.") from error
+    identity = f"map-{sha256(json.dumps(known).encode()).hexdigest()[:16]}"
     geometry, box = _frame(grid)
     assets = {
         key: {"href": f"./{name}", "type": kind, "roles": [role], "title": title, **_bands(name)}
