@@ -23,23 +23,26 @@ from components.storage.locations import (
     local_output,
     scratch_for,
 )
-from imagery.options import refuse_two
+from imagery.options import add_formats, refuse_two
 from imagery.settings import CELL
 
 if TYPE_CHECKING:
+    from imagery.formats.stac import MadeBy
     from imagery.give.summary import Summary
 
 PARTIAL = 3  # exit code
 
 
 def merge(
-    plan: Location, shards: Location, out: Location, *, areas: Location | None = None, cell: float = CELL
-) -> tuple["Summary", str]:
+    plan: Location, shards: Location, out: Location, *, areas: Location | None = None, cell: float = CELL,
+    formats: Sequence[str] = (),
+) -> tuple["Summary", str]:  # fmt: skip
     """Writes the map of the shards that lie in the folder `shards` into `out`, with the files of
     `components.predict.predict_imagery`; returns the summary, and "complete" or "partial".
 
     plan: of `components.plan`. A shard that is not there, of another plan or damaged is left out, as are the files that
-    the plan leaves out; the summary and the report name them. areas, cell: see `components.predict.predict_imagery`.
+    the plan leaves out; the summary and the report name them. areas, cell, formats: see
+    `components.predict.predict_imagery`.
     Raises PlanError where no shard is left, RasterError, VectorError, OutputError, StorageError.
     """
     from imagery.give.outputs import check_outputs
@@ -65,10 +68,23 @@ def merge(
                 missing.append(LeftOut(what=name, why=str(error)))
         summary, state = merge_shards(
             made, found, missing, lambda location: stack.enter_context(local_input(location)), folder, scratch,
-            areas=polygons, cell=cell,
+            areas=polygons, cell=cell, formats=formats, made_by=_made_by(made.model) if "stac" in formats else None,
         )  # fmt: skip
     shutil.rmtree(scratch)
     return summary, state
+
+
+def _made_by(model: Location) -> "MadeBy":
+    """The model of a plan, with its STAC item; one that is gone since has none."""
+    from components.events.sources import local_source
+    from imagery.formats.stac import MadeBy, read_made_by
+
+    try:
+        with local_source(model) as source:
+            return read_made_by(source.directory, source.location, source.address)
+    except InputError as error:
+        print(f"warning: the STAC item links to no model: {error}", file=sys.stderr, flush=True)
+        return MadeBy(str(model))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -80,8 +96,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     group = parser.add_argument_group("summary", argument_default=argparse.SUPPRESS)
     group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares")
     group.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})")
+    add_formats(group)
     a = parser.parse_args(argv)
-    given = {name: value for name, value in vars(a).items() if name in ("areas", "cell")}
+    given = {name: value for name, value in vars(a).items() if name in ("areas", "cell", "formats")}
     with errors_in_one_line():
         refuse_two(given, ("cell", "areas"))
         summary, state = merge(a.plan, a.shards, a.out, **given)

@@ -14,7 +14,7 @@ from base.files import write_file
 from components.cli import errors_in_one_line
 from components.events.sources import local_source, refuse_another_network
 from components.storage.locations import LOCATIONS, Location, join, local_input, local_output, scratch_for
-from imagery.options import add_reading, option_of, refuse_two, taken
+from imagery.options import add_formats, add_reading, option_of, refuse_two, taken
 from imagery.settings import ALIGN, CELL, Reading, Sources, Windows
 from xbd.names import IMAGE, MOMENTS, few, file_name, nearly_scene_files, other_ending, scene_file, scene_files
 
@@ -77,7 +77,7 @@ def predict_imagery(
     model: Location, pre: Sequence[Location], post: Sequence[Location], out: Location, *,
     reading: Reading | None = None, windows: Windows | None = None, align: str = ALIGN,
     footprints: Location | None = None, areas: Location | None = None, cell: float = CELL, features: bool = True,
-    resume: bool = False, views: "Views" = 1,
+    resume: bool = False, views: "Views" = 1, formats: Sequence[str] = (),
 ) -> "Summary":  # fmt: skip
     """Predicts a pair of georeferenced images, or of tiles of them, and writes maps of it into `out`.
 
@@ -86,6 +86,7 @@ def predict_imagery(
     metres. The rest: see `imagery.mapping.make_map`. Raises EventError, EventModelError, ModelError, RasterError,
     VectorError, OutputError, StorageError, DeviceError.
     """
+    from imagery.formats.stac import read_made_by
     from imagery.give.outputs import check_outputs
     from imagery.mapping import Loaded, make_map
     from imagery.predict.inference import identity_of
@@ -109,7 +110,8 @@ def predict_imagery(
             predictor, identity = _predictor(directory, device, views), identity_of(directory)
             if event is not None:
                 refuse_another_network(model, identity, event.network, "Assess a map of the network that is there.")
-            return Loaded(predictor, identity, read_origin(directory), read_domain(directory), source.location, event)
+            made_by = read_made_by(directory, source.location, source.address)
+            return Loaded(predictor, identity, read_origin(directory), read_domain(directory), made_by, event)
 
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
@@ -117,7 +119,8 @@ def predict_imagery(
         sources = Sources(tuple(map(local, pre)), tuple(map(local, post)), **vars(reading or Reading()))
         summary = make_map(
             load, sources, folder, scratch, windows=windows or Windows(), align=align, cell=cell,
-            features=features, names={"before": [*map(str, pre)], "after": [*map(str, post)]}, resume=resume, **vectors,
+            features=features, names={"before": [*map(str, pre)], "after": [*map(str, post)]}, resume=resume,
+            formats=formats, **vectors,
         )  # fmt: skip
     shutil.rmtree(scratch)  # not before the result is where it belongs: the upload may fail
     return summary
@@ -206,6 +209,7 @@ def _add_imagery_options(parser: Parser) -> list[str]:
         ),
         group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares"),
         group.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})"),
+        add_formats(group),
         group.add_argument("--resume", action="store_true", help="go on with the windows of an interrupted run"),
     ]
     return [option.dest for option in options]

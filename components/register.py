@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -17,6 +18,10 @@ from base.errors import InputError, shortly
 from base.files import copy_anew
 from base.grades import KEYS
 from base.problems import first_problem
+from base.stac import ITEM
+from components.cards.card import CARD, write_card
+from components.cards.facts import Facts, gather
+from components.cards.mlm import describe_model
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.params import Params, Share, Split
 from components.promotion.gate import ABSENT, GRADES, SCORES, TRAINED_ON, scores_of
@@ -80,10 +85,11 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
         directory, metrics_path, run_path = (
             stack.enter_context(local_input(location)) for location in (model, metrics_file, run_file)
         )
-        load_model(directory)  # a damaged directory must not become a version
+        network = load_model(directory)  # a damaged directory must not become a version
         metrics = read_metrics(metrics_path)
         run = runs.read_run(run_path)
-        tags = _tags(run, metrics, directory)
+        known, params_of_run = registry.run_tags(run), registry.run_params(run)
+        tags = _tags(run, known, metrics, directory)
         version = registry.find_content(name, tags[registry.CONTENT_HASH])
         if version is not None:
             print(f"{name} version {version.version} is this model with these scores: nothing new is registered")
@@ -92,7 +98,11 @@ def register(model: Location, metrics_file: Location, run_file: Location, out: L
                 registry.DataUse(run.prepared_version, "training"),
                 registry.DataUse(metrics["prepared_version"], "evaluation"),
             ]
-            package = stack.enter_context(_package(directory))
+            content_hash = tags[registry.CONTENT_HASH]
+            facts = gather(
+                name, content_hash, datetime.now(UTC), directory, network, metrics, run, params_of_run, known
+            )
+            package = stack.enter_context(_package(directory, facts))
             numbers = runs.of_splits(metrics["evaluate_settings"]["splits"], metrics)
             version = registry.register_model(run, name, package, tags, numbers, data)
             if LOCK.exists():
@@ -144,12 +154,14 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(metrics)
 
 
-def _tags(run: "Run", metrics: Mapping[str, Any], model: Path) -> dict[str, str]:
-    """What a version says of itself: its scores, what they were measured on, and where it comes from."""
+def _tags(run: "Run", known: Mapping[str, str], metrics: Mapping[str, Any], model: Path) -> dict[str, str]:
+    """What a version says of itself: its scores, what they were measured on, and where it comes from. known: tags of
+    the run.
+    """
     from components.tracking import registry
     from model.inference import read_origin
 
-    known, origin = registry.run_tags(run), read_origin(model)
+    origin = read_origin(model)
     identity = [_hash_files(model), metrics]
     return {
         **{key: known[key] for key in ("params_hash", "recipe") if key in known},
@@ -175,8 +187,8 @@ def _hash_files(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _package(model: Path) -> Iterator["ModelPackage"]:
-    """What the version consists of: weights, code, requirements, and a pair of images as input example."""
+def _package(model: Path, facts: Facts) -> Iterator["ModelPackage"]:
+    """What the version consists of: weights with their card, code, requirements, and a pair of images as example."""
     import numpy as np
 
     from base.images import encode_png
@@ -189,13 +201,18 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
     with TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
         constraints.write_text("".join(f"{pin(name, lock)}\n" for name in lock), encoding="utf-8")
+        # Copied, because MLflow keeps modes, and other accounts load what is registered here.
+        directory = copy_anew(model, Path(folder, "weights", "model"))
+        (directory / CARD).write_text(write_card(facts), encoding="utf-8")
+        item = json.dumps(describe_model(facts), indent=2, ensure_ascii=False) + "\n"
+        (directory / ITEM).write_text(item, encoding="utf-8")
         yield ModelPackage(
-            # Copied, because MLflow keeps modes, and other accounts load what is registered here.
-            artifacts={"model": copy_anew(model, Path(folder, "weights", "model"))},
+            artifacts={"model": directory},
             code=[copy_anew(ROOT / name, Path(folder, name)) for name in CODE],
             script=Path(folder, "model", "pyfunc.py"),
             example={"pre": pre, "post": post},
             signature=SIGNATURE,
+            description=_description(facts),
             # Named here, because MLflow otherwise guesses them by running the model in a second process. The
             # constraints hold whatever these bring with them to the lock as well.
             requirements=[
@@ -204,6 +221,17 @@ def _package(model: Path) -> Iterator["ModelPackage"]:
                 f"-c {constraints}",
             ],
         )
+
+
+def _description(facts: Facts) -> str:
+    """What MLflow's UI shows of the version."""
+    from components.tracking.registry import DIRECTORY
+
+    score, splits = facts.metrics["score"], ", ".join(facts.metrics["evaluate_settings"]["splits"])
+    return (
+        f"{facts.network}, {facts.origin}, score {score:.4f} on {splits}. What it knows, its limits and the licence of "
+        f"its data: {DIRECTORY}/{CARD}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -115,9 +115,9 @@ def _train_tracked(
     raw_version: str | None,
 ) -> None:
     from components.tracking import runs
-    from components.tracking.lineage import STARTED_FROM
+    from components.tracking.lineage import STARTED_FROM, TRAINED_SCENES
     from model.train.run import identity_of
-    from xbd.scenes import prepared_version
+    from xbd.scenes import prepared_version, read_index
 
     recipe = recipe_of(params)
     started = {} if start is None else {STARTED_FROM: start.name}
@@ -135,7 +135,10 @@ def _train_tracked(
     runs.log_params(run, {"train": resolved["train"], "prepare": resolved["prepare"]})
     runs.log_yaml(run, resolved, "params.yaml")
     content = json.dumps(resolved, sort_keys=True).encode()
-    tags = {"params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe}
+    records = read_index(scenes, ["train"])
+    tags = {
+        "params_hash": hashlib.sha256(content).hexdigest(), "recipe": recipe, TRAINED_SCENES: str(len(records)),
+    }  # fmt: skip
     runs.tag_run(run, tags | started | ({} if raw_version is None else {"raw_version": raw_version}))
     try:
         _train(

@@ -1,7 +1,7 @@
 """From two georeferenced images of any size, or tiles of them, to maps of the buildings and their damage."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import rasterio
 
 from imagery.find.footprints import onto_grid
+from imagery.formats.stac import MadeBy
+from imagery.formats.writing import Formats, check_formats
 from imagery.give.event import Event
 from imagery.give.features import Kept
 from imagery.give.look import look_at
@@ -29,14 +31,15 @@ from model.inference import Origin, Predictor
 
 class Loaded(NamedTuple):
     """A network, what tells it from others (`imagery.predict.inference.identity_of`), what it was trained on, what that
-    looked like, None where that is not known, where it was, and the model of an event that grades its buildings.
+    looked like, None where that is not known, where it was, with its STAC item, and the model of an event that grades
+    its buildings.
     """
 
     predictor: Predictor
     identity: str
     origin: Origin
     domain: Domain | None
-    location: str
+    made_by: MadeBy
     event: Event | None
 
 
@@ -44,6 +47,7 @@ def make_map(
     load: Callable[[], Loaded], sources: Sources, out: Path, work: Path, *,
     names: Mapping[str, Sequence[str]], windows: Windows, features: bool, align: str = ALIGN,
     footprints: Polygons | None = None, areas: Polygons | None = None, cell: float = CELL, resume: bool = False,
+    formats: Collection[str] = (),
 ) -> Summary:  # fmt: skip
     """Predicts the pair of `sources` and writes `imagery.give.outputs.FILES` into the folder `out`.
 
@@ -51,16 +55,17 @@ def make_map(
     buildings are listed. work: a folder for finished windows, which the caller removes when the result is safe. names:
     what the report calls the images, by "before" and "after". align: one of `imagery.settings.ALIGNMENTS`. footprints,
     areas, cell: see `imagery.give.outputs.write_outputs`. features: write features.parquet, too. resume: go on with the
-    windows in `work`.
+    windows in `work`. formats: of `imagery.settings.FORMATS`, to write the map as these, too.
     Prints what it works on. Raises RasterError, VectorError, OutputError, and what `load` raises.
     """
     share_one_heap()
     check_outputs(out, cell)
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ImagePair(sources) as pair:
         look_over(pair)
+        check_formats(formats, pair.grid)
         if footprints is not None:
             onto_grid(footprints, pair.grid)
-        predictor, identity, origin, domain, location, event = load()
+        predictor, identity, origin, domain, made_by, event = load()
         if event is not None:
             _begin(event, features=features)
         facts = align_pair(pair, align, origin, calibrated=predictor.temperatures is not None)
@@ -76,10 +81,11 @@ def make_map(
         else:
             print(f"the imagery: {likeness or UNKNOWN}", flush=True)
         look = look.with_likeness(likeness)
-        kept = Kept(tiles, identity, location, pair.read) if features else None
+        kept = Kept(tiles, identity, made_by.location, pair.read) if features else None
         summary = write_outputs(
-            classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept, event=event
-        )
+            classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept, event=event,
+            further=Formats(formats, pair.read, made_by).write,
+        )  # fmt: skip
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary

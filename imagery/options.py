@@ -5,7 +5,7 @@ import re
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from imagery.settings import ALIGN, ALIGNMENTS, PERCENTILES, SettingsError, Windows
+from imagery.settings import ALIGN, ALIGNMENTS, FORMATS, PERCENTILES, SettingsError, Windows
 
 AUTO = "auto"  # what the file says
 Settings = TypeVar("Settings")
@@ -38,6 +38,14 @@ def add_reading(group: Any) -> list[argparse.Action]:
             help="do not keep, for each building, what the network sees of it (features.parquet)",
         ),
     ]
+
+
+def add_formats(group: Any) -> argparse.Action:
+    """Adds the option to a group whose argument_default is SUPPRESS."""
+    action: argparse.Action = group.add_argument(
+        "--formats", nargs="+", choices=FORMATS, help="also write the map as these (stac: a STAC item; tiles: XYZ)"
+    )
+    return action
 
 
 def option_of(name: str) -> str:

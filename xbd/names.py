@@ -12,6 +12,7 @@ from typing import NamedTuple
 IMAGE, LABEL, TARGET = ".png", ".json", "_target.png"
 MOMENTS = ("pre", "post")
 NAMED = 3  # of a list of names in a line for people
+SAMPLE = "sample-"  # how the names of the disasters of `xbd.sample` begin, and of no others
 _LIKE_A_SCENE = re.compile(r"(pre|post)_disaster\.(png|json|jpe?g|tiff?|webp|jp2|bmp|gif)$", re.IGNORECASE)
 
 

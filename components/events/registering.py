@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from components.cards.card import CARD
+from components.cards.event import write_event_card
 from components.events.names import AFTER, BASE, BEFORE, EVENT, EVENTS, JUDGEMENTS, MAP, MEASURE, NETWORK, EventError
 from components.events.sources import local_source, refuse_another_network
 from components.storage.locations import Location
@@ -59,6 +61,7 @@ def register_event(assessed: Path, model: Location | None) -> "ModelVersion":
         network = (source.directory / name for name in FILES)
         for path in (*filter(Path.exists, network), *(assessed / name for name in MODEL_FILES)):
             shutil.copyfile(path, Path(folder, path.name))  # without its mode, which MLflow keeps
+        (Path(folder) / CARD).write_text(write_event_card(EVENTS, facts, str(location)), encoding="utf-8")
         beside = [assessed / name for name in (PAGE, ASSESSMENT, ESTIMATES)]
         return registry.register_files(EVENTS, Path(folder), beside, tags, dict(_numbers(facts)))
 

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 
 class Source(NamedTuple):
-    """directory: of the network, on this machine; location: where that is, of a registered model the version; event:
-    the model of an event that was asked for, None where it was the network.
+    """directory: of the network, on this machine; location: where that is, of a registered model the version; address:
+    of the directory itself, of a registered model within the version; event: the model of an event that was asked for,
+    None where it was the network.
     """
 
     directory: Path
     location: str
+    address: str
     event: "Event | None"
 
 
@@ -34,20 +36,20 @@ def local_source(model: Location) -> Iterator[Source]:
     Raises StorageError, TrackingError, EventModelError, EventError.
     """
     with ExitStack() as stack:
-        directory, location = stack.enter_context(_local(model))
+        directory, location, address = stack.enter_context(_local(model))
         is_registered = location.startswith(f"models:/{EVENTS}/")
         if not is_registered and not any((directory / name).exists() for name in MODEL_FILES):
-            yield Source(directory, location, None)
+            yield Source(directory, location, address, None)
             return
         from imagery.give.event import read_event
         from model.inference import CONFIG, WEIGHTS
 
         event = read_event(directory, location.removeprefix("models:/") if is_registered else None)
         if is_registered or (directory / CONFIG).exists():
-            yield Source(directory, event.base or location, event)
+            yield Source(directory, event.base or location, address, event)
             return
         try:
-            network, location = stack.enter_context(_local(event.base or "no location"))
+            network, location, address = stack.enter_context(_local(event.base or "no location"))
             found = "has no network" if not (network / CONFIG).exists() else ""
         except InputError as error:
             found = str(error)
@@ -56,7 +58,7 @@ def local_source(model: Location) -> Iterator[Source]:
                 f"{directory / MODEL_FILES[0]}: was learned over the network of {event.base or 'an unknown location'}, "
                 f"which cannot be had ({found}). Bring it back, or lay its {CONFIG} and {WEIGHTS} beside this file."
             )
-        yield Source(network, location, event)
+        yield Source(network, location, address, event)
 
 
 def refuse_another_network(place: Location, found: str, expected: str, remedy: str) -> None:
@@ -71,11 +73,11 @@ def refuse_another_network(place: Location, found: str, expected: str, remedy: s
 
 
 @contextmanager
-def _local(model: Location) -> Iterator[tuple[Path, str]]:
-    """A folder on this machine, and its location, of a registered model the version."""
+def _local(model: Location) -> Iterator[tuple[Path, str, str]]:
+    """A folder on this machine, its location, of a registered model the version, and its own address."""
     if not str(model).startswith("models:/"):
         with local_input(model) as directory:
-            yield directory, str(model)
+            yield directory, str(model), str(model).rstrip("/")
         return
     from components.tracking import registry
 
@@ -83,4 +85,4 @@ def _local(model: Location) -> Iterator[tuple[Path, str]]:
     with TemporaryDirectory(prefix="model-") as folder:
         directory = registry.download_model(uri, Path(folder))
         with errors_name_location(directory, uri):
-            yield directory, uri
+            yield directory, uri, "/".join([uri, *directory.relative_to(folder).parts])

@@ -17,6 +17,8 @@ OLD_NAMES = {
 PIPELINE_RUN = "pipeline_run"
 # Tag of a run and of a version, and field of run.json: the model that training began with.
 STARTED_FROM = "started_from"
+# Tag of a run: how many scenes it trains on.
+TRAINED_SCENES = "trained_scenes"
 # Of so many ids. One has 36 characters, and MLflow takes tags of 5,000 (later versions: 8,000).
 RUNS_KEPT = 100
 

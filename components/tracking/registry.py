@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelVersion"]  # for the annotations of the steps, which do not import mlflow themselves
 
 CONTENT_HASH = "content_hash"  # the tag by which a version is found again
+DIRECTORY = "artifacts/model"  # where, among the files of a version of `register_model`, its model directory is
 URI = re.compile(r"models:/(?P<name>[^/@:]+)(@(?P<alias>[^/@:]+)|/(?P<version>[1-9][0-9]{0,8}))")
 NAMED = 10  # models that an error names
 DIGEST = 36  # characters of a prepared version that MLflow keeps as the digest of a dataset, at most
@@ -36,7 +37,8 @@ class ModelPackage:
 
     script: file that MLflow loads as the model's code; code: packages that it imports. artifacts: files by the name
     the script knows them by. example: one row of encoded files by column; signature: columns of the request and of
-    the answer. requirements: lines for pip, which may name a file of constraints.
+    the answer. requirements: lines for pip, which may name a file of constraints. description: of the version, for
+    people.
     """
 
     script: Path
@@ -45,6 +47,7 @@ class ModelPackage:
     example: Mapping[str, bytes]
     signature: ModelSignature
     requirements: Sequence[str]
+    description: str
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,9 @@ def register_model(
     client().log_batch(run.run_id, metrics=points)
     _see_to_model(name)
     return client().create_model_version(
-        name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id
-    )
+        name, info.model_uri, run_id=run.run_id, tags=dict(tags), model_id=info.model_id,
+        description=f"{package.description} ([files]({_page(run.run_id, info.model_id)}))",
+    )  # fmt: skip
 
 
 @patiently("Run the command again when that is mended.", is_quick=False)
@@ -130,6 +134,12 @@ def find_content(name: str, content_hash: str) -> ModelVersion | None:
 def run_tags(run: "Run") -> dict[str, str]:
     """Tags of a run; raises TrackingError."""
     return dict(client().get_run(run.run_id).data.tags)
+
+
+@patiently()
+def run_params(run: "Run") -> dict[str, str]:
+    """Parameters of a run, by their dotted names; raises TrackingError."""
+    return dict(client().get_run(run.run_id).data.params)
 
 
 @patiently()
@@ -242,6 +252,11 @@ def download_model(uri: str, to: Path | None = None) -> Path:
         return Path(root)
     flavour = mlflow.models.Model.load(root).flavors["python_function"]
     return Path(root, flavour["artifacts"]["model"]["path"])
+
+
+def _page(run_id: str, model_id: str) -> str:
+    """Where MLflow's UI shows the files of a logged model, from its root."""
+    return f"#/experiments/{client().get_run(run_id).info.experiment_id}/models/{model_id}/artifacts"
 
 
 def _see_to_model(name: str) -> None:

@@ -1,5 +1,6 @@
 """What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,13 @@ from imagery.give.features import Judged, Kept, mean_over_pixels, write_features
 from imagery.give.found import Found, find
 from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
-from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
+from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of, is_requested
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
 from imagery.give.report import REPORT, write_report
 from imagery.give.squares import squares_of
 from imagery.give.style import add_style, qgis_style
 from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
+from imagery.give.table import Table
 from imagery.give.writing import OutputError, write_errors
 from imagery.read.grid import WGS84
 from imagery.read.vectors import Polygons, write_geojson, write_geopackage
@@ -26,11 +28,12 @@ from imagery.sampling.judgements_file import JUDGE
 from imagery.settings import CELL, CELLS
 
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES, JUDGE)
+Further = Callable[[Path, Table], None]
 
 
 def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
-    cell: float = CELL, kept: Kept | None = None, event: Event | None = None,
+    cell: float = CELL, kept: Kept | None = None, event: Event | None = None, further: Further | None = None,
 ) -> Summary:  # fmt: skip
     """Finds the buildings of `classes`, or grades the `footprints`, with whatever their file says of them, and gives
     them out, see `give_out`. kept: of the same pair's tiles.
@@ -41,19 +44,20 @@ def write_outputs(
     check_outputs(out, cell)
     found = find(classes, footprints, None if kept is None else kept.tiles)
     judged = None if kept is None else Judged(kept.model, kept.location, kept.read)
-    return give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event)
+    return give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event, further=further)
 
 
 def give_out(
     classes: Path, found: Found, out: Path, look: Look, *, areas: Polygons | None = None, cell: float = CELL,
-    judged: Judged | None = None, event: Event | None = None,
+    judged: Judged | None = None, event: Event | None = None, further: Further | None = None,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
     and JUDGE are not written, and nobody can judge in the report, where nothing is `judged`.
 
     classes, found: the pixels and the buildings of one map. look: of the same pair, for the report. areas: polygons to
     sum up by, in any CRS, instead of squares of `cell` metres. event: grades the buildings, by their features where it
-    reads these; the rasters are the network's all the same. Raises what `check_outputs` does.
+    reads these; the rasters are the network's all the same. further: writes more of the same map
+    into the folder, with the names of `imagery.give.names.is_requested`. Raises what `check_outputs` does.
     """
     check_outputs(out, cell)
     table, seen, notes, are_given = found
@@ -83,6 +87,8 @@ def give_out(
             (folder / STYLE).write_text(style, encoding="utf-8")
             write_report(folder / REPORT, classes, look, table, summary, judging)
             summary.write(folder)
+            if further is not None:
+                further(folder, table)
     return summary
 
 
@@ -98,7 +104,7 @@ def check_outputs(out: Path, cell: float) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return str(path) in FILES
+    return str(path) in FILES or is_requested(path)
 
 
 def _middle(classes: Path) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """The shards of a plan become one map: the same as one machine makes, or a part of it where shards are missing."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from imagery.errors import RasterError
 from imagery.find.buildings import Buildings, join, nothing_known
 from imagery.find.features import Means
 from imagery.find.pixels import Numbers, reaches_edge
+from imagery.formats.stac import MadeBy
+from imagery.formats.writing import Formats, check_formats
 from imagery.give.features import Judged, Seen
 from imagery.give.found import Found, tabulate_found
 from imagery.give.look import Look, factor_of, look_of, reduced
@@ -37,16 +39,18 @@ _ROWS = 8192  # of the features of a shard, in memory at once
 
 def merge_shards(
     plan: Plan, shards: Sequence[StoredShard], missing: Sequence[LeftOut], fetch: Fetch, out: Path, work: Path, *,
-    areas: Polygons | None = None, cell: float = CELL,
+    areas: Polygons | None = None, cell: float = CELL, formats: Collection[str] = (), made_by: MadeBy | None = None,
 ) -> tuple[Summary, str]:  # fmt: skip
     """Writes the map of the shards into the folder `out`, as `imagery.give.outputs.give_out` does; returns the summary,
     and COMPLETE, or PARTIAL where files or shards were left out, which the summary and the report name.
 
     missing: the other shards of the plan, by their numbers, and why. fetch: brings an image, for the pictures of the
-    buildings to judge. work: a folder for what is needed on the way. areas, cell: as there.
+    buildings to judge. work: a folder for what is needed on the way. areas, cell: as there. formats: of
+    `imagery.settings.FORMATS`, to write the map as these, too; made_by: the model with its STAC item, for them.
     Raises PlanError where no shard is there, RasterError where none has data, and what `give_out` and `fetch` raise.
     """
     check_outputs(out, cell)
+    check_formats(formats, plan.grid.grid)
     if not shards:
         raise PlanError(f"no shard is there: {missing[0].why} Predict the shards first.")
     left_out = [*plan.left_out, *missing]
@@ -72,7 +76,10 @@ def merge_shards(
         judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
         table = tabulate_found(found.outlines, found.votes, grid)
         look = _look(plan, by_number, left_out)
-        summary = give_out(classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged)
+        further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
+        summary = give_out(
+            classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged, further=further
+        )
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary, PARTIAL if left_out else COMPLETE

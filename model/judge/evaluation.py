@@ -114,6 +114,7 @@ class Evaluation:
         return {
             **official,
             **_present(self.counts),
+            "scenes": len(self.scenes),
             "score_per_pixel": per_pixel["score"],
             "score_per_building": per_building["score"],
             "building_f1": buildings["f1"]["localization"],
@@ -126,13 +127,16 @@ class Evaluation:
             "per_building": per_building,
             **{
                 f"per_{column}": {
-                    name: {**_official(counts), **_present(counts)}
+                    name: {**_official(counts), **_present(counts), "scenes": self._count(column, name)}
                     for (of, name), counts in sorted(self._groups.items())
                     if of == column
                 }
                 for column in GROUPS
             },
         }
+
+    def _count(self, column: str, name: str) -> int:
+        return sum(getattr(scene.record, column) == name for scene in self.scenes)
 
     def _calibrate(self, probabilities: Probabilities, target: Tensor) -> None:
         """Localization on all pixels that count, damage on those of labelled buildings."""

@@ -27,9 +27,9 @@ from model.train.history import (
     write_history,
 )
 from model.train.start import Start
+from xbd.names import SAMPLE
 from xbd.scenes import prepared_version, read_index
 
-SAMPLE = "sample-"  # how the names of the events of `xbd.sample` begin, and of no others
 # Settings that may change between the parts of one run: none of them changes a weight.
 WITHOUT_EFFECT = ("workers", "checkpoint_every", "keep_checkpoints", "hang_timeout", "profile")
 

@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+from base.stac import ITEM
+from components.cards.card import CARD
 from components.params import load_params
 from components.register import CODE, RegisterError, main, read_metrics, register
 from components.tracking import lock, runs
 from components.tracking.lock import LockError, pin, read_lock
+from components.tracking.registry import DIRECTORY, download_model
 from tests.conftest import ROOT, exit_line, write_params
 from tests.servers.mlflow_server import using
+from tests.stac_items import check_item, check_model
 
 METRICS: dict[str, Any] = {
     "score": 0.5,
@@ -152,6 +156,22 @@ def test_a_version_tells_the_raw_data_behind_its_model_and_the_grades_that_its_s
     tags = work.client.get_model_version(work.name, "1").tags
     assert (tags["raw_version"], tags["trained_on"]) == ("17.dir", "real")
     assert tags["absent_grades"] == "minor_damage, destroyed"
+    # Its card says the same, and lies beside the weights.
+    version = work.client.get_model_version(work.name, "1")
+    folder = download_model(f"models:/{work.name}/1", work.folder / "fetched")
+    card, item = (folder / name for name in (CARD, ITEM))
+    assert f"{DIRECTORY}/{CARD} ([files](#/experiments/" in version.description
+    assert folder == work.folder / "fetched" / DIRECTORY
+    for said in (
+        "| raw data, DVC's hash | `17.dir` |",
+        "fire: unknown, nobody recorded it",
+        "No pixel of minor damage",
+    ):
+        assert said in card.read_text(encoding="utf-8")
+    described = json.loads(item.read_text(encoding="utf-8"))
+    check_item(described)
+    check_model(described)
+    assert all((folder / asset["href"]).exists() for asset in described["assets"].values())
 
 
 @pytest.mark.slow

@@ -24,9 +24,10 @@ from model.inference import (
     read_origin,
     save_model,
 )
-from model.train.run import SAMPLE, origin_of
+from model.train.run import origin_of
 from tests.comparing import assert_close, tree
 from tests.tiny import SMALL
+from xbd.names import SAMPLE
 from xbd.sample.synthetic import EVENTS
 from xbd.scenes import prepared_version, read_index, write_index
 

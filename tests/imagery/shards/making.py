@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imagery.formats.stac import MadeBy
 from imagery.give.summary import Summary
 from imagery.mapping import Loaded, make_map
 from imagery.settings import Reading, Sources, Windows
@@ -84,7 +85,7 @@ def make_event(folder: Path) -> Event:
 
 def load() -> Loaded:
     """The network."""
-    return Loaded(Predictor(Bright()), "a network", Origin("real", ("an event",)), None, "a model", None)
+    return Loaded(Predictor(Bright()), "a network", Origin("real", ("an event",)), None, MadeBy("a model"), None)
 
 
 def on_one_machine(event: Event, out: Path, **more: Any) -> Summary:

@@ -13,6 +13,7 @@ from tests.conftest import tree
 from tests.imagery.shards.making import Event, make_event, merge, on_one_machine, plan_of, predict, small_blocks
 
 __all__ = ["small_blocks"]
+FORMATS = ("flatgeobuf", "geoparquet", "tiles")  # a STAC item has the time in it
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def whole(event: Event, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     @cache
     def make(align: str) -> Path:
         out = tmp_path_factory.mktemp("whole") / "out"
-        summary = on_one_machine(event, out, align=align)
+        summary = on_one_machine(event, out, align=align, formats=FORMATS)
         assert len(summary) > 10 and "this was corrected" in summary.scene["alignment"]["said"]
         return out
 
@@ -41,14 +42,14 @@ def test_shards_make_the_same_map_to_the_last_byte(
     plan = plan_of(event, count, align=align)
     assert len(plan.shards) == count
     folders = [predict(plan, number, tmp_path / "shards") for number in reversed(range(count))]
-    _, state = merge(plan, folders, tmp_path / "out")
+    _, state = merge(plan, folders, tmp_path / "out", formats=FORMATS)
     made, expected = tree(tmp_path / "out"), tree(whole(align))
     assert state == "complete"
-    assert set(made) == set(expected) == set(FILES)
+    assert set(made) == set(expected) > set(FILES)
     compared = json.loads(expected["summary.json"])["scene"].pop("domain")["said"].encode()
     for name in ("summary.json", "report.html"):  # only one machine compares with the training data
         made[name] = made[name].replace(NOT_COMPARED["said"].encode(), compared)
     made["summary.json"], expected["summary.json"] = (
         json.dumps(json.loads(own["summary.json"]), sort_keys=True).encode() for own in (made, expected)
     )
-    assert {name for name in FILES if made[name] != expected[name]} <= {"buildings.gpkg"}  # which has the time in it
+    assert {name for name in expected if made[name] != expected[name]} <= {"buildings.gpkg"}  # which has the time in it
