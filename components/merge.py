@@ -7,7 +7,7 @@ summary.json and report.html.
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -33,13 +33,15 @@ PARTIAL = 3  # exit code
 
 
 def merge(
-    plan: Location, shards: Location, out: Location, *, areas: Location | None = None, cell: float = CELL
-) -> tuple["Summary", str]:
+    plan: Location, shards: Location, out: Location, *, areas: Location | None = None, cell: float = CELL,
+    failed: Mapping[str, str] | None = None,
+) -> tuple["Summary", str]:  # fmt: skip
     """Writes the map of the shards that lie in the folder `shards` into `out`, with the files of
     `components.predict.predict_imagery`; returns the summary, and "complete" or "partial".
 
     plan: of `components.plan`. A shard that is not there, of another plan or damaged is left out, as are the files that
-    the plan leaves out; the summary and the report name them. areas, cell: see `components.predict.predict_imagery`.
+    the plan leaves out; the summary and the report name them. failed: why shards have failed, by the names of their
+    folders; they are left out. areas, cell: see `components.predict.predict_imagery`.
     Raises PlanError where no shard is left, RasterError, VectorError, OutputError, StorageError.
     """
     from imagery.give.outputs import check_outputs
@@ -55,9 +57,12 @@ def merge(
         made = read_plan(stack.enter_context(local_input(plan)))
         polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas)))
         there, found, missing = folders_in(shards), list[StoredShard](), list[LeftOut]()
+        known = failed or {}
         for number in range(len(made.shards)):
             name = name_of(number)
             try:
+                if name in known:
+                    raise InputError(f"{join(shards, name)}: {known[name]}")
                 if name not in there:
                     raise InputError(f"{join(shards, name)}: is not there: it was not predicted, or failed.")
                 found.append(read_shard(stack.enter_context(local_input(join(shards, name))), made, number))

@@ -76,7 +76,9 @@ def test_submit_warns_of_a_cluster_that_runs_pipelines_and_has_no_operator_and_s
     kube: KubeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, kube.kubeconfig("stranger"))
-    monkeypatch.setattr(pipeline, "compile_graph", lambda params, image, out: out.write_text("pipelineInfo: {name: g}"))
+    monkeypatch.setattr(
+        pipeline, "compile_graph", lambda graph, params, image, out: out.write_text("pipelineInfo: {name: g}")
+    )
     server = KubeflowServer()
     server.start()
     places = ["--root", "s3://b/runs", "--data-remote", "s3://b/xbd", "--raw-version", f"{5:032}"]
