@@ -7,11 +7,10 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from base.errors import InputError
+from base.times import read_time, rfc3339
 from components.cli import errors_in_one_line, read_params, step_parser
 from components.merge import PARTIAL
 from components.storage.locations import LOCATIONS, Location, local_input, local_output
@@ -35,7 +34,7 @@ def deliver(
     records its numbers in a run of the experiment.
 
     The same map in the same place is one run, however often it is delivered. name: of item and run, by default the last
-    part of `out`. taken: when the image from after the disaster was, by ISO 8601, without a zone in UTC. tags: more
+    part of `out`. taken: when the image from after the disaster was, by ISO 8601, if not what the map says. tags: more
     tags of the run. Raises DeliveryError, StorageError, TrackingError, and InputError where `out` holds something else;
     a map that is there stays there if MLflow fails.
     """
@@ -47,14 +46,17 @@ def deliver(
     from imagery.give.names import GEOJSON, hash_of
     from imagery.give.summary import SUMMARY_FILES
 
-    name, when = name or Path(str(out).rstrip("/")).name, None if taken is None else _time(taken)
+    name, when = (
+        name or Path(str(out).rstrip("/")).name,
+        None if taken is None else rfc3339(read_time("--taken", taken)),
+    )
     reach()
     with ExitStack() as stack:
         source = stack.enter_context(local_input(map_folder))
         found = read_delivered(source)
         with local_output(out, replaces=is_ours) as folder, new_folder(folder, is_ours) as new:
             copy_anew(source, new)
-            item = make_item(new, name, found, when)
+            item = make_item(new, name, found, when or found.taken)
             write_file(new / ITEM, json.dumps(item, indent=2, ensure_ascii=False) + "\n")
         known = {"state": found.state, "map": hash_of(source / GEOJSON), "delivered_to": str(out), **found.facts}
         missing = {"left_out": ", ".join(each["what"] for each in found.left_out)} if found.left_out else {}
@@ -70,18 +72,6 @@ def is_ours(path: Path) -> bool:
     from imagery.give.outputs import FILES
 
     return str(path) in (*FILES, ITEM)
-
-
-def _time(text: str) -> str:
-    from imagery.delivering.item import rfc3339
-
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(
-            f"--taken: found {text!r:.60}, expected a time by ISO 8601, such as 2018-10-13T16:48:00Z. Correct it."
-        ) from None
-    return rfc3339(time if time.tzinfo else time.replace(tzinfo=UTC))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

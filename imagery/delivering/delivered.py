@@ -23,13 +23,15 @@ class DeliveryError(InputError):
 class Delivered(NamedTuple):
     """state: COMPLETE or PARTIAL; left_out: what is missing, and why. numbers: buildings and square metres, of all and
     of each grade and damaged, how much is left out, and what is known of how far the imagery lies from the training
-    data. facts: of the model, and of the plan where there was one. said: all of it in a sentence or two.
+    data. facts: of the model, and of the plan where there was one. taken: when the last image from after the disaster
+    was, where the plan knew it. said: all of it in a sentence or two.
     """
 
     state: str
     left_out: Sequence[Mapping[str, str]]
     numbers: Mapping[str, float]
     facts: Mapping[str, str]
+    taken: str | None
     said: str
 
 
@@ -49,16 +51,17 @@ def read_delivered(folder: Path) -> Delivered:
         known = (*scene["model"].items(), *plan.items())
         facts = {_FACTS[key]: str(value) for key, value in known if key in _FACTS}
         domain = str(scene["domain"]["said"])
+        taken = scene["taken"]["after"][1] if "taken" in scene else None
     except OSError as error:
         raise DeliveryError(f"{path}: {unreadable(path, error, f'. {_REMEDY}')}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DeliveryError(f"{path}: is not the summary of a map ({shortly(error)}). {_REMEDY}") from error
     state = PARTIAL if left_out else COMPLETE
     without = f" It is made without {', '.join(each['what'] for each in left_out)}." if left_out else ""
     buildings, damaged = (int(numbers[name]) for name in ("buildings", "buildings_damaged"))
     many = "1 building" if buildings == 1 else f"{buildings} buildings"
     said = f"A {state} map of {many}, {damaged} damaged.{without} The imagery: {domain}."
-    return Delivered(state, left_out, numbers, facts | {"domain": domain}, said)
+    return Delivered(state, left_out, numbers, facts | {"domain": domain}, taken, said)
 
 
 def _domain(known: Mapping[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 import shapely
 
+from base.times import rfc3339
 from imagery.delivering.delivered import Delivered
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE
 from imagery.give.rasters import CONFIDENCE, DAMAGE
@@ -46,8 +47,8 @@ _SIDES = 16  # parts of each side of the footprint, which are no lines in degree
 def make_item(folder: Path, name: str, found: Delivered, taken: str | None) -> dict[str, Any]:
     """The item, whose files lie beside it in `folder`.
 
-    taken: when the image from after the disaster was, as `rfc3339` gives it; without it the item is of the time at
-    which it is made, and says so. Raises RasterioError, OSError.
+    taken: when the image from after the disaster was, by RFC 3339; without it the item is of the time at which it is
+    made, and says so. Raises RasterioError, OSError.
     """
     made = rfc3339(datetime.now(UTC))
     with rasterio.open(folder / DAMAGE) as dataset:
@@ -76,11 +77,6 @@ def make_item(folder: Path, name: str, found: Delivered, taken: str | None) -> d
         "links": [],
         "assets": dict(_asset(path, folder) for path in sorted(folder.rglob("*")) if path.is_file()),
     }
-
-
-def rfc3339(time: datetime) -> str:
-    """A time as STAC has it, in UTC."""
-    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:

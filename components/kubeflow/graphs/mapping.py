@@ -25,7 +25,7 @@ A map without a file or a shard is "partial", which merge and deliver return, an
 its item.json and in MLflow; the run is green all the same."""
 SHARDS = 8
 OPTIONS = (
-    "pre", "post", "model", "deliver_to", "shards", "areas", "cell", "align", "features", "views", "taken",
+    "pre", "post", "model", "deliver_to", "shards", "areas", "cell", "align", "features", "views", "event", "taken",
 )  # fmt: skip
 SETTINGS = [field.name for kind in (Reading, Windows) for field in fields(kind)]
 
@@ -34,7 +34,7 @@ class MapGraph(Graph):
     """The graph as pipeline.py knows it."""
 
     parameters: ClassVar = {
-        "pre": "images before the disaster: a list of files and prefixes, s3://BUCKET/PREFIX",
+        "pre": "images before the disaster: a list of files, prefixes and STAC collections, s3://BUCKET/PREFIX",
         "post": "images after the disaster, as pre",
         "model": "the network: models:/NAME@ALIAS, models:/NAME/VERSION or s3://BUCKET/PREFIX",
         "deliver_to": "where the map goes, empty or with an earlier map: s3://BUCKET/PREFIX",
@@ -47,7 +47,8 @@ class MapGraph(Graph):
         "windows": "how they are gone through: tile, overlap, batch, workers; docs/imagery.md",
         "features": "true: keep what the network sees of each building, for judging",
         "views": "1, 4 or 8: mean over flips and quarter turns of each window",
-        "taken": "when the images from after were taken, by ISO 8601, for the map's item.json; empty: not known",
+        "event": "when the disaster was, by ISO 8601, which parts items of STAC collections; empty: they are parted",
+        "taken": "when the images from after were taken, by ISO 8601, for item.json; empty: what collections say",
         "image": "of every task, best by its digest",
         **COMMON,
     }
@@ -88,6 +89,7 @@ class MapGraph(Graph):
             windows: dict[str, Any] = nothing,
             features: bool = True,
             views: int = 1,
+            event: str = "",
             taken: str = "",
             image: str = image,
             tracking: dict[str, Any] = default["tracking"],
@@ -113,6 +115,7 @@ class MapGraph(Graph):
                 align=align,
                 features=features,
                 views=views,
+                event=event,
                 areas=areas,
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
@@ -152,7 +155,7 @@ class MapGraph(Graph):
     def add_options(self, parser: Parser, command: str) -> None:
         """The images, the model, and how a map is made of them."""
         needed = command != "compile"
-        text = "GeoTIFFs {} the disaster, or folders of them"
+        text = "GeoTIFFs {} the disaster, folders of them, or collections of STAC items (.json)"
         parser.add_argument("--pre", required=needed, nargs="+", metavar="LOCATION", help=text.format("before"))
         parser.add_argument("--post", required=needed, nargs="+", metavar="LOCATION", help=text.format("after"))
         parser.add_argument("--deliver-to", required=needed, metavar="LOCATION", help="the map goes here, all of it")
@@ -163,6 +166,7 @@ class MapGraph(Graph):
         given.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares")
         given.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})")
         given.add_argument("--views", type=int, choices=(1, 4, 8), help="as of components.predict (1)")
+        given.add_argument("--event", metavar="TIME", help="as of components.plan")
         given.add_argument("--taken", metavar="TIME", help="as of components.deliver")
         add_reading(given)
         given.add_argument("--batch", type=int, help=f"windows at once ({Windows.batch})")

@@ -32,6 +32,7 @@ def plan(
     align: str,
     features: bool,
     views: int,
+    event: str,
     areas: str,
     mlflow_uri: str,
     s3_endpoint: str,
@@ -41,7 +42,7 @@ def plan(
     from components.kubeflow.tasks import task
 
     with task(mlflow_uri, s3_endpoint):
-        options = {"align": align, "features": features, "views": views}
+        options = {"align": align, "features": features, "views": views, "event": event or None}
         return tasks.plan(model, pre, post, root, deliver_to, shards, reading, windows, areas, options, plan)
 
 

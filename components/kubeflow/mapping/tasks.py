@@ -33,8 +33,8 @@ def plan(
 ) -> list[str]:  # fmt: skip
     """Plans the map; returns the numbers of its shards, as text.
 
-    options: align, features and views of `components.plan.plan`. Refuses, before hours of work, what would fail at the
-    end: areas that cannot be read, and a place for the map that holds something else.
+    options: align, features, views and event of `components.plan.plan`. Refuses, before hours of work, what would fail
+    at the end: areas that cannot be read, and a place for the map that holds something else.
     """
     from components.deliver import is_ours
     from components.plan import plan
@@ -48,9 +48,9 @@ def plan(
     if areas:
         with local_input(areas) as path:
             read_polygons(path)
-    asked = [model, pre, post, shards, reading, {key: windows.get(key) for key in ("tile", "overlap")}, options]
+    asked = [model, pre, post, shards, read.facts(), taken.tile, taken.overlap, options]
     place = f"{root.rstrip('/')}/maps/{key_of(*asked, map_version())}"
-    made = plan(model, pre, post, place, int(shards), reading=read, windows=taken, **options)
+    made = plan(model, pre, post, place, shards, reading=read, windows=taken, **options)
     refer(planned, f"{place}/{PLAN}", sha256=made.digest)
     return [str(number) for number in range(len(made.shards))]
 

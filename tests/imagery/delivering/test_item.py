@@ -62,7 +62,7 @@ def test_the_footprint_is_where_the_corners_are() -> None:
     geometry, bbox = footprint(grid)
     to = Transformer.from_crs(32633, 4326, always_xy=True)
     corners = [to.transform(500_000 + x, 4_000_000 - y) for x in (0, 2000) for y in (0, 1500)]
-    shape = shapely.geometry.shape(geometry)
+    shape: Any = shapely.geometry.shape(geometry)
     for corner in corners:
         assert shape.exterior.distance(shapely.Point(corner)) < 1e-6
     assert shape.area == pytest.approx(shapely.MultiPoint(corners).convex_hull.area, rel=1e-5)
