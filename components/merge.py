@@ -7,13 +7,14 @@ summary.json and report.html.
 import argparse
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from base.command_line import Parser
 from base.errors import InputError
 from components.cli import errors_in_one_line
+from components.events.sources import describe_source
 from components.storage.locations import (
     LOCATIONS,
     Location,
@@ -27,7 +28,6 @@ from imagery.options import add_formats, refuse_two
 from imagery.settings import CELL
 
 if TYPE_CHECKING:
-    from imagery.formats.stac import MadeBy
     from imagery.give.summary import Summary
 
 PARTIAL = 3  # exit code
@@ -35,14 +35,14 @@ PARTIAL = 3  # exit code
 
 def merge(
     plan: Location, shards: Location, out: Location, *, areas: Location | None = None, cell: float = CELL,
-    formats: Sequence[str] = (),
+    formats: Sequence[str] = (), failed: Mapping[str, str] | None = None,
 ) -> tuple["Summary", str]:  # fmt: skip
     """Writes the map of the shards that lie in the folder `shards` into `out`, with the files of
     `components.predict.predict_imagery`; returns the summary, and "complete" or "partial".
 
     plan: of `components.plan`. A shard that is not there, of another plan or damaged is left out, as are the files that
-    the plan leaves out; the summary and the report name them. areas, cell, formats: see
-    `components.predict.predict_imagery`.
+    the plan leaves out; the summary and the report name them. failed: why shards have failed, by the names of their
+    folders; they are left out. areas, cell, formats: see `components.predict.predict_imagery`.
     Raises PlanError where no shard is left, RasterError, VectorError, OutputError, StorageError.
     """
     from imagery.give.outputs import check_outputs
@@ -58,33 +58,24 @@ def merge(
         made = read_plan(stack.enter_context(local_input(plan)))
         polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas)))
         there, found, missing = folders_in(shards), list[StoredShard](), list[LeftOut]()
+        known = failed or {}
         for number in range(len(made.shards)):
             name = name_of(number)
             try:
+                if name in known:
+                    raise InputError(f"{join(shards, name)}: {known[name]}")
                 if name not in there:
                     raise InputError(f"{join(shards, name)}: is not there: it was not predicted, or failed.")
                 found.append(read_shard(stack.enter_context(local_input(join(shards, name))), made, number))
             except InputError as error:
                 missing.append(LeftOut(what=name, why=str(error)))
+        made_by = describe_source(made.model) if "stac" in formats else None
         summary, state = merge_shards(
             made, found, missing, lambda location: stack.enter_context(local_input(location)), folder, scratch,
-            areas=polygons, cell=cell, formats=formats, made_by=_made_by(made.model) if "stac" in formats else None,
+            areas=polygons, cell=cell, formats=formats, made_by=made_by,
         )  # fmt: skip
     shutil.rmtree(scratch)
     return summary, state
-
-
-def _made_by(model: Location) -> "MadeBy":
-    """The model of a plan, with its STAC item; one that is gone since has none."""
-    from components.events.sources import local_source
-    from imagery.formats.stac import MadeBy, read_made_by
-
-    try:
-        with local_source(model) as source:
-            return read_made_by(source.directory, source.location, source.address)
-    except InputError as error:
-        print(f"warning: the STAC item links to no model: {error}", file=sys.stderr, flush=True)
-        return MadeBy(str(model))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

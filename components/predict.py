@@ -15,7 +15,7 @@ from components.cli import errors_in_one_line
 from components.events.sources import local_source, refuse_another_network
 from components.storage.locations import LOCATIONS, Location, join, local_input, local_output, scratch_for
 from imagery.options import add_formats, add_reading, option_of, refuse_two, taken
-from imagery.settings import ALIGN, CELL, Reading, Sources, Windows
+from imagery.settings import ALIGN, CELL, RASTERS, Reading, Sources, Windows
 from xbd.names import IMAGE, MOMENTS, few, file_name, nearly_scene_files, other_ending, scene_file, scene_files
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PRE, POST = (file_name("", moment) for moment in MOMENTS)
 PLAIN = (".png", ".jpg", ".jpeg", ".webp")  # images that lie nowhere; whatever else there is, GDAL is asked to read
-RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".ntf", ".img")  # that people put where pairs of PNGs are asked for
 Pair = tuple[str, Path, Path]  # prefix of the output names, pre image, post image
 
 

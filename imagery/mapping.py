@@ -69,6 +69,7 @@ def make_map(
         if event is not None:
             _begin(event, features=features)
         facts = align_pair(pair, align, origin, calibrated=predictor.temperatures is not None)
+        facts["model"] |= {"location": made_by.location, "identity": identity}
         facts["event"] = None if event is None else event.facts
         look = look_at(pair, {**names, **facts})
         classes = predict_classes(predictor, identity, pair, work, windows, features=features, resume=resume)

@@ -16,6 +16,7 @@ CELLS = (1.0, 1e6)  # the smallest and the largest: a zone of UTM is not a milli
 GSDS = (0.01, 1000.0)  # metres of a pixel that can be asked for
 LARGEST = {"tile": 16384, "batch": 1024, "workers": 256}  # what a machine has memory and threads for
 PERCENTILES = (2.0, 98.0)
+RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".ntf", ".img")  # endings of files that lie on the ground
 CACHE = 32 * 2**20  # bytes of blocks that GDAL keeps; by default it is 5 % of the machine's memory
 STRIDE = 32  # pixels of the coarsest branch's pixel, `model.dual_hrnet.STRIDE`, here without torch
 

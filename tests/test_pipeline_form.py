@@ -10,7 +10,7 @@ import yaml
 
 import pipeline
 from base.errors import InputError
-from components.kubeflow.form import PARAMETERS
+from components.kubeflow.graphs.training import TrainingGraph
 from components.kubeflow.sections import SECTIONS, params_of
 from components.params import load_params
 from tests.conftest import ROOT, exit_line
@@ -60,7 +60,7 @@ def test_what_is_not_given_stays_required_and_compile_says_so(
 
 def test_a_parameter_is_there_once_and_none_without_a_meaning(tmp_path: Path) -> None:
     found = fields(compiled(tmp_path)[0])
-    assert set(found) == set(PARAMETERS)
+    assert set(found) == set(TrainingGraph.parameters)
     twice = set(found) & {key for value in found.values() if isinstance(value, dict) for key in value}
     # The sections of a step have the step's name, and so have the sizes.
     assert twice - set(found["step_sizes"]) == set()

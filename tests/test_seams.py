@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.dataclasses import dataclass
 
 from components.kubeflow import steps
+from components.kubeflow.mapping import steps as map_steps
 from components.kubeflow.sections import SECTIONS as GRAPH_SECTIONS
 from components.params import Params, StepName, load_params
 from model.settings import TrainSettings
@@ -26,6 +27,9 @@ from tests.conftest import GOLDEN, ROOT
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 SECTIONS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SECTION, LOCAL, KUBEFLOW = "its parameters", "the local graph", "the Kubeflow graph"
+# Of each graph: what its steps need, and where they are declared, work and are chained.
+TRAINING = (steps.NEEDS, "components/kubeflow/{}.py", "components/kubeflow/graphs/training.py")
+MAP = (map_steps.NEEDS, "components/kubeflow/mapping/{}.py", "components/kubeflow/graphs/mapping.py")
 # Where a step does not stand, and why; every other step stands in all places.
 LEFT_OUT: dict[str, dict[str, str]] = {
     "sample": {KUBEFLOW: "a run in a cluster starts from a version of the raw data that exists"},
@@ -39,18 +43,16 @@ LEFT_OUT: dict[str, dict[str, str]] = {
     "predict": {
         SECTION: "its options belong to one pair of images",
         LOCAL: "it runs when there is a disaster",
-        KUBEFLOW: "it runs when there is a disaster",
     },
     "plan": {
         SECTION: "its options belong to one pair of images",
         LOCAL: "it runs when there is a disaster",
-        KUBEFLOW: "it runs when there is a disaster",
     },
     "merge": {
         SECTION: "its options belong to one pair of images",
         LOCAL: "it runs when there is a disaster",
-        KUBEFLOW: "it runs when there is a disaster",
     },
+    "deliver": {SECTION: "its options belong to one map", LOCAL: "it runs when there is a disaster"},
     "assess": {
         SECTION: "there is nothing to choose",
         LOCAL: "it runs when people have judged a map",
@@ -96,7 +98,7 @@ def calls(path: Path) -> set[str]:
 
 @cache
 def parameters_of_the_graph() -> set[str]:
-    nodes = (node for node in ast.walk(parse(ROOT / "pipeline.py")) if isinstance(node, ast.FunctionDef))
+    nodes = (node for node in ast.walk(parse(ROOT / TRAINING[2])) if isinstance(node, ast.FunctionDef))
     (graph,) = (node for node in nodes if node.name == "dual_hrnet")
     return {argument.arg for argument in graph.args.args}
 
@@ -111,24 +113,26 @@ def missing(step: str) -> Iterator[tuple[str, str]]:
         yield LOCAL, f"dvc.yaml: the stage {step}"
     if step in STAGES and step in SECTIONS and step not in STAGES[step].get("params", []):
         yield LOCAL, f"dvc.yaml: its section under params of the stage {step}"
-    if step not in functions(ROOT / "components" / "kubeflow" / "steps.py"):
-        yield KUBEFLOW, f"components/kubeflow/steps.py: a @component {step}"
-    if step not in steps.NEEDS:
-        yield KUBEFLOW, f"components/kubeflow/steps.py: what it needs, NEEDS[{step!r}]"
-    if step not in functions(ROOT / "components" / "kubeflow" / "tasks.py"):
-        yield KUBEFLOW, f"components/kubeflow/tasks.py: what its task does around it, a function {step}"
+    needs, place, graph = MAP if step in map_steps.NEEDS else TRAINING
+    declared, work = place.format("steps"), place.format("tasks")
+    if step not in functions(ROOT / declared):
+        yield KUBEFLOW, f"{declared}: a @component {step}"
+    if step not in needs:
+        yield KUBEFLOW, f"{declared}: what it needs, NEEDS[{step!r}]"
+    if step not in functions(ROOT / work):
+        yield KUBEFLOW, f"{work}: what its task does around it, a function {step}"
     if step not in get_args(StepName):
         yield KUBEFLOW, f"components/params.py: its name in StepName, {step}"
     if step not in SECTIONS["cluster"]["steps"]:
         yield KUBEFLOW, f"params.yaml: the size of its pod in cluster.steps, {step}"
-    if f"steps.{step}" not in calls(ROOT / "pipeline.py"):
-        yield KUBEFLOW, f"pipeline.py: its task in the graph, steps.{step}(...)"
-    if f"set_up {step!r}" not in calls(ROOT / "pipeline.py"):
-        yield KUBEFLOW, f"pipeline.py: set_up(..., {step!r}) for its task"
+    if f"steps.{step}" not in calls(ROOT / graph):
+        yield KUBEFLOW, f"{graph}: its task in the graph, steps.{step}(...)"
+    if f"set_up {step!r}" not in calls(ROOT / graph):
+        yield KUBEFLOW, f"{graph}: set_up(..., {step!r}) for its task"
     if step in SECTIONS and step not in GRAPH_SECTIONS:
         yield KUBEFLOW, f"components/kubeflow/sections.py: its section in SECTIONS, {step}"
     if step in SECTIONS and step not in parameters_of_the_graph():
-        yield KUBEFLOW, f"pipeline.py: its section among the parameters of the graph, {step}"
+        yield KUBEFLOW, f"{graph}: its section among the parameters of the graph, {step}"
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -147,7 +151,7 @@ def test_a_reason_to_leave_out_a_step_is_still_needed(step: str) -> None:
 def test_what_the_graphs_run_is_a_step() -> None:
     assert set(STAGES) <= set(STEPS)
     # Only of a graph: what is looked at before a run, and what is left of it.
-    assert set(steps.NEEDS) - {"check", "finish"} <= set(STEPS)
+    assert set(steps.NEEDS) - {"check", "finish"} | set(map_steps.NEEDS) <= set(STEPS)
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -1,5 +1,6 @@
 """Where the network of a prediction comes from, and the model of an event over it: a folder, S3, or the registry."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from components.storage.locations import Location, errors_name_location, local_i
 from imagery.adapting.names import MODEL_FILES
 
 if TYPE_CHECKING:
+    from imagery.formats.stac import MadeBy
     from imagery.give.event import Event
 
 
@@ -59,6 +61,18 @@ def local_source(model: Location) -> Iterator[Source]:
                 f"which cannot be had ({found}). Bring it back, or lay its {CONFIG} and {WEIGHTS} beside this file."
             )
         yield Source(network, location, address, event)
+
+
+def describe_source(model: Location) -> "MadeBy":
+    """The model of a map that was made, with its STAC item; one that is gone since has none, which is said."""
+    from imagery.formats.stac import MadeBy, read_made_by
+
+    try:
+        with local_source(model) as source:
+            return read_made_by(source.directory, source.location, source.address)
+    except InputError as error:
+        print(f"warning: the STAC item links to no model: {error}", file=sys.stderr, flush=True)
+        return MadeBy(str(model))
 
 
 def refuse_another_network(place: Location, found: str, expected: str, remedy: str) -> None:

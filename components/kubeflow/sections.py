@@ -1,6 +1,6 @@
 """Sections of params.yaml as Kubeflow keeps them: parameters of a graph, where a null is left out and 16 is 16.0."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,20 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 
 def sizes_of(params: Params) -> Mapping[str, StepSize]:
-    """The size of each step's pod."""
-    sizes = params.cluster.steps or load_params(ROOT / "params.yaml").cluster.steps
-    assert sizes is not None
-    return {str(step): size for step, size in sizes.items()}
+    """The size of each step's pod; one that is not told is that of params.yaml."""
+    usual = load_params(ROOT / "params.yaml").cluster.steps
+    assert usual is not None
+    return {str(step): size for step, size in {**usual, **(params.cluster.steps or {})}.items()}
 
 
-def defaults_of(params: Params) -> dict[str, Any]:
-    """What a graph shows of these parameters in the form of a run: the sections, and those of its pods."""
+def defaults_of(params: Params, steps: Collection[str]) -> dict[str, Any]:
+    """What a graph of these steps shows of the parameters in the form of a run: the sections, and those of its pods."""
     sections = _without_nulls(params.model_dump(mode="json", by_alias=True, include={*SECTIONS, "register_"}))
-    cluster = sections["cluster"]
+    cluster, sizes = sections["cluster"], sizes_of(params)
     of_pods = {name: cluster.pop(name, None) for name in (*OF_PODS, *COMPILED)}
     return {
         **sections,
-        "step_sizes": {step: {"cpu": size.cpu, "memory": size.memory} for step, size in sizes_of(params).items()},
+        "step_sizes": {step: {"cpu": sizes[step].cpu, "memory": sizes[step].memory} for step in steps},
         "node_selector": of_pods["node_selector"],
         "tolerations": of_pods["tolerations"],
     }
@@ -43,7 +43,7 @@ def params_of(sections: Sections) -> Params:
     Raises ParamsError.
     """
     usual = load_params(ROOT / "params.yaml").model_dump(mode="json", by_alias=True)
-    given = {name: {**dict.fromkeys(usual[name]), **_from_kubeflow(values)} for name, values in sections.items()}
+    given = {name: {**dict.fromkeys(usual[name]), **from_kubeflow(values)} for name, values in sections.items()}
     if "cluster" in given:
         cluster = given["cluster"]
         held = {name: usual["cluster"][name] for name in (*OF_PODS, *COMPILED)}
@@ -55,12 +55,12 @@ def params_of(sections: Sections) -> Params:
     return validate({**usual, **given}, "the parameters of the pipeline")
 
 
-def _from_kubeflow(content: Any) -> Any:
-    """Numbers are floats there: 16 comes back as 16.0, which is no number of epochs."""
+def from_kubeflow(content: Any) -> Any:
+    """A parameter as it was given: numbers are floats there, 16 comes back as 16.0, which is no number of epochs."""
     if isinstance(content, Mapping):
-        return {key: _from_kubeflow(part) for key, part in content.items()}
+        return {key: from_kubeflow(part) for key, part in content.items()}
     if isinstance(content, list):
-        return [_from_kubeflow(part) for part in content]
+        return [from_kubeflow(part) for part in content]
     if isinstance(content, float) and content.is_integer():
         return int(content)
     return None if content == NULL else content

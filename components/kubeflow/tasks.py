@@ -95,7 +95,7 @@ def fetch(version: str, remote: str, root: str, raw: Artifact) -> list[str]:
 
     location = raw_location(root, version)
     fetch(Hash(version), location, remote=remote)
-    _refer(raw, location, version=version)
+    refer(raw, location, version=version)
     found = folders_in(location)
     sources = [source for source in SOURCES if source in found]
     if not sources:
@@ -118,11 +118,11 @@ def prepare(raw: Artifact, source: str, root: str, sections: Sections, prepared:
 
     params = params_of(sections).prepare
     # How many processes do it changes nothing.
-    key = _key(raw.metadata["version"], params.model_dump(exclude={"workers"}), preparation_version())
+    key = key_of(raw.metadata["version"], params.model_dump(exclude={"workers"}), preparation_version())
     location = join(root, f"prepared/{key}/{source}")
-    records = prepare(_location(raw), location, params, source)
+    records = prepare(location_of(raw), location, params, source)
     facts = {"source": source, "version": f"{key}/{source}", "raw_version": raw.metadata["version"]}
-    _refer(prepared, location, scenes=len(records), **facts)
+    refer(prepared, location, scenes=len(records), **facts)
 
 
 def train(
@@ -137,16 +137,16 @@ def train(
     params = params_of({**sections, "train": {**sections["train"], "start_from": start_from or None}})
     used = _of_sources(parts, SPLIT_SOURCES)
     versions = sorted(part.metadata["version"] for part in used)
-    key = _key(versions, identity_of(params.train), code_version("train"))
+    key = key_of(versions, identity_of(params.train), code_version("train"))
     out = join(root, f"train/{key}")
-    data = [_location(part) for part in used]
+    data = [location_of(part) for part in used]
     raw_version = used[0].metadata.get("raw_version")  # none where prepare came from the cache of an earlier graph
     if processes := os.environ.get(PROCESSES):
         train_here(params, data, out, int(processes), raw_version)
     else:
         # Another root or image is another job.
-        train_in_cluster(f"train-{_key(key, str(out), image)}", image, params, data, out, raw_version)
-    _refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
+        train_in_cluster(f"train-{key_of(key, str(out), image)}", image, params, data, out, raw_version)
+    refer(model, join(out, "model"), run=join(out, "run.json"), history=join(out, "history.csv"), version=key)
 
 
 def evaluate(
@@ -173,11 +173,11 @@ def evaluate(
     }
     used = _of_sources(parts, wanted)
     versions = sorted(part.metadata["version"] for part in used)
-    key = _key(versions, model.metadata["version"], params.evaluate.model_dump(), code_version("evaluate"))
+    key = key_of(versions, model.metadata["version"], params.evaluate.model_dump(), code_version("evaluate"))
     out = join(root, f"evaluate/{key}")
-    data = [_location(part) for part in used]
+    data = [location_of(part) for part in used]
     trained = {"run_file": model.metadata["run"], "history": model.metadata["history"]}
-    found = evaluate(data, _location(model), out, params, **trained)
+    found = evaluate(data, location_of(model), out, params, **trained)
     for name, value in found.items():
         if isinstance(value, float):
             metrics.log_metric(name, value)
@@ -198,8 +198,8 @@ def register(
 
     os.environ.update(DUAL_HRNET_IMAGE=image)
     params = params_of(sections)
-    out = join(root, f"register/{_key(evaluation, params.register_.name)}")
-    uri = register(_location(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params)
+    out = join(root, f"register/{key_of(evaluation, params.register_.name)}")
+    uri = register(location_of(model), join(evaluation, "metrics.json"), model.metadata["run"], out, params)
     with local_input(join(out, "version.json")) as path:
         version = json.loads(path.read_text(encoding="utf-8"))
     show_version(version, mlflow_ui or store(), links)
@@ -229,27 +229,29 @@ def _is_there(location: Location) -> bool:
         return False
 
 
-def _refer(artifact: Artifact, location: Location, **facts: Any) -> None:
+def refer(artifact: Artifact, location: Location, **facts: Any) -> None:
     """Makes the artifact a reference to the location: a line in its file, and what later tasks need as metadata."""
     Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
     Path(artifact.path).write_text(f"{location}\n", encoding="utf-8")
     artifact.metadata.update(location=str(location), **facts)
 
 
-def _location(artifact: Artifact) -> str:
+def location_of(artifact: Artifact) -> str:
+    """Where what it refers to lies."""
     return str(artifact.metadata["location"])
 
 
 def _of_sources(parts: Sequence[Artifact], sources: Collection[str]) -> list[Artifact]:
     """The prepared parts of these source folders, in one order."""
-    used = sorted((part for part in parts if part.metadata["source"] in sources), key=_location)
+    used = sorted((part for part in parts if part.metadata["source"] in sources), key=location_of)
     if not used:
         found = ", ".join(sorted(part.metadata["source"] for part in parts))
         raise TaskError(f"the raw version has {found}, expected one of {', '.join(sorted(sources))}. Add their scenes.")
     return used
 
 
-def _key(*parts: Any) -> str:
+def key_of(*parts: Any) -> str:
+    """What tells results from those of other parts, fit for JSON: a part of the name of their location."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from base.errors import InputError
-from base.files import refuse_no_folder
+from base.files import refuse_no_folder, refuse_to_replace_others
 from components.storage import sync
 from components.storage.s3 import StorageError, Store
 
@@ -107,6 +107,17 @@ def growing_output(location: Location) -> Iterator[Growing]:
         # By one store: it waits for a server that has answered it, and a new one for none.
         yield Growing(folder, lambda: sync.upload(folder, store))
     sync.upload(folder, store)
+
+
+def refuse_to_replace(location: Location, is_ours: Callable[[Path], bool]) -> None:
+    """Raises what `local_output(location, replaces=is_ours)` does where the location holds something else: what is to
+    be known before long work. is_ours: see there.
+    """
+    store = _open_store(location)
+    if store is None:
+        refuse_to_replace_others(Path(location), is_ours)
+    else:
+        sync.list_target(store, is_ours)
 
 
 def folders_in(location: Location) -> set[str]:

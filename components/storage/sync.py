@@ -27,8 +27,8 @@ from base.errors import errors_name
 from base.files import write_file
 from components.storage.s3 import FILES_AT_ONCE, TEMPORARY, Object, OnBytes, StorageError, Store
 
-# Of a prepared data set, a model directory, a checkpoint, a shard of a map.
-MARKERS = ("index.csv", "config.json", "checkpoint.json", "shard.json")
+# Of a prepared data set, a model directory, a checkpoint, a shard of a map, a map that was delivered.
+MARKERS = ("index.csv", "config.json", "checkpoint.json", "shard.json", "stac.json")
 
 
 class Recorded(NamedTuple):
@@ -89,7 +89,7 @@ def claim(folder: Path, store: Store, replaces: Callable[[Path], bool] | None = 
     """Makes known that `folder` is where the location's next content is made; raises StorageError as `upload` does."""
     with _only_one(folder) as hidden:
         records = _Records(hidden, store)
-        records.rewrite(_list_target(store, replaces))
+        records.rewrite(list_target(store, replaces))
 
 
 def upload(folder: Path, store: Store, replaces: Callable[[Path], bool] | None = None) -> None:
@@ -100,7 +100,7 @@ def upload(folder: Path, store: Store, replaces: Callable[[Path], bool] | None =
     machine; all such objects that `folder` has not are deleted, and StorageError is raised where there are others.
     """
     with _only_one(folder) as hidden:
-        records, local, found = _Records(hidden, store), scan(folder), _list_target(store, replaces)
+        records, local, found = _Records(hidden, store), scan(folder), list_target(store, replaces)
         changed = {name for name in local if not records.are_equal(name, local, found)}
         gone = found.keys() - local.keys()
         if replaces is None:
@@ -193,7 +193,8 @@ def _only_one(folder: Path) -> Iterator[Path]:
         yield hidden
 
 
-def _list_target(store: Store, replaces: Callable[[Path], bool] | None) -> Mapping[str, Object]:
+def list_target(store: Store, replaces: Callable[[Path], bool] | None) -> Mapping[str, Object]:
+    """What lies at the location; raises StorageError as `upload` does."""
     found = store.list_objects()
     foreign = sorted(name for name in found if replaces is not None and not replaces(Path(name)))
     if foreign:

@@ -5,10 +5,10 @@ copies the item with it, or describes what was delivered. How it points to the m
 https://github.com/stac-extensions/mlm/blob/main/best-practices.md says, "Processing Extension".
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,10 @@ from imagery.predict.blending import NODATA
 from imagery.read.grid import Grid
 from imagery.sampling.judgements_file import JUDGE
 
-PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
+EXTENSIONS = tuple(
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in ("processing/v1.1.0", "projection/v2.0.0", "file/v2.1.0")
+)
 OURS = "dual-hrnet:"  # how properties begin that no extension has
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _PARQUET = "application/vnd.apache.parquet"
@@ -69,7 +72,7 @@ class MadeBy(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """When the images were taken, None where that is not known."""
+    """When the first image before and the last one after were taken, None where that is not known."""
 
     before: datetime | None = None
     after: datetime | None = None
@@ -78,13 +81,15 @@ class Taken(NamedTuple):
 UNKNOWN = Taken()
 
 
-def describe_map(folder: Path, made_by: MadeBy | None, created: datetime, taken: Taken = UNKNOWN) -> dict[str, Any]:
+def describe_map(
+    folder: Path, made_by: MadeBy | None, created: datetime, taken: Taken = UNKNOWN, name: str | None = None
+) -> dict[str, Any]:
     """The STAC item of the map in a folder of `imagery.give.outputs.give_out`, fit for JSON; files that are not there
     are not named in it. Two maps of one place with the same buildings have the same id.
 
-    made_by: None where nobody recorded the model. created: when the map was made; it stands for the time of the
-    images, too, where that of the image after is not known, and the item says so.
-    Raises OutputError where the folder holds no map.
+    made_by: None where nobody recorded the model. taken: goes before what the map itself knows. created: when the map
+    was made; it stands for the time of the images, too, where that of the image after is not known, and the item says
+    so. name: the id, by default one of the map's content. Raises OutputError where the folder holds no map.
     """
     content = _summary(folder / SUMMARY_FILES[1])
     facts = content["scene"]
@@ -94,29 +99,42 @@ def describe_map(folder: Path, made_by: MadeBy | None, created: datetime, taken:
         known = [hash_of(folder / GEOJSON), grid.crs.to_wkt(), *grid.transform, grid.width, grid.height]
     except (rasterio.errors.RasterioIOError, OSError) as error:
         raise OutputError(f"{folder}: is no map ({error}), expected {DAMAGE} and {GEOJSON}. Make it again.") from error
-    identity = f"map-{sha256(json.dumps(known).encode()).hexdigest()[:16]}"
+    identity = f"map-{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
     geometry, box = _frame(grid)
+    taken = _known(facts, taken)
     assets = {
-        key: {"href": f"./{name}", "type": kind, "roles": [role], "title": title, **_bands(name)}
-        for name, (key, kind, role, title) in _FILES.items()
-        if (folder / name).exists()
+        key: {
+            "href": f"./{file}",
+            "type": kind,
+            "roles": [role],
+            "title": title,
+            **_bands(file),
+            **_content(folder / file),
+        }
+        for file, (key, kind, role, title) in _FILES.items()
+        if (folder / file).exists()
     }
     properties = {
         **_times(created, taken),
         "description": _described(content, taken),
         "gsd": facts["gsd_m"],
+        **_projection(grid),
         "processing:level": "L4",  # "model output or results from analyses of lower level data"
         "processing:lineage": _lineage(facts, made_by),
         **_expression(made_by),
-        **{f"{OURS}{name}": value for name, value in content["total"].items()},
-        f"{OURS}state": facts.get("state", "complete"),
+        **{f"{OURS}{key}": value for key, value in content["total"].items()},
+        **{f"{OURS}{key}": value for key, value in _made(facts).items()},
+        f"{OURS}state": "partial" if facts.get("left_out") else "complete",
+        f"{OURS}left_out": facts.get("left_out", []),
     }
-    return stac.item(identity, geometry, box, properties, assets, _links(facts, made_by), [PROCESSING])
+    return stac.item(name or identity, geometry, box, properties, assets, _links(facts, made_by), EXTENSIONS)
 
 
-def write_item(folder: Path, made_by: MadeBy | None, created: datetime, taken: Taken = UNKNOWN) -> Path:
+def write_item(
+    folder: Path, made_by: MadeBy | None, created: datetime, taken: Taken = UNKNOWN, name: str | None = None
+) -> Path:
     """Writes the item of `describe_map` into the map's folder, as ITEM of `base.stac`; returns its path."""
-    content = json.dumps(describe_map(folder, made_by, created, taken), indent=2, ensure_ascii=False)
+    content = json.dumps(describe_map(folder, made_by, created, taken, name), indent=2, ensure_ascii=False)
     write_file(folder / stac.ITEM, content + "\n")
     return folder / stac.ITEM
 
@@ -164,8 +182,35 @@ def _frame(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     return dict(json.loads(shapely.to_geojson(shapely.orient_polygons(outline)))), box
 
 
+def _projection(grid: Grid) -> dict[str, Any]:
+    known = grid.crs.to_authority()
+    code = {"proj:code": ":".join(known)} if known else {"proj:code": None, "proj:wkt2": grid.crs.to_wkt()}
+    return {**code, "proj:shape": [grid.height, grid.width], "proj:transform": list(grid.transform)[:6]}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # A multihash: 12 is SHA-256, 20 are its 32 bytes.
+    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest}"}
+
+
 def _bands(name: str) -> dict[str, Any]:
     return {"bands": _BANDS[name]} if name in _BANDS else {}
+
+
+def _made(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the network and the plan from others, where the summary knows them."""
+    found = {"network": facts.get("model", {}).get("identity"), "plan": facts.get("plan", {}).get("sha256")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _known(facts: Mapping[str, Any], taken: Taken) -> Taken:
+    """With what the summary knows, where nothing else was said."""
+    if "taken" not in facts:
+        return taken
+    before, after = (datetime.fromisoformat(facts["taken"][when][end]) for when, end in (("before", 0), ("after", 1)))
+    return Taken(taken.before or before, taken.after or after)
 
 
 def _times(created: datetime, taken: Taken) -> dict[str, str]:

@@ -81,7 +81,11 @@ class Grid:
         ends = np.ones_like(steps)
         column = np.concatenate([columns, columns, columns[0] * ends, columns[-1] * ends])
         row = np.concatenate([rows[0] * ends, rows[-1] * ends, rows, rows])
-        return _apply(self.transform, column, row)
+        return self.places(column, row)
+
+    def places(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
+        """Where these places, in pixels, lie: x and y, in its CRS."""
+        return _apply(self.transform, columns, rows)
 
 
 def blocks(width: int, height: int, side: int) -> Iterator[Window]:

@@ -107,7 +107,9 @@ def _look(plan: Plan, shards: Mapping[int, StoredShard], left_out: Sequence[Left
     images = np.zeros((2, -(-grid.height // factor), -(-grid.width // factor), 3), np.uint8)
     for number, shard in shards.items():
         images[:, *reduced(plan.shards[number].window, factor).toslices()] = shard.images()
-    facts: dict[str, Any] = {**plan.facts, "domain": NOT_COMPARED}
+    model = {**plan.facts["model"], "location": plan.model, "identity": plan.identity}
+    made_by = {"sha256": plan.digest, "shards": len(plan.shards)}
+    facts: dict[str, Any] = {**plan.facts, "model": model, "plan": made_by, "domain": NOT_COMPARED}
     if left_out:
         facts |= {"state": PARTIAL, "left_out": [each.model_dump() for each in left_out]}
         facts["doubts"] = [*facts["doubts"], *(f"The map is made without {each.what}: {each.why}" for each in left_out)]

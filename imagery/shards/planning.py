@@ -35,12 +35,13 @@ class PlannedModel(NamedTuple):
 def make_plan(
     load: Callable[[], PlannedModel], pre: Sequence[str], post: Sequence[str], fetch: Fetch, shards: int, *,
     reading: Reading, windows: Windows, features: bool, views: Views = 1, align: str = ALIGN,
-    names: Mapping[str, Sequence[str]],
+    names: Mapping[str, Sequence[str]], taken: Mapping[str, Sequence[str]] | None = None,
 ) -> Plan:  # fmt: skip
     """Looks at the files and how they lie to each other, and divides what both images show into shards.
 
     load: what is known of the model; it is called when the files were found good. pre, post: locations of files. fetch:
-    brings one. names: what the report calls the images. The rest: see `imagery.mapping.make_map`.
+    brings one. names: what the report calls the images. taken: when the first and the last of each was, by "before" and
+    "after". The rest: see `imagery.mapping.make_map`.
     Prints what it works on, and as warnings what is left out. Raises PlanError, RasterError, and what `load` raises.
     """
     files, left = dict[str, list[Indexed]](), list[LeftOut]()
@@ -55,6 +56,8 @@ def make_plan(
         model = load()
         facts = align_pair(pair, align, model.origin, calibrated=model.calibrated)
         grid, known = pair.grid, pair.known
+    if taken is not None:
+        facts["taken"] = dict(taken)
     images = [
         _planned(found, image, grid) for found, image in zip(files.values(), (known.pre, known.post), strict=True)
     ]

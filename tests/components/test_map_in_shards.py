@@ -186,3 +186,43 @@ def test_a_shard_takes_no_other_options(words: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit):
         predict.main([*words, "--out", "out"])
     assert "give --plan and --shard, and besides only --out, --batch and --workers" in capsys.readouterr().err
+
+
+def test_a_plan_of_a_collection_takes_the_images_of_its_items(network: Path, images: Path, tmp_path: Path) -> None:
+    times = {"pre": "2018-08-17T02:50:00Z", "post": "2018-10-02T03:00:00Z"}
+    made = plan.plan(network, [images / "pre"], [images / "post"], tmp_path / "folders", 1, align="off")
+    features = []
+    for file, moment in [
+        (file, moment) for moment, image in (("pre", made.pre), ("post", made.post)) for file in image.files
+    ]:
+        west, south, east, north = map(float, file.extent.split())
+        asset = {"href": f"../images/{moment}/{Path(file.location).name}", "type": "image/tiff"}
+        features.append({
+            "type": "Feature", "id": f"{moment} {Path(file.location).stem}", "bbox": [west, south, east, north],
+            "properties": {"datetime": times[moment]}, "assets": {"image": asset},
+        })  # fmt: skip
+    (tmp_path / "images").symlink_to(images)
+    (tmp_path / "catalog").mkdir()
+    items = tmp_path / "catalog" / "items.json"
+    items.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    words = [
+        "--model",
+        str(network),
+        "--pre",
+        str(items),
+        "--post",
+        str(items),
+        "--out",
+        str(tmp_path),
+        "--align",
+        "off",
+    ]
+    plan.main([*words, "--shards", "1", "--event", "2018-09-28T10:02:00Z"])
+    found = json.loads((tmp_path / "plan.json").read_text())
+    for moment, image in (("pre", made.pre), ("post", made.post)):
+        assert [file["sha256"] for file in found[moment]["files"]] == [file.sha256 for file in image.files]
+    assert found["grid"] == json.loads(made.as_json())["grid"]
+    assert found["facts"]["taken"] == {"before": [times["pre"]] * 2, "after": [times["post"]] * 2}
+    assert exit_line(plan.main, *words, "--shards", "1", "--event", "soon").startswith(
+        "InputError: --event: found 'soon'"
+    )

@@ -298,6 +298,7 @@ WITHOUT_PARAMS = {
     "components.evaluate": "--data x --model x --out x",
     "components.register": "--model x --metrics x --run x --out x",
     "components.promote": "--dry-run",
+    "components.deliver": "--map x --out x",
     "components.cluster.command": "--name x --image x --data x --out x --dry-run",
     "components.cluster.readiness.__main__": "",
     "pipeline": "compile --out graph.yaml",

@@ -11,6 +11,7 @@ import yaml
 from base.errors import InputError
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
+from components.kubeflow.steps import NEEDS
 from components.kubeflow.tasks import PROCESSES
 from components.params import load_params
 from components.publish import main, publish
@@ -126,7 +127,7 @@ def test_a_form_that_a_later_task_would_refuse_is_refused_first() -> None:
 
 def form() -> dict[str, dict[str, object]]:
     """The sections as a run's form has them."""
-    shown = defaults_of(load_params(ROOT / "params.yaml"))
+    shown = defaults_of(load_params(ROOT / "params.yaml"), NEEDS)
     pods = {"steps": shown["step_sizes"], "node_selector": {}, "tolerations": []}
     names = ("prepare", "train", "evaluate", "register", "promote", "tracking")
     return {**{name: shown[name] for name in names}, "cluster": shown["cluster"] | pods}

@@ -160,7 +160,7 @@ def test_a_version_tells_the_raw_data_behind_its_model_and_the_grades_that_its_s
     version = work.client.get_model_version(work.name, "1")
     folder = download_model(f"models:/{work.name}/1", work.folder / "fetched")
     card, item = (folder / name for name in (CARD, ITEM))
-    assert f"{DIRECTORY}/{CARD} ([files](#/experiments/" in version.description
+    assert f"{DIRECTORY}/{CARD} ([files](#/experiments/" in (version.description or "")
     assert folder == work.folder / "fetched" / DIRECTORY
     for said in (
         "| raw data, DVC's hash | `17.dir` |",

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from base.errors import InputError
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
+from components.kubeflow.steps import NEEDS
 from components.params import load_params
 from model.dual_hrnet import DualHRNet
 from model.inference import load_model, read_origin, save_model
@@ -153,7 +154,7 @@ def test_a_pipeline_trains_from_the_version_that_an_alias_has_when_it_begins(
     """The check names it, whose answer is never cached; training has it in its output's name and its parameters."""
     versions.add(model_of(tmp_path / "base", 1))
     monkeypatch.setenv(tasks.PROCESSES, "1")
-    shown = defaults_of(load_params(ROOT / "params.yaml"))
+    shown = defaults_of(load_params(ROOT / "params.yaml"), NEEDS)
     pods = {"steps": shown["step_sizes"], "node_selector": {}, "tolerations": []}
     sections = {name: shown[name] for name in ("prepare", "train", "evaluate", "register", "promote", "tracking")}
     sections |= {"cluster": shown["cluster"] | pods}

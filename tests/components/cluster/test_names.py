@@ -8,6 +8,7 @@ import pytest
 
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
+from components.kubeflow.steps import NEEDS
 from components.params import load_params
 from tests.paths import ROOT
 
@@ -29,7 +30,7 @@ def test_another_root_or_image_has_another_job_and_the_same_training_the_same_ou
         tasks, "train_in_cluster", lambda name, image, params, data, out, raw_version: asked.append((name, str(out)))
     )
     params = load_params(ROOT / "params.yaml")
-    sections = {name: defaults_of(params)[name] for name in ("prepare", "train", "tracking", "cluster")}
+    sections = {name: defaults_of(params, NEEDS)[name] for name in ("prepare", "train", "tracking", "cluster")}
     part = Part("", {"source": "train", "version": "1a/train", "location": "s3://data/prepared/1a/train"})
     for root, image in (("s3://a", "i:1"), ("s3://b", "i:1"), ("s3://a", "i:2"), ("s3://a", "i:1")):
         tasks.train([part], root, sections, "", image, Part(str(tmp_path / "model")))

@@ -18,6 +18,7 @@ from components.cluster.check import warn_of_cluster
 from components.cluster.readiness.findings import look
 from components.kubeflow import tasks
 from components.kubeflow.sections import defaults_of
+from components.kubeflow.steps import NEEDS
 from components.params import load_params
 from tests.commands import exit_line
 from tests.components.cluster.workflows import WORKFLOWS
@@ -52,7 +53,7 @@ def check(kube: KubeApi, monkeypatch: pytest.MonkeyPatch) -> Check:
     monkeypatch.setenv("DUAL_HRNET_PATIENCE", "0")
 
     def check(**cluster: Any) -> str:
-        shown = defaults_of(load_params(ROOT / "params.yaml"))
+        shown = defaults_of(load_params(ROOT / "params.yaml"), NEEDS)
         shown["train"].update(global_batch_size=24.0, device_batch_size=1.0)
         shown["cluster"].update(cluster)
         sections = {name: shown[name] for name in ("prepare", "train", "evaluate", "register", "promote", "tracking")}
@@ -76,7 +77,9 @@ def test_submit_warns_of_a_cluster_that_runs_pipelines_and_has_no_operator_and_s
     kube: KubeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     use(monkeypatch, kube.kubeconfig("stranger"))
-    monkeypatch.setattr(pipeline, "compile_graph", lambda params, image, out: out.write_text("pipelineInfo: {name: g}"))
+    monkeypatch.setattr(
+        pipeline, "compile_graph", lambda graph, params, image, out: out.write_text("pipelineInfo: {name: g}")
+    )
     server = KubeflowServer()
     server.start()
     places = ["--root", "s3://b/runs", "--data-remote", "s3://b/xbd", "--raw-version", f"{5:032}"]

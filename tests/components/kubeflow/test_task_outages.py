@@ -5,15 +5,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from base.patience import VARIABLE, News
+from base.patience import VARIABLE
 from components.evaluate import evaluate
 from components.kubeflow import tasks
 from components.params import load_params
@@ -23,75 +22,22 @@ from components.storage.s3 import StorageError
 from components.tracking import runs
 from components.tracking.connection import AwayError
 from tests.comparing import tree
-from tests.components.storage.s3_objects import put, use_server
+from tests.components.kubeflow.outages import LONGEST, back, listening, s3_away, said, told
+from tests.components.kubeflow.references import Reference
+from tests.components.storage.s3_objects import put
 from tests.servers.mlflow_server import MlflowServer, using
 from tests.servers.s3_server import S3Server
 from tests.tiny import prepare_params, write_params
 
+__all__ = ["listening", "s3_away"]
 pytestmark = pytest.mark.endurance
 ROOT = "s3://data/runs"
-LONGEST = 60  # seconds until an outage is told, at most
-told = threading.Event()  # that a server is away
 METRICS = {
     "score": 0.5,
     "absent_grades": [],
     "prepared_version": "d1",
     "evaluate_settings": {"splits": ["test"]},
 }
-
-
-@dataclass
-class Reference:
-    """An artifact of Kubeflow."""
-
-    path: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@pytest.fixture
-def s3_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """A server that a test may stop. Locations below ROOT and the DVC remote s3://dvc/xbd are on it."""
-    server = S3Server(tmp_path / "own" / "objects")
-    server.start()
-    use_server(server, tmp_path / "cache", monkeypatch)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv(VARIABLE, "120")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(autouse=True)
-def listening(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets `told` when a step says that a server is away."""
-    say = News.say
-
-    def listen(news: News, what: str, state: str | None, line: str, file: TextIO | None = None) -> None:
-        say(news, what, state, line, file)
-        if state == "away":
-            told.set()
-
-    monkeypatch.setattr(News, "say", listen)
-
-
-def back(start: Callable[[], None]) -> threading.Thread:
-    """Starts a server when a step has said that it is away; the answer is to be joined."""
-    told.clear()
-
-    def later() -> None:
-        told.wait(LONGEST)
-        start()
-
-    thread = threading.Thread(target=later)
-    thread.start()
-    return thread
-
-
-def said(capsys: pytest.CaptureFixture[str], who: str) -> None:
-    """An outage of `who` was one line when it began, and one when it ended."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{who}: ")]
-    assert len(lines) == 2, lines
-    assert lines[0].endswith("Asking again for up to 120 s.")
-    assert lines[1] == f"{who}: answers again."
 
 
 def push(server: S3Server, files: dict[str, bytes]) -> str:

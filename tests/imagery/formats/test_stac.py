@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from affine import Affine
 from pyproj import Transformer
 
 from base.stac import ITEM
-from imagery.formats.stac import PROCESSING, UNKNOWN, MadeBy, Taken, describe_map, read_made_by, write_item
+from imagery.formats.stac import EXTENSIONS, UNKNOWN, MadeBy, Taken, describe_map, read_made_by, write_item
 from imagery.give.writing import OutputError
 from tests.imagery.geotiff import ORIGIN, UTM
 from tests.imagery.predicted import give_out, write_classes
 from tests.stac_items import check_item
 
 MADE = datetime(2026, 3, 1, 12, 30, tzinfo=timezone(timedelta(hours=2)))
+LEFT = {"what": "shard-00001", "why": "it failed."}
 MODEL = MadeBy("models:/dual-hrnet/3", "models:/dual-hrnet/3/stac.json", "dual-hrnet")
 
 
@@ -39,8 +41,10 @@ def test_it_is_an_item_by_the_schema_of_stac(folder: Path) -> None:
     for made_by, taken in ((MODEL, UNKNOWN), (None, Taken(MADE, MADE)), (MadeBy("a folder"), Taken(after=MADE))):
         item = describe_map(folder, made_by, MADE, taken)
         check_item(item)
-        level = item["properties"]["processing:level"]
-        assert (item["stac_extensions"], level) == ([PROCESSING], "L4")
+        assert item["stac_extensions"] == list(EXTENSIONS)
+        assert item["properties"]["processing:level"] == "L4"
+        assert (item["properties"]["proj:code"], item["properties"]["proj:shape"]) == (UTM, [300, 400])
+        assert item["properties"]["proj:transform"] == list(ORIGIN)[:6]
 
 
 def test_the_item_lies_where_the_map_lies(folder: Path) -> None:
@@ -69,6 +73,8 @@ def test_each_file_that_is_there_is_an_asset_and_no_other(folder: Path, tmp_path
     named = [asset["href"].removeprefix("./") for asset in describe_map(folder, MODEL, MADE)["assets"].values()]
     assert sorted(named) == sorted(path.name for path in folder.iterdir())
     damage = describe_map(folder, MODEL, MADE)["assets"]["damage"]
+    content = (folder / "damage.tif").read_bytes()
+    assert (damage["file:size"], damage["file:checksum"]) == (len(content), "1220" + sha256(content).hexdigest())
     assert damage["type"] == "image/tiff; application=geotiff; profile=cloud-optimized"
     assert damage["bands"][0]["nodata"] == 255
     grades = {each["value"]: each["description"] for each in damage["bands"][0]["classification:classes"]}
@@ -104,6 +110,7 @@ def test_the_same_map_has_the_same_id_and_another_another(folder: Path, tmp_path
     other = a_map(tmp_path, ORIGIN @ Affine.translation(8, 0))
     ids = [describe_map(of, model, made)["id"] for of, model, made in ((folder, MODEL, MADE), (folder, None, MADE))]
     assert ids[0] == ids[1] != describe_map(other, MODEL, MADE)["id"]
+    assert describe_map(folder, MODEL, MADE, name="palu")["id"] == "palu"
 
 
 def test_images_with_an_address_are_linked_and_paths_are_not(folder: Path, tmp_path: Path) -> None:
@@ -111,11 +118,11 @@ def test_images_with_an_address_are_linked_and_paths_are_not(folder: Path, tmp_p
     for path in folder.iterdir():
         (tmp_path / "map" / path.name).write_bytes(path.read_bytes())
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    summary["scene"] |= {"before": ["s3://in/pre.tif"], "after": ["/data/post.tif"], "state": "partial"}
+    summary["scene"] |= {"before": ["s3://in/pre.tif"], "after": ["/data/post.tif"], "left_out": [LEFT]}
     (tmp_path / "map" / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     item = json.loads(write_item(tmp_path / "map", None, MADE).read_text(encoding="utf-8"))
     assert [link["href"] for link in item["links"]] == ["s3://in/pre.tif"]
-    assert item["properties"]["dual-hrnet:state"] == "partial"
+    assert (item["properties"]["dual-hrnet:state"], item["properties"]["dual-hrnet:left_out"]) == ("partial", [LEFT])
 
 
 def test_the_model_of_a_folder_is_described_by_the_item_beside_it(tmp_path: Path) -> None:
