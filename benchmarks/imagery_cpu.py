@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from unittest import mock
 
 import torch
@@ -37,6 +37,7 @@ from imagery.give import found, judging, outputs, squares
 from imagery.predict import blending, inference
 from imagery.predict.tile_features import TileFeatures
 from imagery.predict.tile_store import TileStore
+from imagery.predict.windows import plan
 from imagery.read.image import Image
 from imagery.settings import Sources, Windows
 from model import inference as network
@@ -63,12 +64,12 @@ class StandIn(PairNetwork):
 
         name: Literal["stand-in"] = "stand-in"
 
-    architecture: ClassVar[Any] = Settings()
     seconds: float = 0.0  # that a window sleeps
     slept: float = 0.0
 
     def __init__(self) -> None:
         super().__init__()
+        self.architecture = self.Settings()
         self.unused = torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
@@ -192,8 +193,10 @@ def predict(folder: Path, side: int, workers: int, seconds: float = 0.0) -> Resu
             lambda: model, sources, Path(work, "out"), Path(work, "tiles"), names=names, windows=windows, features=True
         )
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    count = len(inference.plan(side, side, windows.tile, windows.overlap))
-    return Result(meter.seconds, cpu, count, took[0], predictor.network.slept, wall)
+    network_used = predictor.network
+    assert isinstance(network_used, StandIn)
+    count = len(plan(side, side, windows.tile, windows.overlap))
+    return Result(meter.seconds, cpu, count, took[0], network_used.slept, wall)
 
 
 def table(result: Result, gpu_ms: float) -> str:
