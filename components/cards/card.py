@@ -152,7 +152,7 @@ def _limits(facts: Facts) -> Iterator[str]:
     yield "A first look and no survey: how far it holds on an event, people must judge on a sample of its buildings."
     yield (
         "An event, a region or a sensor beyond those above is out of its domain: its scores say nothing of it, and its "
-        "confidences are too high there."
+        "confidences may be too high there."
     )
     if facts.gsd is None:
         yield f"Size of the pixels that it knows: {NOT_KNOWN}."

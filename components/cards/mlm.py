@@ -53,7 +53,7 @@ def describe_model(facts: Facts) -> dict[str, Any]:
         f"{OURS}weights_sha256": facts.weights[0],
         **{f"{OURS}{name}": span for name, span in (("gsd", facts.gsd), ("off_nadir", facts.off_nadir)) if span},
     }
-    assets = {
+    assets: dict[str, dict[str, Any]] = {
         "model": {
             "href": "./model.safetensors", "type": "application/octet-stream; framework=pytorch",
             "title": "weights, as safetensors", "roles": ["mlm:model", "mlm:weights", "data"],

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from base.images import encode_png
 from components import assess, predict, promote
+from components.cards.card import CARD
 from components.events.names import EVENTS, EventError
 from components.events.registering import register_event
 from components.tracking import registry, serving
@@ -73,6 +74,9 @@ def test_a_version_holds_the_network_and_the_events_model_and_says_what_they_are
         assert tags[f"accuracy_{when}"] == f"{share} ({low} to {high})"
         assert float(tags[f"mean_f1_{when}"]) == content["adapting"][when]["macro_f1"]
     held = tree(files_of(client, registered.number))
+    card = held.pop(CARD).decode()
+    assert f"| accuracy | {tags['accuracy_before']} | {tags['accuracy_after']} |" in card
+    assert f"learned from {JUDGED} buildings that people judged" in card and tags["network"] in card
     assert held == tree(afternoon.folder / "network") | {
         name: own for name, own in tree(registered.out).items() if name in MODEL_FILES
     }
