@@ -20,7 +20,7 @@ from components.kubeflow.mapping.attempts import attempt
 from components.kubeflow.mapping.settings import settings_of
 from components.kubeflow.sections import Sections, params_of
 from components.kubeflow.tasks import Artifact, TaskError, key_of, location_of, refer
-from components.storage.locations import join, local_input, refuse_to_replace
+from components.storage.locations import files_at, join, local_input, refuse_to_replace
 from imagery.settings import Reading, Windows
 
 SHARDS, MAP = "shards", "map"  # beside the plan
@@ -70,7 +70,7 @@ def predict(planned: Artifact, number: str, windows: Mapping[str, Any], shard: A
         words = ["--plan", plan, "--shard", number, "--out", out]
         words += ["--batch", str(taken.batch), "--workers", str(taken.workers)]
         why = attempt([sys.executable, "-m", "components.predict", *words], ATTEMPTS)
-    refer(shard, f"{out}/{name}", shard=name, failed=why and f"it failed {ATTEMPTS} times: {why}")
+    refer(shard, f"{out}/{name}", shard=name, **({"failed": f"it failed {ATTEMPTS} times: {why}"} if why else {}))
 
 
 def merge(planned: Artifact, shards: Sequence[Artifact], areas: str, cell: float, merged: Artifact) -> str:
@@ -78,7 +78,7 @@ def merge(planned: Artifact, shards: Sequence[Artifact], areas: str, cell: float
     from components.merge import merge
 
     plan = location_of(planned)
-    failed = {each.metadata["shard"]: each.metadata["failed"] for each in shards if each.metadata["failed"]}
+    failed = {each.metadata["shard"]: each.metadata["failed"] for each in shards if "failed" in each.metadata}
     if len(failed) == len(shards):
         name, why = next(iter(sorted(failed.items())))
         raise TaskError(f"all {len(shards)} shards: {name}: {why} Mend that, and start the run again.")
@@ -112,13 +112,15 @@ def _beside(plan: str, name: str) -> str:
 
 
 def _is_whole(plan: str, place: str, number: int) -> bool:
-    """Whether a shard of this plan lies there: shard.json comes last, and goes first."""
+    """Whether a shard of this plan lies there with all of its files."""
     from imagery.shards.plan import read_plan
-    from imagery.shards.stored import SHARD
+    from imagery.shards.stored import FILES, SHARD
 
     with local_input(plan) as path:
         made = read_plan(path)
     try:
+        if not {posixpath.basename(str(file)) for file in files_at(place)} >= {*FILES}:
+            return False
         with local_input(f"{place}/{SHARD}") as path:
             facts = json.loads(Path(path).read_text(encoding="utf-8"))
             return (facts["plan"], facts["shard"]) == (made.digest, number)
