@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, sync_playwright
 from base.images import read_image
 from imagery.give.look import LARGEST, Look
 from imagery.give.outputs import write_outputs
-from imagery.give.report import REPORT
+from imagery.give.page.report import REPORT
 from imagery.predict.blending import BANDS
 from model.inference import Prediction, Probabilities
 from model.judge.evaluation import Evaluation, vote

@@ -11,12 +11,12 @@ from base.files import new_folder, refuse_to_replace_others
 from imagery.give.event import Event, grade_by_event
 from imagery.give.features import Judged, Kept, mean_over_pixels, write_features
 from imagery.give.found import Found, find
-from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
+from imagery.give.page.judging import Judging, draw_as_text, draw_table
+from imagery.give.page.report import REPORT, write_report
+from imagery.give.page.squares import squares_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
-from imagery.give.report import REPORT, write_report
-from imagery.give.squares import squares_of
 from imagery.give.style import add_style, qgis_style
 from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.writing import OutputError, write_errors

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from imagery.find.ground import Geometries, from_degrees, metric_crs, place, to_degrees
 from imagery.find.votes import Votes
 from imagery.give.look import CHIP, Read, Square, chips
-from imagery.give.squares import squares_for_page
+from imagery.give.page.squares import squares_for_page
 from imagery.give.table import Table
 from imagery.read.grid import Grid
 from imagery.sampling.draw import Draw, draw_buildings

@@ -11,8 +11,8 @@ import shapely
 from base.grades import LEGEND
 from imagery.find.ground import Geometries, from_degrees, place
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
-from imagery.give.judging import Judging, for_page
 from imagery.give.look import Look
+from imagery.give.page.judging import Judging, for_page
 from imagery.give.summary import Summary
 from imagery.give.table import Table
 from imagery.read.grid import Grid

@@ -16,8 +16,8 @@ from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from imagery.find.ground import place, to_degrees
-from imagery.give.judging import Judging, draw_table, for_page
 from imagery.give.look import CHARACTERS, CHIP, Square, chips
+from imagery.give.page.judging import Judging, draw_table, for_page
 from imagery.give.table import tabulate
 from imagery.read.grid import Grid
 from imagery.read.raster import Tile
