@@ -15,6 +15,7 @@ from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of
 from imagery.give.page.judging import Judging, draw_as_text, draw_table
 from imagery.give.page.report import REPORT, write_report
+from imagery.give.page.report import is_ours as is_of_report
 from imagery.give.page.squares import squares_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
 from imagery.give.style import add_style, qgis_style
@@ -39,7 +40,8 @@ def write_outputs(
     `check_outputs` does.
     """
     check_outputs(out, cell)
-    found = find(classes, footprints, None if kept is None else kept.tiles)
+    with write_errors(out):
+        found = find(classes, footprints, None if kept is None else kept.tiles)
     judged = None if kept is None else Judged(kept.model, kept.location, kept.read)
     return give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event)
 
@@ -71,9 +73,9 @@ def give_out(
             summary = replace(summary, scene=dict(look.facts))
             write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
-            write_geopackage(table.frame, folder / GEOPACKAGE)
+            write_geopackage(table.frames(), folder / GEOPACKAGE)
             add_style(folder / GEOPACKAGE, style)
-            write_geojson(table.frame, folder / GEOJSON)
+            write_geojson(table.frames(), folder / GEOJSON)
             if judged is not None:
                 map_hash = hash_of(folder / GEOJSON)
                 write_features(folder / FEATURES, map_hash, judged, table, seen, means)
@@ -81,7 +83,7 @@ def give_out(
                 judging = Judging(draw, judged.read, None if are_given else squares_of(classes, map_hash))
                 (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
-            write_report(folder / REPORT, classes, look, table, summary, judging)
+            write_report(folder, classes, look, table, summary, judging)
             summary.write(folder)
     return summary
 
@@ -98,7 +100,7 @@ def check_outputs(out: Path, cell: float) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    return str(path) in FILES
+    return str(path) in FILES or is_of_report(path)
 
 
 def _middle(classes: Path) -> tuple[float, float]:
