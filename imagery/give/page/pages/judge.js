@@ -20,9 +20,8 @@
   const inSquares = () => dialog.classList.contains("squares");
 
   const begin = async () => {
-    if (judgements) return;
-    page = await source.judging();
-    if (judgements) return; // by another click
+    page ??= await source.judging(); // null where its file is missing
+    if (judgements || !page) return;
     known = page.known;
     judgements = new Judgements(page.order, known.ids);
     pictures = new Map(page.pictures.map((picture, rank) => [page.order.order[rank], picture]));
@@ -224,6 +223,7 @@
 
   const open = async (step) => {
     await begin();
+    if (!page) return;
     dialog.showModal();
     dialog.focus(); // and no button, which keys would press
     step();

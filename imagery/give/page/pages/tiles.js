@@ -11,6 +11,10 @@ class Files {
     Files.waiting.delete(name);
   }
 
+  static miss(name) {
+    document.getElementById("building").textContent = `report/${name} cannot be loaded. Keep the folder report beside this page.`;
+  }
+
   // done: told the content, or null where the file is missing.
   static load(name, done) {
     if (Files.waiting.has(name)) return;
@@ -20,6 +24,7 @@ class Files {
     script.onload = () => script.remove();
     script.onerror = () => {
       script.remove();
+      Files.miss(`${name}.js`);
       Files.got(name, null);
     };
     document.head.append(script);
@@ -152,7 +157,7 @@ class Source {
     this.inSight = inSight.map(([name]) => this.content(`buildings/${name}`, (content) => new Quarter(content))).filter(Boolean);
     this.looks.forEach(({ line, fill, dashes, width }, grade) => {
       if (this.off.has(String(grade))) return;
-      Object.assign(context, { strokeStyle: line, fillStyle: fill, lineWidth: width / scale });
+      Object.assign(context, { strokeStyle: line, fillStyle: fill, lineWidth: (width * Math.min(1, Math.max(0.5, scale))) / scale });
       context.setLineDash(dashes.map((dash) => dash / scale));
       for (const quarter of this.inSight) {
         const path = quarter.paths(this.least).get(grade);
@@ -240,6 +245,7 @@ class Source {
       image.decoding = "async";
       image.alt = "";
       image.onload = () => this.draw();
+      image.onerror = () => Files.miss(`images/${when}_${name}.jpg`);
       const place = { left: (column * side) / width, top: (row * side) / height };
       const size = { width: Math.min(side, width - column * side) / width, height: Math.min(side, height - row * side) / height };
       for (const [key, share] of Object.entries({ ...place, ...size })) image.style[key] = `${100 * share}%`;

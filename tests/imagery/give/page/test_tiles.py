@@ -1,6 +1,7 @@
 """The page of many buildings, in a real browser from the disk: what it loads, shows and says, and how it is judged."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import geopandas
 import numpy as np
 import pytest
 import shapely
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from imagery.give.page import quarters, report
 from imagery.sampling.draw import Draw
@@ -42,11 +43,20 @@ def buildings(folder: Path) -> Any:
     return geopandas.read_file(folder / "buildings.geojson")
 
 
+def until(opened: Opened, condition: str) -> None:
+    """Not by wait_for_function, whose polling the page's Content-Security-Policy forbids."""
+    for _ in range(600):
+        if opened.page.evaluate(condition):
+            return
+        opened.page.wait_for_timeout(50)
+    pytest.fail(f"never came true: {condition}")
+
+
 def close(opened: Opened, most: int) -> None:
     """Until so many buildings at most are in sight, which are drawn one by one; all files that it takes are there."""
     opened.page.evaluate(f"Source.MOST = {most}")
     opened.page.evaluate("map.source.draw()")
-    opened.page.wait_for_function("map.source.isClose && Files.waiting.size === 0 && !map.source.isDue")
+    until(opened, "map.source.isClose && Files.waiting.size === 0 && !map.source.isDue")
 
 
 def inside(opened: Opened) -> int:
@@ -66,7 +76,7 @@ def test_the_page_asks_for_files_beside_it_and_for_nothing_else(browser: Browser
 def test_all_buildings_are_counted_from_afar_and_outlined_close_by(opened: Opened, buildings: Any) -> None:
     page = opened.page
     page.evaluate("Source.MOST = 0; map.source.draw()")
-    page.wait_for_function("map.source.circles?.length && Files.waiting.size === 0")
+    until(opened, "map.source.circles?.length && Files.waiting.size === 0")
     circles = page.evaluate("map.source.circles")
     grades = buildings["grade"].value_counts()
     assert np.sum([own[4:] for own in circles], axis=0).tolist() == [0, *(int(grades.get(n, 0)) for n in range(1, 5))]
@@ -116,7 +126,7 @@ def test_judgements_are_those_of_the_draw_and_come_back(
     opened: Opened, folder: Path, draw: Draw, tmp_path: Path
 ) -> None:
     opened.page.locator("#judge-open").click()
-    opened.page.wait_for_function("document.getElementById('judge').open")
+    until(opened, "document.getElementById('judge').open")
     press(opened.page, "0", "4", "u")
     assert text(opened.page, "progress") == "3 of 500 judged"
     assert f"Of the {COUNT:,} buildings of the map" in text(opened.page, "about")
@@ -129,8 +139,28 @@ def test_judgements_are_those_of_the_draw_and_come_back(
         assert feature["geometry"] == buildings[feature["properties"]["row"]]["geometry"]
     opened.page.reload()
     opened.page.locator("#judge-open").click()
-    opened.page.wait_for_function("document.getElementById('judge').open")
+    until(opened, "document.getElementById('judge').open")
     assert text(opened.page, "progress") == "3 of 500 judged"
+
+
+def test_a_page_without_its_folder_says_so_and_a_missing_file_leaves_the_rest(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "report.html", tmp_path)
+    with open_page(browser, tmp_path / "report.html") as opened:
+        said = opened.page.locator("#building")
+        expect(said).to_contain_text("Keep the folder report beside this page.")
+        opened.page.locator("#judge-open").click()
+        expect(said).to_have_text("report/judge.js cannot be loaded. Keep the folder report beside this page.")
+        assert not opened.page.evaluate("document.getElementById('judge').open")
+    shutil.copytree(folder, tmp_path / "map")
+    missing = sorted((tmp_path / "map" / "report" / "buildings").iterdir())[0]
+    lost = len(read(missing)["rows"])
+    missing.unlink()
+    with open_page(browser, tmp_path / "map" / "report.html") as opened:
+        close(opened, COUNT)
+        expect(opened.page.locator("#building")).to_contain_text(f"report/buildings/{missing.name} cannot be loaded.")
+        assert inside(opened) == COUNT - lost
 
 
 def test_outlines_keep_holes_and_parts_and_given_ones_beyond_the_images_are_left_out(tmp_path: Path) -> None:
