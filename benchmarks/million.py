@@ -33,6 +33,7 @@ from imagery.give import outputs
 from imagery.give.look import factor_of, reduced
 from imagery.predict.blending import BANDS, BLOCK
 from imagery.predict.tile_features import Scale
+from imagery.predict.tile_store import CLASSES
 from imagery.read.alignment import Alignment
 from imagery.read.bands import Bands
 from imagery.read.grid import Grid
@@ -111,9 +112,9 @@ def make_shard(plan: Plan, number: int, bands: Any, folder: Path, alike: StoredS
     generator = np.random.default_rng(number)
     with new_folder(folder, stored.is_ours) as own:
         if alike is None:
-            pieces = draw(own / stored.CLASSES, bands, part, grid)
+            pieces = draw(own / CLASSES, bands, part, grid)
         else:
-            pieces = moved(own / stored.CLASSES, alike, plan.shards[alike.number].window, part, grid)
+            pieces = moved(own / CLASSES, alike, plan.shards[alike.number].window, part, grid)
         stored.write_buildings(own, pieces)
         count = len(pieces.first)
         means = np.lib.format.open_memmap(own / stored.MEANS, "w+", np.float16, (count, channels))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ def _rectangles(outlines: Geometries) -> tuple[Numbers, Geometries]:
     origins = points[starts[:-1]]
     local = (points - origins[owners]).astype(np.float32)
     areas = shapely.area(outlines[whole])
-    numbers, corners = list[int](), list[npt.NDArray[np.float32]]()
+    numbers, corners = list[int](), list[npt.NDArray[Any]]()
     for number, area in enumerate(areas.tolist()):
         (x, y), (width, height), angle = cv2.minAreaRect(local[starts[number] : starts[number + 1]])
         # The same margin d on all sides: (width - 2 d) (height - 2 d) = area.

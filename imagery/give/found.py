@@ -42,13 +42,13 @@ def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None)
         table, votes, partly, notes = (
             tabulate(given.polygons, given.votes, given.attributes), given.votes, given.partly, given.notes
         )  # fmt: skip
-        placed, pixels = given.placed, footprint_pixels(classes, given)
+        pixels, at_edge = footprint_pixels(classes, given), reaches_edge(given.placed, grid.width, grid.height)
     else:
         found = find_buildings(classes)
         votes, partly, notes = found.votes, found.partly, ()
         table = tabulate_found(found.outlines, votes, grid, classes.parent)
-        placed, pixels = found.outlines, building_pixels(classes, found)
-    seen = Seen(votes, reaches_edge(placed, grid.width, grid.height), partly)
+        pixels, at_edge = building_pixels(classes, found), reaches_edge(found.outlines, grid.width, grid.height)
+    seen = Seen(votes, at_edge, partly)
     if tiles is not None and tiles.scales:
         seen = seen._replace(scales=tiles.scales, means=mean_features(pixels, votes[:, 1].sum(1), tiles))
     return Found(table, seen, notes, are_given=footprints is not None)

@@ -138,7 +138,7 @@ def _counts(table: Table, rows: Numbers, parts: Numbers, count: int) -> list[dic
     ]
 
 
-def _corners(places: npt.NDArray[np.float64], cell: float, crs: str) -> list[list[float]]:
+def _corners(places: npt.NDArray[np.floating], cell: float, crs: str) -> list[list[float]]:
     """West, south, east, north of squares, in degrees; west is larger across the antimeridian. places: left and bottom
     of each, [K, 2].
     """

@@ -120,7 +120,7 @@ def _ids(table: Table, rows: slice | Numbers) -> list[int | str | None]:
 def _in_degrees(polygons: Geometries) -> list[str]:
     """As GeoJSON."""
     rounded = shapely.transform(shapely.orient_polygons(polygons), lambda points: points.round(7))
-    return shapely.to_geojson(rounded).tolist()
+    return [str(own) for own in shapely.to_geojson(rounded)]
 
 
 def _known(judging: Judging, table: Table, grid: Grid) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from imagery.find.ground import Geometries, from_degrees, place, points_from_deg
 from imagery.find.pixels import Numbers
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
 from imagery.give.look import Look
-from imagery.give.page.judging import Judging, drawn_for_page, for_page
+from imagery.give.page.judging import ForPage, Judging, drawn_for_page, for_page
 from imagery.give.page.tiles import FOLDER, Shown, write_script, write_tiles
 from imagery.give.summary import Summary
 from imagery.give.table import Table
@@ -46,7 +46,8 @@ def write_report(
     are_squares = summary.cell is not None  # areas may have attributes of the same names
     parts = [(part, onto.box(part) if are_squares else None) for part in ranked[:_PARTS]]
     pixels, is_judged = _Pixels(table, onto), judging is not None and len(judging.draw) > 0
-    tiles, judge, buildings = None, None, list[Outlined]()
+    tiles, buildings = None, list[Outlined]()
+    judge: ForPage | dict[str, Any] | None = None
     if len(table) > MOST:
         shown = _shown(table, onto)
         tiles = {

@@ -88,7 +88,8 @@ def _write_images(folder: Path, look: Look, grid: Grid) -> list[list[float]]:
     """Both images as the look has them, and smaller and smaller ones."""
     levels: list[list[float]] = []
     for name, uri in (("before", look.pre), ("after", look.post)):
-        image = cv2.imdecode(np.frombuffer(b64decode(uri.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+        content = np.frombuffer(b64decode(uri.partition(",")[2]), np.uint8)
+        image: Any = cv2.imdecode(content, cv2.IMREAD_COLOR)
         levels = []
         while True:
             high, wide = image.shape[:2]

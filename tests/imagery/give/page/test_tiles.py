@@ -164,7 +164,7 @@ def test_a_page_without_its_folder_says_so_and_a_missing_file_leaves_the_rest(
 
 
 def test_outlines_keep_holes_and_parts_and_given_ones_beyond_the_images_are_left_out(tmp_path: Path) -> None:
-    polygons = [shapely.box(11 + 30 * n, 10, 31 + 30 * n, 30) for n in range(101)]
+    polygons: list[Any] = [shapely.box(11 + 30 * n, 10, 31 + 30 * n, 30) for n in range(101)]
     polygons[0] = shapely.box(10, 40, 40, 80).difference(shapely.box(20, 50, 30, 60))
     polygons[1] = shapely.MultiPolygon([shapely.box(50, 40, 60, 50), shapely.box(50, 60, 60, 70)])
     damage = np.zeros((100, 1000), np.uint8)
