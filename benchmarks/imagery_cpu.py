@@ -33,7 +33,8 @@ from benchmarks.imagery_growth import mosaic
 from imagery import mapping
 from imagery.find import buildings
 from imagery.formats.stac import MadeBy
-from imagery.give import found, judging, outputs, squares
+from imagery.give import found, outputs
+from imagery.give.page import judging, squares
 from imagery.predict import blending, inference
 from imagery.predict.tile_features import TileFeatures
 from imagery.predict.tile_store import TileStore

@@ -38,7 +38,7 @@ def judge_by_labels(given: JudgedMap, grid: Grid, labels: Sequence[Building]) ->
     """What a person would say who sees what the labels see: an outline is the labelled building that it shares most
     area with, and no building where less than SAME of it lies on one. labels: of post images, in pixels of the grid.
     """
-    outlines = _pixels(np.asarray(given.table.frame.geometry, dtype=object), grid)
+    outlines = _pixels(given.table.polygons[:], grid)
     buildings = np.array([shapely.make_valid(label.polygon) for label in labels], dtype=object)
     grades = np.array([label.grade for label in labels], np.int64)
     label, outline = shapely.STRtree(outlines).query(buildings, predicate="intersects")
@@ -60,7 +60,7 @@ def write_judgements(
     """
     draw = given.draw
     inclusion = draw.inclusion(judged)
-    geometries = np.asarray(given.table.frame.geometry, dtype=object)
+    geometries = given.table.polygons[:]
     features: list[dict[str, Any]] = []
     for rank, row in enumerate(draw.order[:judged].tolist()):
         properties = {

@@ -1,10 +1,10 @@
 """How long reports take to open in a headless Chromium: of a whole test split, and of a scene with 5,000 buildings.
 
-python -m benchmarks.report_page [--raw XBD] [--chromium PATH]
+python -m benchmarks.report_page [--raw XBD] [--maps DIR ...] [--chromium PATH]
 
 All images are noise, which compresses worse than any other; with --raw the scene has real ones, too. The split is of
 933 scenes with a few buildings each. The scene is of 8,192 x 8,192 pixels, its buildings have six corners and lie at
-any angle.
+any angle. With --maps the pages of these are opened instead of noise.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, sync_playwright
 from base.images import read_image
 from imagery.give.look import LARGEST, Look
 from imagery.give.outputs import write_outputs
-from imagery.give.report import REPORT
+from imagery.give.page.report import REPORT
 from imagery.predict.blending import BANDS
 from model.inference import Prediction, Probabilities
 from model.judge.evaluation import Evaluation, vote
@@ -133,16 +133,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints the size of each page, and how long it takes to open."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report_page", description=__doc__)
     parser.add_argument("--raw", type=Path, metavar="DIR", help="raw scenes in the xBD layout")
+    parser.add_argument("--maps", type=Path, nargs="+", metavar="DIR", help="folders of maps that are there")
     parser.add_argument("--chromium", default=shutil.which("chromium"), metavar="PATH")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         browser = playwright.chromium.launch(executable_path=arguments.chromium, args=["--no-sandbox"])
         buildings = f"{BUILDINGS**2:,} buildings"
-        pages = [
-            (f"{buildings} over noise", write_scene(folder / "noise", noise(), noise()), ".layers img"),
-            (f"{SCENES} scenes", write_split(folder), ".thumbs img"),
-        ]
+        pages = [(str(path), path / REPORT, ".layers img") for path in arguments.maps or ()]
+        if not pages:
+            pages.append((f"{buildings} over noise", write_scene(folder / "noise", noise(), noise()), ".layers img"))
+            pages.append((f"{SCENES} scenes", write_split(folder), ".thumbs img"))
         if arguments.raw:
             images = real(arguments.raw, "pre"), real(arguments.raw, "post")
             pages.append((f"{buildings} over real images", write_scene(folder / "real", *images), ".layers img"))

@@ -46,6 +46,7 @@ def deliver(
     from imagery.delivering.delivered import read_delivered
     from imagery.formats.stac import Taken, write_item
     from imagery.give.names import GEOJSON, hash_of
+    from imagery.give.outputs import is_ours
     from imagery.give.summary import SUMMARY_FILES
 
     name = name or Path(str(out).rstrip("/")).name
@@ -64,14 +65,6 @@ def deliver(
         run = record_delivery(experiment, name, {**known, **missing, **(tags or {})}, found.numbers, texts)
     print(f"{found.said}\n{name}: {out}, run {run} of the experiment {experiment}")
     return Delivery(found.state, found.numbers, run)
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a path relative to a delivered map's folder is one of its files."""
-    from imagery.give.names import is_requested
-    from imagery.give.outputs import FILES
-
-    return str(path) in FILES or is_requested(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

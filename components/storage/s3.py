@@ -10,6 +10,7 @@ of the whole object. Of objects that others uploaded in parts without one, size 
 
 import base64
 import hashlib
+import mimetypes
 import re
 import threading
 import zlib
@@ -159,11 +160,13 @@ class Store:
         from s3transfer.manager import TransferManager
 
         key = f"{self.prefix}/{name}" if self.prefix else name
+        kind, packed = mimetypes.guess_type(name)  # by which browsers show a page instead of offering it as a file
+        arguments = {**self._whole_checksum, **({"ContentType": kind} if kind and not packed else {})}
 
         def attempt() -> Object:
             with _Subscriber(on_bytes) as subscriber:
                 with TransferManager(self.client, self._transfers) as manager:
-                    manager.upload(str(path), self.bucket, key, dict(self._whole_checksum), [subscriber]).result()
+                    manager.upload(str(path), self.bucket, key, arguments, [subscriber]).result()
                 return self._verify(path, key)
 
         return self._patiently(key, attempt)

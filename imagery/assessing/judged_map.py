@@ -69,8 +69,8 @@ def read_map(folder: Path) -> JudgedMap:
         _refuse(folder / GEOJSON, "was changed", f"the file that {FEATURES} was made with", _AGAIN)
     draw, squares = _read_draw(folder / JUDGE)
     table = _read_table(folder / GEOJSON)
-    if len(table.frame) != len(rows):
-        _refuse(folder / FEATURES, f"has {len(rows)} rows", f"{len(table.frame)}, as {GEOJSON} has polygons", _AGAIN)
+    if len(table) != len(rows):
+        _refuse(folder / FEATURES, f"has {len(rows)} rows", f"{len(table)}, as {GEOJSON} has polygons", _AGAIN)
     sums = np.stack([rows[name].to_numpy() for name in _SUMS], axis=1)
     seen = sums.sum(1) > 0
     if draw.map_hash != sha256 or not np.array_equal(np.sort(draw.order), np.flatnonzero(seen)):

@@ -45,9 +45,9 @@ def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapp
     facts = {"map": {"sha256": given.sha256, "network": given.network}, **about}
     with new_folder(out, is_ours) as folder, write_errors(out):
         style = qgis_style(damage)
-        write_geopackage(frame, folder / GEOPACKAGE)
+        write_geopackage([frame], folder / GEOPACKAGE)
         add_style(folder / GEOPACKAGE, style)
-        write_geojson(frame, folder / GEOJSON)
+        write_geojson([frame], folder / GEOJSON)
         (folder / STYLE).write_text(style, encoding="utf-8")
         table = pd.concat([found.estimates.table, _of_squares(found)], ignore_index=True)
         table.to_csv(folder / ESTIMATES, index=False, lineterminator="\n")
@@ -62,7 +62,8 @@ def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapp
 
 def _regraded(given: JudgedMap, found: Assessment) -> tuple[Any, str]:
     """The buildings as they are written, and the name of their column of damage."""
-    frame, columns = regraded(given.table, found.grades, found.confidence)
+    table = regraded(given.table, found.grades, found.confidence)
+    frame, columns = table.frame, table.columns
     judged = [None if judgement < 0 else name_of(judgement) for judgement in found.judged.tolist()]
     place = frame.columns.get_loc(columns["confidence"]) + 1
     frame.insert(place, free("judged", frame.columns), np.array(judged, dtype=object))

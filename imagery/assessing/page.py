@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import shapely
 from matplotlib.ticker import MaxNLocator
 
 from base.grades import GRADES
@@ -15,7 +14,7 @@ from imagery.assessing.judged_map import JudgedMap
 from imagery.estimating.accuracy import Accuracy
 from imagery.estimating.interval import Floats
 from imagery.estimating.totals import ALL, CATEGORIES, DAMAGED
-from imagery.find.ground import from_degrees, metric_crs
+from imagery.find.ground import metric_crs, points_from_degrees
 from imagery.sampling.judged import name_of
 from model.judge.page import line_chart, render
 
@@ -160,9 +159,8 @@ def _curve(found: Assessment) -> str | None:
 
 def _maps(given: JudgedMap, found: Assessment) -> dict[str, Any]:
     """Both maps as dots, and the judged buildings, in units of a drawing of _SIDE."""
-    points = np.asarray(shapely.point_on_surface(np.asarray(given.table.frame.geometry, dtype=object)), dtype=object)
-    longitude, latitude = shapely.get_coordinates(points[0])[0].tolist()
-    places = shapely.get_coordinates(from_degrees(points, metric_crs(longitude, latitude), longitude))
+    longitude, latitude = given.table.points[0].tolist()
+    places = points_from_degrees(given.table.points, metric_crs(longitude, latitude), longitude)
     low, high = places.min(0), places.max(0)
     scale = _SIDE / max(float((high - low).max()), 1.0)
     at = (places - low) * scale

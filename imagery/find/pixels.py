@@ -4,9 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import shapely
-
-from imagery.find.ground import Geometries
 
 Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -21,9 +18,3 @@ class Pixels(NamedTuple):
     owners: Numbers
     rows: Numbers
     columns: Numbers
-
-
-def reaches_edge(polygons: Geometries, width: int, height: int) -> Flags:
-    """Whether polygons in pixels of a raster touch its edge or go beyond it, [N]: more of them may lie outside."""
-    west, north, east, south = shapely.bounds(polygons).reshape(-1, 4).T
-    return np.asarray((west <= 0) | (north <= 0) | (east >= width) | (south >= height))

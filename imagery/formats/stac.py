@@ -22,8 +22,8 @@ from base.files import write_file
 from base.grades import LEGEND
 from imagery.find.ground import place, to_degrees
 from imagery.give.names import FEATURES, FLATGEOBUF, GEOJSON, GEOPACKAGE, GEOPARQUET, STYLE, TILES, hash_of
+from imagery.give.page.report import REPORT
 from imagery.give.rasters import CONFIDENCE, DAMAGE
-from imagery.give.report import REPORT
 from imagery.give.summary import SUMMARY_FILES
 from imagery.give.writing import OutputError
 from imagery.predict.blending import NODATA

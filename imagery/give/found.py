@@ -8,9 +8,9 @@ import rasterio
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.features import mean_features
 from imagery.find.footprints import footprint_pixels, grade_footprints
-from imagery.find.ground import Geometries, place, to_degrees
+from imagery.find.ground import place, to_degrees
 from imagery.find.outlines import straighten
-from imagery.find.pixels import reaches_edge
+from imagery.find.shapes import Shapes, StoredShapes, parts_of, reaches_edge
 from imagery.find.votes import Votes
 from imagery.give.features import Seen
 from imagery.give.table import Table, tabulate
@@ -42,17 +42,23 @@ def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None)
         table, votes, partly, notes = (
             tabulate(given.polygons, given.votes, given.attributes), given.votes, given.partly, given.notes
         )  # fmt: skip
-        placed, pixels = given.placed, footprint_pixels(classes, given)
+        pixels, at_edge = footprint_pixels(classes, given), reaches_edge(given.placed, grid.width, grid.height)
     else:
         found = find_buildings(classes)
-        table, votes, partly, notes = tabulate_found(found.outlines, found.votes, grid), found.votes, found.partly, ()
-        placed, pixels = found.outlines, building_pixels(classes, found)
-    seen = Seen(votes, reaches_edge(placed, grid.width, grid.height), partly)
+        votes, partly, notes = found.votes, found.partly, ()
+        table = tabulate_found(found.outlines, votes, grid, classes.parent)
+        pixels, at_edge = building_pixels(classes, found), reaches_edge(found.outlines, grid.width, grid.height)
+    seen = Seen(votes, at_edge, partly)
     if tiles is not None and tiles.scales:
         seen = seen._replace(scales=tiles.scales, means=mean_features(pixels, votes[:, 1].sum(1), tiles))
     return Found(table, seen, notes, are_given=footprints is not None)
 
 
-def tabulate_found(outlines: Geometries, votes: Votes, grid: Grid) -> Table:
-    """The table of buildings that were found. outlines: [N], along their pixels, in pixels of the grid."""
-    return tabulate(to_degrees(place(straighten(outlines), grid.transform), grid.crs), votes)
+def tabulate_found(outlines: Shapes, votes: Votes, grid: Grid, folder: Path) -> Table:
+    """The table of buildings that were found. outlines: [N], along their pixels, in pixels of the grid; folder: of a
+    disk with room for their polygons.
+    """
+    straight, polygons = straighten(outlines, folder), StoredShapes(folder)
+    for part in parts_of(len(outlines)):
+        polygons.append(to_degrees(place(straight[part], grid.transform), grid.crs))
+    return tabulate(polygons, votes)

@@ -12,12 +12,13 @@ from base.files import new_folder, refuse_to_replace_others
 from imagery.give.event import Event, grade_by_event
 from imagery.give.features import Judged, Kept, mean_over_pixels, write_features
 from imagery.give.found import Found, find
-from imagery.give.judging import Judging, draw_as_text, draw_table
 from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of, is_requested
+from imagery.give.page.judging import Judging, draw_as_text, draw_table
+from imagery.give.page.report import REPORT, write_report
+from imagery.give.page.report import is_ours as is_of_report
+from imagery.give.page.squares import squares_of
 from imagery.give.rasters import CONFIDENCE, DAMAGE, write_rasters
-from imagery.give.report import REPORT, write_report
-from imagery.give.squares import squares_of
 from imagery.give.style import add_style, qgis_style
 from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table
@@ -42,7 +43,8 @@ def write_outputs(
     `check_outputs` does.
     """
     check_outputs(out, cell)
-    found = find(classes, footprints, None if kept is None else kept.tiles)
+    with write_errors(out):
+        found = find(classes, footprints, None if kept is None else kept.tiles)
     judged = None if kept is None else Judged(kept.model, kept.location, kept.read)
     return give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event, further=further)
 
@@ -61,7 +63,7 @@ def give_out(
     """
     check_outputs(out, cell)
     table, seen, notes, are_given = found
-    with new_folder(out, _is_ours) as folder:
+    with new_folder(out, is_ours) as folder:
         judging, means = None, None
         with write_errors(out), ExitStack() as stack:
             if judged is not None:
@@ -75,9 +77,9 @@ def give_out(
             summary = replace(summary, scene=dict(look.facts))
             write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
-            write_geopackage(table.frame, folder / GEOPACKAGE)
+            write_geopackage(table.frames(), folder / GEOPACKAGE)
             add_style(folder / GEOPACKAGE, style)
-            write_geojson(table.frame, folder / GEOJSON)
+            write_geojson(table.frames(), folder / GEOJSON)
             if judged is not None:
                 map_hash = hash_of(folder / GEOJSON)
                 write_features(folder / FEATURES, map_hash, judged, table, seen, means)
@@ -85,7 +87,7 @@ def give_out(
                 judging = Judging(draw, judged.read, None if are_given else squares_of(classes, map_hash))
                 (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
-            write_report(folder / REPORT, classes, look, table, summary, judging)
+            write_report(folder, classes, look, table, summary, judging)
             summary.write(folder)
             if further is not None:
                 further(folder, table)
@@ -100,11 +102,12 @@ def check_outputs(out: Path, cell: float) -> None:
         raise OutputError(
             f"--cell: found {cell:g}, expected metres of a square's side from {CELLS[0]:.0f} to {CELLS[1]:.0f}."
         )
-    refuse_to_replace_others(out, _is_ours)
+    refuse_to_replace_others(out, is_ours)
 
 
-def _is_ours(path: Path) -> bool:
-    return str(path) in FILES or is_requested(path)
+def is_ours(path: Path) -> bool:
+    """Whether a file, by its path in a map's folder, is one of a map."""
+    return str(path) in FILES or is_of_report(path) or is_requested(path)
 
 
 def _middle(classes: Path) -> tuple[float, float]:

@@ -12,7 +12,9 @@ import pandas as pd
 import shapely
 
 from base.grades import KEYS
-from imagery.find.ground import from_degrees, metric_crs, to_degrees
+from imagery.find.ground import metric_crs, points_from_degrees, to_degrees
+from imagery.find.pixels import Numbers
+from imagery.find.shapes import parts_of
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
 from imagery.give.table import Table
 from imagery.read.vectors import Polygons
@@ -58,14 +60,13 @@ def by_cells(table: Table, cell: float, middle: tuple[float, float], notes: Sequ
     building belongs to the square of a point within it.
     """
     crs = metric_crs(*middle)
-    points = from_degrees(_points(table), crs, middle[0])
-    places = np.floor(shapely.get_coordinates(points) / cell).astype(np.int64)
-    parts = []
-    for column, row in np.unique(places, axis=0).tolist():
-        west, south, east, north = _corners(column * cell, row * cell, cell, crs)
-        named = dict(zip(_NAMED, (f"{column}_{row}", west, south, east, north), strict=True))
-        parts.append(named | _counts(table, (places == (column, row)).all(1)))
-    return Summary(_counts(table), tuple(parts), "cells", cell, crs, tuple(notes))
+    places = np.floor(points_from_degrees(table.points, crs, middle[0]) / cell).astype(np.int64)
+    squares, members = np.unique(places, axis=0, return_inverse=True)
+    named = zip(squares.tolist(), _corners(squares * cell, cell, crs), strict=True)
+    names = [dict(zip(_NAMED, (f"{column}_{row}", *corners), strict=True)) for (column, row), corners in named]
+    counts = _counts(table, np.arange(len(table)), members.reshape(-1), len(squares))
+    parts = tuple(name | own for name, own in zip(names, counts, strict=True))
+    return Summary(_total(table), parts, "cells", cell, crs, tuple(notes))
 
 
 def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summary:
@@ -74,12 +75,12 @@ def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summar
     A building belongs to each of them that has a point within it, and else to `elsewhere`. They are named by the first
     column of text that tells them apart, one with "name" in its own name before others; without one they are numbered.
     """
-    names, inside = within(table, areas)
     attributes = areas.frame.drop(columns="geometry")
-    elsewhere = np.asarray(~inside.any(0))
+    names, (numbers, rows) = _names(attributes), _inside(table, areas)
+    elsewhere = np.setdiff1d(np.arange(len(table)), rows)
     parts = []
-    for name, row, members in zip(names, attributes.to_dict("records"), inside, strict=True):
-        counts = _counts(table, members)
+    of_areas = _counts(table, rows, numbers, len(names))
+    for name, row, counts in zip(names, attributes.to_dict("records"), of_areas, strict=True):
         kept = {str(key): None if pd.isna(value) else value for key, value in row.items()}
         part = {"area": name} | counts
         for key in sorted(kept, key=lambda key: key in part):  # those that keep their names first
@@ -88,44 +89,68 @@ def by_areas(table: Table, areas: Polygons, notes: Sequence[str] = ()) -> Summar
                 own = f"given_{own}"
             part[own] = kept[key]
         parts.append(part)
-    if elsewhere.any():
-        parts.append({"area": ELSEWHERE} | _counts(table, elsewhere))
-    return Summary(_counts(table), tuple(parts), "areas", None, None, (*notes, *areas.notes))
+    if len(elsewhere):
+        (counts,) = _counts(table, elsewhere, np.zeros_like(elsewhere), 1)
+        parts.append({"area": ELSEWHERE} | counts)
+    return Summary(_total(table), tuple(parts), "areas", None, None, (*notes, *areas.notes))
 
 
 def within(table: Table, areas: Polygons) -> tuple[list[str], npt.NDArray[np.bool_]]:
     """The names of the areas, and which buildings have a point within each, [areas, N]; see `by_areas`."""
+    names, (numbers, rows) = _names(areas.frame.drop(columns="geometry")), _inside(table, areas)
+    inside = np.zeros((len(names), len(table)), bool)
+    inside[numbers, rows] = True
+    return names, inside
+
+
+def _inside(table: Table, areas: Polygons) -> tuple[Numbers, Numbers]:
+    """Numbers of areas and rows of the table, of each pair of a building that has a point within an area, [M] both."""
     polygons = to_degrees(np.asarray(areas.frame.geometry, dtype=object), areas.frame.crs)
-    point, area = shapely.STRtree(polygons).query(_points(table), predicate="within")
-    inside = np.zeros((len(polygons), len(table.frame)), bool)
-    inside[area, point] = True
-    return _names(areas.frame.drop(columns="geometry")), inside
+    tree, rows, numbers = shapely.STRtree(polygons), list[Numbers](), list[Numbers]()
+    for part in parts_of(len(table)):
+        place, number = tree.query(shapely.points(table.points[part]), predicate="within")
+        rows.append(place + part.start)
+        numbers.append(number)
+    return np.concatenate(numbers), np.concatenate(rows)
 
 
-def _points(table: Table) -> npt.NDArray[np.object_]:
-    return np.asarray(shapely.point_on_surface(np.asarray(table.frame.geometry, dtype=object)), dtype=object)
+def _total(table: Table) -> dict[str, Any]:
+    (counts,) = _counts(table, np.arange(len(table)), np.zeros(len(table), np.int64), 1)
+    return counts
 
 
-def _counts(table: Table, members: npt.NDArray[np.bool_] | None = None) -> dict[str, Any]:
-    damage, areas = np.asarray(table.ours("damage")), np.asarray(table.ours("area_m2"), np.float64)
-    if members is not None:
-        damage, areas = damage[members], areas[members]
-    classes = {name: damage == value for value, name in CLASSES.items()}
-    return {
-        "buildings": len(damage),
-        **{f"buildings_{name}": int(own.sum()) for name, own in classes.items()},
-        "area_m2": round(float(areas.sum()), 2),
-        **{f"area_m2_{name}": round(float(areas[own].sum()), 2) for name, own in classes.items()},
-    }
+def _counts(table: Table, rows: Numbers, parts: Numbers, count: int) -> list[dict[str, Any]]:
+    """Of each of `count` parts. rows: of the table, [M]; parts: to which each of these belongs, [M]."""
+    names = CLASSES.values()
+    damage = table.ours("damage").map({value: place for place, value in enumerate(CLASSES)}).to_numpy(np.int64)[rows]
+    areas = np.asarray(table.ours("area_m2"), np.float64)[rows]
+    places = parts * len(CLASSES) + damage
+    numbers = np.bincount(places, minlength=count * len(CLASSES)).reshape(count, len(CLASSES))
+    sums = np.bincount(places, areas, count * len(CLASSES)).reshape(count, len(CLASSES))
+    return [
+        {
+            "buildings": sum(own),
+            **{f"buildings_{name}": number for name, number in zip(names, own, strict=True)},
+            "area_m2": round(sum(square_metres), 2),
+            **{f"area_m2_{name}": round(area, 2) for name, area in zip(names, square_metres, strict=True)},
+        }
+        for own, square_metres in zip(numbers.tolist(), sums.tolist(), strict=True)
+    ]
 
 
-def _corners(left: float, bottom: float, cell: float, crs: str) -> list[float]:
-    """West, south, east, north of the square's corners, in degrees; west is larger across the antimeridian."""
-    corners = shapely.points([left, left + cell, left, left + cell], [bottom, bottom, bottom + cell, bottom + cell])
-    points = shapely.get_coordinates(to_degrees(np.asarray(corners, dtype=object), crs))
-    points[:, 0] = points[0, 0] + _wrapped(points[:, 0] - points[0, 0])
-    (west, south), (east, north) = points.min(0).tolist(), points.max(0).tolist()
-    return [round(float(value), 7) for value in (_wrapped(west), south, _wrapped(east), north)]
+def _corners(places: npt.NDArray[np.floating], cell: float, crs: str) -> list[list[float]]:
+    """West, south, east, north of squares, in degrees; west is larger across the antimeridian. places: left and bottom
+    of each, [K, 2].
+    """
+    corners = (places[:, None] + np.array([[0, 0], [cell, 0], [0, cell], [cell, cell]])).reshape(-1, 2)
+    points = shapely.get_coordinates(to_degrees(np.asarray(shapely.points(corners), dtype=object), crs)).reshape(
+        -1, 4, 2
+    )
+    first = points[:, :1, 0]
+    points[..., 0] = first + _wrapped(points[..., 0] - first)
+    low, high = points.min(1), points.max(1)
+    low[:, 0], high[:, 0] = _wrapped(low[:, 0]), _wrapped(high[:, 0])
+    return [[round(value, 7) for value in own] for own in np.concatenate([low, high], axis=1).tolist()]
 
 
 def _wrapped(degrees: Any) -> Any:

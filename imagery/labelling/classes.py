@@ -14,7 +14,7 @@ from imagery.assessing.assessment import sit
 from imagery.assessing.judged_map import MapError, read_map
 from imagery.find.votes import NOT_VISIBLE
 from imagery.give.names import GEOJSON
-from imagery.give.table import PREFIX, Table, recognize
+from imagery.give.table import PREFIX, Table, recognize, table_of
 from imagery.read.vectors import read_polygons
 from imagery.sampling.judged import JudgementError, name_of
 from imagery.sampling.judgements_file import name_of_id, read_judgements
@@ -110,7 +110,7 @@ def _edited(folder: Path, path: Path) -> tuple[Labelled, Table]:
         raise JudgementError(
             f"{path}: has no column {missing[0]}, expected the buildings.gpkg of this map with edits. Give that file."
         )
-    own = Table(frame, known.columns)
+    own = table_of(frame, known.columns)
     before = _by_id(known, name)
     said = _column(frame, "judged", known)
     assessed = _column(frame, "base_grade", known) is not None
@@ -155,7 +155,7 @@ def _changed(
 def _by_id(table: Table, name: str) -> Mapping[str, set[tuple[int | None, int | None]]]:
     """The grades and damages of the map, which may have an id more than once."""
     found: dict[str, set[tuple[int | None, int | None]]] = {}
-    rows = zip(table.frame[name], table.ours("grade"), table.ours("damage"), strict=True)
+    rows = zip(table.attributes[name], table.ours("grade"), table.ours("damage"), strict=True)
     for id_, grade, damage in rows:
         found.setdefault(name_of_id(id_), set()).add((_number(grade), _number(damage)))
     return found
@@ -165,7 +165,7 @@ def _column(frame: Any, name: str, known: Table) -> Any:
     """A column that assess or a person added, None where there is none; assess gives it a prefix where the map has one
     of this name.
     """
-    taken = {str(column).lower() for column in known.frame.columns}
+    taken = {str(column).lower() for column in known.attributes.columns}
     while name in taken:
         name = PREFIX + name
     return frame[name].tolist() if name in frame else None

@@ -21,6 +21,7 @@ LAYER = "buildings"
 WRITE_ERRORS = (DataLayerError, DataSourceError)  # of what cannot be written
 LONGEST = 300  # characters of what a library says of a file
 INT64 = 2**63 - 1
+_FEATURES, _END = b'"features": [\n', b"\n]\n}\n"  # before and behind the features of a GeoJSON file of GDAL
 _FEATURE_ID = "id of the feature"
 # Tags of what is no building; beside `building` they tell a table of OpenStreetMap from others with such a column.
 _OTHER_TAGS = ("landuse", "leisure", "natural", "amenity")
@@ -102,33 +103,58 @@ def _polygons(path: Path, *, buildings: bool) -> Polygons:
     return Polygons(path, kept.reset_index(drop=True), tuple(said))
 
 
-def write_geopackage(frame: Any, path: Path) -> None:
-    """Writes the frame as the layer `buildings`. Of columns whose names differ only by case, which a GeoPackage cannot
-    hold, the later ones get a number.
+def write_geopackage(frames: Iterable[Any], path: Path) -> None:
+    """Writes frames of the same columns, one after the other, as the layer `buildings`. Of columns whose names differ
+    only by case, which a GeoPackage cannot hold, the later ones get a number.
     """
-    names = {name: new for name, new in zip(frame.columns, _distinct(frame.columns), strict=True) if name != new}
-    taken = {str(name).lower() for name in frame.columns if name != frame.geometry.name}
-    options = {
-        option: next(name for name in names_of if name not in taken)
-        for option, names_of in (("FID", ("fid", "gpkg_fid")), ("GEOMETRY_NAME", ("geom", "gpkg_geom")))
-    }
-    pyogrio.write_dataframe(
-        frame.rename(columns=names), path, layer=LAYER, driver="GPKG", promote_to_multi=True, layer_options=options,
-        geometry_type="MultiPolygon",
-    )  # fmt: skip
+    for number, frame in enumerate(frames):
+        names = {name: new for name, new in zip(frame.columns, _distinct(frame.columns), strict=True) if name != new}
+        taken = {str(name).lower() for name in frame.columns if name != frame.geometry.name}
+        options = {
+            option: next(name for name in names_of if name not in taken)
+            for option, names_of in (("FID", ("fid", "gpkg_fid")), ("GEOMETRY_NAME", ("geom", "gpkg_geom")))
+        }
+        pyogrio.write_dataframe(
+            frame.rename(columns=names), path, layer=LAYER, driver="GPKG", promote_to_multi=True, layer_options=options,
+            geometry_type="MultiPolygon", append=number > 0,
+        )  # fmt: skip
 
 
-def write_geojson(frame: Any, path: Path) -> None:
-    """Writes the frame, in degrees, by RFC 7946: rings counter-clockwise, 7 decimals, a column `id` as id of the
-    features besides.
+def write_geojson(frames: Iterable[Any], path: Path) -> None:
+    """Writes frames of the same columns, in degrees, one after the other, by RFC 7946: rings counter-clockwise,
+    7 decimals, a column `id` as id of the features besides.
 
     Source: https://www.rfc-editor.org/rfc/rfc7946
     """
+    part = path.with_name(f"part-{path.name}")
+    with path.open("wb") as file:
+        behind = b""
+        for frame in frames:
+            _write_geojson(frame, part)
+            before, features, behind = _taken_apart(part.read_bytes(), len(frame))
+            file.write(b",\n" if file.tell() else before)
+            file.write(features)
+        file.write(behind)
+    part.unlink()
+
+
+def _write_geojson(frame: Any, path: Path) -> None:
     options = {"RFC7946": "YES"}
     if "id" in frame.columns:  # a property, too, as map programs take an id for a mere number of rows
         frame, options["ID_FIELD"] = frame.assign(**{_FEATURE_ID: frame["id"]}), _FEATURE_ID
     pyogrio.write_dataframe(frame, path, layer=LAYER, driver="GeoJSON", geometry_type="Unknown", layer_options=options)
-    _check_count(frame, path)
+
+
+def _taken_apart(content: bytes, count: int) -> tuple[bytes, bytes, bytes]:
+    """A file that GDAL wrote, of `count` features with a line each: what stands before, these, and what stands behind.
+
+    GDAL tells nobody that the disk was full when it closes a file.
+    """
+    start, end = content.find(_FEATURES) + len(_FEATURES), content.rfind(_END)
+    found = content.count(b"\n", start, end) + 1 if end > start else 0
+    if not content.startswith(b"{") or end < 0 or found != count:
+        raise DataSourceError(f"the GeoJSON has {found} features instead of {count}")
+    return content[:start], content[start:end], content[end:]
 
 
 def write_flatgeobuf(frame: Any, path: Path) -> None:

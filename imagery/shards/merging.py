@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.windows import Window
 
 from base.files import write_file
 from imagery.errors import RasterError
-from imagery.find.buildings import Buildings, join, nothing_known
 from imagery.find.features import Means
-from imagery.find.pixels import Numbers, reaches_edge
+from imagery.find.joining import Buildings, Pieces, join_shards, nothing_known
+from imagery.find.pixels import Numbers
+from imagery.find.shapes import reaches_edge
 from imagery.formats.stac import MadeBy
 from imagery.formats.writing import Formats, check_formats
 from imagery.give.features import Judged, Seen
@@ -21,6 +23,7 @@ from imagery.give.found import Found, tabulate_found
 from imagery.give.look import Look, factor_of, look_of, reduced
 from imagery.give.outputs import check_outputs, give_out
 from imagery.give.summary import Summary
+from imagery.give.writing import write_errors
 from imagery.predict.blending import compose_nothing
 from imagery.predict.tile_features import carried, mean
 from imagery.read.file import open_raster
@@ -45,8 +48,9 @@ def merge_shards(
     and COMPLETE, or PARTIAL where files or shards were left out, which the summary and the report name.
 
     missing: the other shards of the plan, by their numbers, and why. fetch: brings an image, for the pictures of the
-    buildings to judge. work: a folder for what is needed on the way. areas, cell: as there. formats: of
-    `imagery.settings.FORMATS`, to write the map as these, too; made_by: the model with its STAC item, for them.
+    buildings to judge. work: a folder for what is needed on the way, with room for the outlines of all buildings, of
+    which a part is in memory at a time. areas, cell: as there. formats: of `imagery.settings.FORMATS`, to write the map
+    as these, too; made_by: the model with its STAC item, for them.
     Raises PlanError where no shard is there, RasterError where none has data, and what `give_out` and `fetch` raise.
     """
     check_outputs(out, cell)
@@ -63,18 +67,14 @@ def merge_shards(
     grid, by_number = plan.grid.grid, {shard.number: shard for shard in shards}
     with rasterio.Env(GDAL_CACHEMAX=CACHE), PlannedImages(plan, fetch) as images:
         classes = _lay_together(plan, by_number, work)
-        found = join(
-            [
-                (part.window, by_number[n].pieces() if n in by_number else nothing_known(part.width, part.height))
-                for n, part in enumerate(plan.shards)
-            ]
-        )
+        with write_errors(out):
+            found = join_shards(_pieces(plan, by_number), work)
+            table = tabulate_found(found.outlines, found.votes, grid, work)
         seen = Seen(found.votes, reaches_edge(found.outlines, grid.width, grid.height), found.partly)
         scales = next((shard.scales for shard in shards if shard.scales), ())
         ordered = [by_number[n] for n in sorted(by_number)]
         seen = seen._replace(scales=scales, means=_means(ordered, found) if scales else ())
         judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
-        table = tabulate_found(found.outlines, found.votes, grid)
         look = _look(plan, by_number, left_out)
         further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
         summary = give_out(
@@ -83,6 +83,13 @@ def merge_shards(
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary, PARTIAL if left_out else COMPLETE
+
+
+def _pieces(plan: Plan, shards: Mapping[int, StoredShard]) -> Iterator[tuple[Window, Pieces]]:
+    """The buildings of all shards, one shard after the other."""
+    for number, part in enumerate(plan.shards):
+        shard = shards.get(number)
+        yield part.window, nothing_known(part.width, part.height) if shard is None else shard.pieces()
 
 
 def _lay_together(plan: Plan, shards: Mapping[int, StoredShard], work: Path) -> Path:

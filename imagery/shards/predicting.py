@@ -9,8 +9,9 @@ import rasterio
 from rasterio.windows import Window
 
 from base.files import new_folder, refuse_to_replace_others
-from imagery.find.buildings import DAMAGE_BAND, SIDE, Pieces, building_pixels, find_pieces
+from imagery.find.buildings import DAMAGE_BAND, SIDE, building_pixels, find_pieces
 from imagery.find.features import sum_features
+from imagery.find.joining import Pieces
 from imagery.give.look import factor_of, reduce
 from imagery.give.writing import write_errors
 from imagery.predict.blending import NODATA, reaching

@@ -14,7 +14,7 @@ import shapely
 from base.access import unreadable
 from base.errors import shortly
 from base.images import ImageError, encode_png, read_image
-from imagery.find.buildings import Buildings, Edges, Pieces
+from imagery.find.joining import Buildings, Edges, Pieces
 from imagery.find.pixels import Numbers
 from imagery.predict.tile_features import Scale
 from imagery.predict.tile_store import CLASSES
@@ -92,7 +92,7 @@ def write_buildings(folder: Path, pieces: Pieces) -> None:
     points: npt.NDArray[Any] = np.zeros((0, 2))
     offsets: tuple[npt.NDArray[Any], ...] = np.zeros(1, np.int64), np.zeros(1, np.int64)
     if len(buildings.outlines):  # of none shapely does not know the kind
-        _, points, offsets = shapely.to_ragged_array(buildings.outlines)
+        _, points, offsets = shapely.to_ragged_array(buildings.outlines[:])
     np.savez_compressed(
         folder / BUILDINGS, votes=buildings.votes, partly=buildings.partly, first=pieces.first,
         points=points.astype(np.int32), rings=offsets[0], polygons=offsets[1], **pieces.edges._asdict(),

@@ -36,8 +36,8 @@ def plan(
     options: align, features, views and event of `components.plan.plan`. Refuses, before hours of work, what would fail
     at the end: areas that cannot be read, and a place for the map that holds something else.
     """
-    from components.deliver import is_ours
     from components.plan import plan
+    from imagery.give.outputs import is_ours
     from imagery.read.vectors import read_polygons
     from imagery.shards.plan import PLAN
 

@@ -34,6 +34,15 @@ def test_what_goes_up_comes_down_byte_for_byte(server: S3Server, uri: str, tmp_p
     assert tree(tmp_path / "there") == FILES
 
 
+def test_a_browser_is_told_what_a_file_is(server: S3Server, uri: str, tmp_path: Path) -> None:
+    kinds = {"report.html": "text/html", "report/a.jpg": "image/jpeg", "report/b.js": "text/javascript"}
+    sync.upload(write(tmp_path / "here", dict.fromkeys(kinds, b"x")), Store(uri))
+    client, prefix = server.client(), uri.removeprefix("s3://data/")
+    for name, kind in kinds.items():
+        found = client.head_object(Bucket="data", Key=f"{prefix}/{name}")["ContentType"]
+        assert found.replace("application/javascript", "text/javascript") == kind
+
+
 def test_a_large_file_goes_in_parts_both_ways_and_its_checksum_is_one_of_the_whole(
     server: S3Server, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import shapely
 from affine import Affine
 from pyproj import Geod, Transformer
 
-from imagery.find.ground import from_degrees, metric_crs, to_degrees
+from imagery.find.ground import from_degrees, metric_crs, square_metres, to_degrees
 from tests.imagery.predicted import draw, give_out, write_classes
 
 GRADES = ("no-damage", "minor-damage", "major-damage", "destroyed")
@@ -167,3 +167,11 @@ def test_a_polygon_that_crosses_itself_when_it_is_unwrapped_is_cut_all_the_same(
 )
 def test_each_place_has_its_zone(longitude: float, latitude: float, expected: str) -> None:
     assert metric_crs(longitude, latitude) == expected
+
+
+def test_areas_are_those_of_the_ellipsoid_also_of_several_parts_and_with_holes() -> None:
+    yard: Any = shapely.box(15, 36, 15.01, 36.01).difference(shapely.box(15.002, 36.002, 15.004, 36.003))
+    both = shapely.MultiPolygon([yard, shapely.box(15.02, 36, 15.03, 36.002)])
+    polygons = np.array([yard, shapely.box(-60, -3, -59.9, -2.9), both, None], dtype=object)
+    expected = [0 if own is None else abs(ELLIPSOID.geometry_area_perimeter(own)[0]) for own in polygons]
+    np.testing.assert_allclose(square_metres(polygons), expected, rtol=1e-12)

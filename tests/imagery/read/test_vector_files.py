@@ -241,7 +241,7 @@ def test_whole_numbers_beyond_64_bits_with_a_sign_stay_what_they_are(tmp_path: P
     frame(code=np.array(numbers, np.uint64)).to_parquet(path)
     found = read_polygons(path).frame
     assert found["code"].tolist() == [str(number) for number in numbers]
-    write_geopackage(found, tmp_path / "b.gpkg")
+    write_geopackage([found], tmp_path / "b.gpkg")
     assert geopandas.read_file(tmp_path / "b.gpkg")["code"].tolist() == found["code"].tolist()
 
 

@@ -1,6 +1,8 @@
 """What people need to judge a map in its page: the order of the buildings, and pictures of the first of them."""
 
+import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,16 +10,20 @@ import shapely
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from imagery.find.ground import Geometries, from_degrees, metric_crs, place, to_degrees
+from imagery.find.ground import Geometries, from_degrees, metric_crs, place, points_from_degrees, to_degrees
+from imagery.find.pixels import Numbers
+from imagery.find.shapes import Shapes
 from imagery.find.votes import Votes
 from imagery.give.look import CHIP, Read, Square, chips
-from imagery.give.squares import squares_for_page
+from imagery.give.page.squares import PICTURED as SQUARES
+from imagery.give.page.squares import squares_for_page
 from imagery.give.table import Table
 from imagery.read.grid import Grid
 from imagery.sampling.draw import Draw, draw_buildings
 from imagery.sampling.form import to_plain
 from imagery.sampling.judgements_file import name_of_id
 from imagery.sampling.squares import Squares
+from model.judge.page import path_of
 
 PICTURED = 500  # of the order, of which the page has pictures
 AROUND = 2.5  # a picture's side over that of its building
@@ -58,8 +64,7 @@ def draw_table(map_hash: str, table: Table, votes: Votes, middle: tuple[float, f
     sums = votes[:, 0].astype(np.float64)
     with np.errstate(invalid="ignore"):
         scores = sums[:, 1:].sum(1) / sums.sum(1)
-    points = np.asarray(shapely.point_on_surface(_polygons(table)), dtype=object)
-    places = shapely.get_coordinates(from_degrees(points, metric_crs(*middle), middle[0]))
+    places = points_from_degrees(table.points, metric_crs(*middle), middle[0])
     return draw_buildings(scores, places, int(map_hash[:8], 16), map_hash)
 
 
@@ -70,32 +75,73 @@ def draw_as_text(judging: Judging) -> Markup:
 
 def for_page(judging: Judging, table: Table, pixels: Geometries, grid: Grid) -> ForPage:
     """What the page's script reads. pixels: the outlines of the table's rows, in pixels of the grid, [N]."""
-    draw = judging.draw
-    bounds = shapely.bounds(pixels[draw.order[:PICTURED]]).clip(0, [grid.width, grid.height] * 2)
-    squares = [_square(*own) for own in bounds.tolist()]
-    images = chips(judging.read, squares, grid.width, grid.height)
-    known = {
-        "ids": [_plain(value) for value in table.ids.tolist()],
-        "metres": round(grid.sides[0], 4),
-        "north": round(_north(grid), 1),
-        "unseen": len(pixels) - len(draw),
-    }
-    rounded = shapely.transform(shapely.orient_polygons(_polygons(table)), lambda points: points.round(7))
     return ForPage(
         draw_as_text(judging),
-        _json(known),
-        Markup(f"[{','.join(shapely.to_geojson(rounded))}]"),
-        _json([[*square, *pair] for square, pair in zip(squares, images, strict=True)]),
+        _json({"ids": _ids(table, slice(None)), **_known(judging, table, grid)}),
+        Markup(f"[{','.join(_in_degrees(table.polygons[:]))}]"),
+        _json(_pictures(judging, pixels, grid)),
         _json(judging.squares and squares_for_page(judging.squares, judging.read, pixels, grid)),
     )
 
 
+def drawn_for_page(judging: Judging, table: Table, pixels: Shapes, grid: Grid) -> dict[str, Any]:
+    """The same of a map with too many buildings to hold all of them, fit for JSON: of the draw what there are pictures
+    of, and of the buildings those that are drawn or lie in drawn squares, by their rows. outlines: as paths, in pixels;
+    of the squares `count` is how many are drawn in all.
+    """
+    draw, first = judging.draw, judging.draw.order[:PICTURED]
+    squares = judging.squares and squares_for_page(judging.squares, judging.read, pixels, grid)
+    order = to_plain(draw, judging.squares) | {"order": first.tolist(), "strata": draw.strata[:PICTURED].tolist()}
+    if judging.squares is not None:
+        drawn = judging.squares.draw.order
+        count = {"order": drawn[:SQUARES].tolist(), "count": len(drawn)}
+        order["squares"] = {"side": judging.squares.side, "columns": judging.squares.columns, **count}
+    in_squares = [np.array(own, np.int64) for own in squares["rows"]] if squares else []
+    outlined = np.unique(np.concatenate([first, *in_squares]))
+    polygons = _in_degrees(table.polygons[first])
+    return {
+        "order": order,
+        "known": _known(judging, table, grid) | {"ids": _by_row(first, _ids(table, first))},
+        "polygons": _by_row(first, [json.loads(own) for own in polygons]),
+        "pictures": _pictures(judging, pixels, grid),
+        "squares": squares,
+        "outlines": _by_row(outlined, [path_of(own) for own in pixels[outlined]]),
+    }
+
+
+def _by_row(rows: Numbers, values: Sequence[Any]) -> dict[int, Any]:
+    return dict(zip(rows.tolist(), values, strict=True))
+
+
+def _ids(table: Table, rows: slice | Numbers) -> list[int | str | None]:
+    return [_plain(value) for value in table.ids.iloc[rows].tolist()]
+
+
+def _in_degrees(polygons: Geometries) -> list[str]:
+    """As GeoJSON."""
+    rounded = shapely.transform(shapely.orient_polygons(polygons), lambda points: points.round(7))
+    return [str(own) for own in shapely.to_geojson(rounded)]
+
+
+def _known(judging: Judging, table: Table, grid: Grid) -> dict[str, Any]:
+    """Of the map."""
+    return {
+        "metres": round(grid.sides[0], 4),
+        "north": round(_north(grid), 1),
+        "unseen": len(table) - len(judging.draw),
+    }
+
+
+def _pictures(judging: Judging, pixels: Shapes, grid: Grid) -> list[list[Any]]:
+    """Of the first of the order: left, top, side in pixels, and both images as data URIs."""
+    bounds = shapely.bounds(pixels[judging.draw.order[:PICTURED]]).clip(0, [grid.width, grid.height] * 2)
+    squares = [_square(*own) for own in bounds.tolist()]
+    images = chips(judging.read, squares, grid.width, grid.height)
+    return [[*square, *pair] for square, pair in zip(squares, images, strict=True)]
+
+
 def _json(value: object) -> Markup:
     return htmlsafe_json_dumps(value, separators=(",", ":"))
-
-
-def _polygons(table: Table) -> Geometries:
-    return np.asarray(table.frame.geometry, dtype=object)
 
 
 def _square(left: float, top: float, right: float, bottom: float) -> Square:

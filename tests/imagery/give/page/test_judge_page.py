@@ -12,7 +12,7 @@ from imagery.estimating.interval import Sums, ratio
 from imagery.sampling.draw import Draw
 from imagery.sampling.judged import CANNOT_TELL, Judgement, merge, prefix
 from imagery.sampling.judgements_file import JUDGE, JUDGEMENTS_FILE, read_draw, read_judgements
-from tests.imagery.give.judged_page import STEP, download, give_map, press, text
+from tests.imagery.give.page.judged_page import STEP, download, give_map, press, text
 from tests.imagery.predicted import give_out, write_classes
 from tests.servers.browser import Opened, open_page
 

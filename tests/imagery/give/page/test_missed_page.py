@@ -10,13 +10,13 @@ import shapely
 from playwright.sync_api import Browser, Page
 
 from imagery.give.features import Kept
-from imagery.give.squares import PICTURED, squares_of
+from imagery.give.page.squares import PICTURED, squares_of
 from imagery.predict.tile_features import TileFeatures
 from imagery.sampling.draw import Draw
 from imagery.sampling.judgements_file import JUDGE, read_counts, read_judgements, read_squares
 from imagery.sampling.squares import Counted, Squares, merge_counts
 from imagery.settings import Windows
-from tests.imagery.give.judged_page import download, give_map, press, text
+from tests.imagery.give.page.judged_page import download, give_map, press, text
 from tests.imagery.predicted import black, give_out, write_classes
 from tests.servers.browser import Opened, open_page
 

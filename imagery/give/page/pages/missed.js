@@ -75,7 +75,7 @@ class Missed {
   tell() {
     const at = (selector) => this.dialog.querySelector(selector);
     const { judgements, own } = this;
-    const all = judgements.draw.squares.order.length;
+    const all = judgements.allSquares;
     const done = judgements.counted;
     at("#judge-progress").textContent = `${done} of ${this.drawn.pictures.length} squares counted`;
     at("#judge-which").textContent = `square drawn as number ${this.rank + 1}`;

@@ -9,7 +9,9 @@ import rasterio
 import shapely
 
 from imagery.find.buildings import DAMAGE_BAND, SIDE
-from imagery.find.ground import Geometries, place, to_degrees
+from imagery.find.ground import place, to_degrees
+from imagery.find.pixels import Numbers
+from imagery.find.shapes import Shapes, parts_of
 from imagery.give.look import Read, Square, chips
 from imagery.predict.blending import NODATA
 from imagery.read.grid import Grid, blocks
@@ -43,7 +45,7 @@ def _cells(count: int, side: float) -> npt.NDArray[np.int64]:
     return ((np.arange(count) + 0.5) * side / METRES).astype(np.int64)
 
 
-def squares_for_page(squares: Squares, read: Read, outlines: Geometries, grid: Grid) -> dict[str, Any]:
+def squares_for_page(squares: Squares, read: Read, outlines: Shapes, grid: Grid) -> dict[str, Any]:
     """What the page shows of the first squares, fit for JSON. outlines: the buildings of the map, in pixels.
 
     pictures: left, top and side in pixels, and both images as data URIs; boxes: corners in pixels; polygons: the same
@@ -55,7 +57,12 @@ def squares_for_page(squares: Squares, read: Read, outlines: Geometries, grid: G
     shown = [Square(round(x - whole / 2), round(y - whole / 2), whole) for x, y in middles.tolist()]
     images = chips(read, shown, grid.width, grid.height)
     frames = np.array([shapely.box(own.left, own.top, own.left + whole, own.top + whole) for own in shown], object)
-    number, row = shapely.STRtree(outlines).query(frames, predicate="intersects")
+    tree, rows, numbers = shapely.STRtree(frames), list[Numbers](), list[Numbers]()
+    for part in parts_of(len(outlines)):
+        row, number = tree.query(outlines[part], predicate="intersects")
+        rows.append(row + part.start)
+        numbers.append(number)
+    row, number = np.concatenate(rows), np.concatenate(numbers)
     polygons = to_degrees(place(np.asarray(shapely.box(*boxes.T), dtype=object), grid.transform), grid.crs)
     rounded = shapely.transform(shapely.orient_polygons(polygons), lambda points: points.round(7))
     return {

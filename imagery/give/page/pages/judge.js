@@ -2,16 +2,16 @@
 {
   const dialog = document.getElementById("judge");
   const at = (selector) => dialog.querySelector(selector);
-  const json = (name) => JSON.parse(document.getElementById(`judge-${name}`).textContent);
   const FEW = 10; // damaged ones judged, below which an estimate stands on little
   const names = new Map([...dialog.querySelectorAll("[data-judgement]")].map((button) =>
     [Number(button.dataset.judgement), button.lastChild.textContent.trim()]));
   const [wide, high] = ["width", "height"].map((side) => Number(document.querySelector(".viewer").dataset[side]));
   const overview = [...document.querySelectorAll(".viewer img")].map((image) => image.src);
-  let known, judgements, pictures, paths, looks, missed;
+  const { source } = map;
+  let page, known, judgements, pictures, looks, missed;
   let current = null; // {row, rank}, the building that is shown; rank is null where it was picked
   const stopwatch = new Stopwatch(); // how long it has been shown
-  const outlineOf = (row) => paths.get(row)?.getAttribute("d") ?? "";
+  const outlineOf = (row) => source.outlineOf(row);
   // To squares, where buildings that the map missed are counted, or back to buildings.
   const enter = (squares) => {
     dialog.classList.toggle("squares", squares);
@@ -19,16 +19,14 @@
   };
   const inSquares = () => dialog.classList.contains("squares");
 
-  const begin = () => {
-    if (judgements) return;
-    const order = json("order");
-    known = json("known");
-    judgements = new Judgements(order, known.ids);
-    pictures = new Map(json("pictures").map((picture, rank) => [order.order[rank], picture]));
-    paths = new Map([...document.querySelectorAll(".viewer .overlay path")].map((path) => [Number(path.dataset.row), path]));
+  const begin = async () => {
+    page ??= await source.judging(); // null where its file is missing
+    if (judgements || !page) return;
+    known = page.known;
+    judgements = new Judgements(page.order, known.ids);
+    pictures = new Map(page.pictures.map((picture, rank) => [page.order.order[rank], picture]));
     looks = new Looks(dialog, known.metres);
-    const squares = json("squares");
-    if (squares) missed = new Missed(dialog, judgements, squares, looks, outlineOf);
+    if (page.squares) missed = new Missed(dialog, judgements, page.squares, looks, outlineOf);
     dialog.style.setProperty("--north", `${known.north}deg`);
     at("#judge-initials").value = judgements.judge;
     at("#judge-target").value = judgements.target;
@@ -37,7 +35,7 @@
   // Left, top, side and both images of what is shown of a building: its pictures, or a part of the map's.
   const pictureOf = (row) => {
     if (pictures.has(row)) return pictures.get(row);
-    const box = paths.get(row).getBBox();
+    const box = source.paths.get(row).getBBox();
     const side = Math.max(320, 2.5 * box.width, 2.5 * box.height);
     return [box.x + (box.width - side) / 2, box.y + (box.height - side) / 2, side, ...overview];
   };
@@ -61,7 +59,7 @@
   const count = (value) => format.format(value);
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const tellNumbers = () => {
-    const all = judgements.draw.order.length;
+    const all = judgements.all;
     const target = Number(judgements.target);
     for (const [name, grades] of [["destroyed", DESTROYED], ["damaged", DAMAGED]]) {
       const { share, low, high } = judgements.estimate(grades);
@@ -139,7 +137,7 @@
   };
   const download = () => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([judgements.toText(json("polygons"), missed?.drawn.polygons)], { type: "application/geo+json" }));
+    link.href = URL.createObjectURL(new Blob([judgements.toText(page.polygons, missed?.drawn.polygons)], { type: "application/geo+json" }));
     link.download = "judgements.geojson";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
@@ -223,8 +221,9 @@
     tellDisagreements();
   });
 
-  const open = (step) => {
-    begin();
+  const open = async (step) => {
+    await begin();
+    if (!page) return;
     dialog.showModal();
     dialog.focus(); // and no button, which keys would press
     step();
@@ -232,7 +231,7 @@
   };
   document.getElementById("judge-open").addEventListener("click", () => open(goOn));
   document.getElementById("missed-open")?.addEventListener("click", () => open(does.squares));
-  document.getElementById("judge-pick").addEventListener("click", () => {
+  document.getElementById("judge-pick")?.addEventListener("click", () => {
     const chosen = document.querySelector(".viewer .overlay path.chosen");
     open(() => {
       const row = Number(chosen.dataset.row);

@@ -1,4 +1,5 @@
-{
+// The viewer of a map: moved by mouse, touch and wheel; what it shows of the buildings comes from a Source.
+const map = (() => {
   const viewer = document.querySelector(".viewer");
   const pane = viewer.querySelector(".pane");
   const layers = viewer.querySelector(".layers");
@@ -6,14 +7,19 @@
   const [width, height] = [Number(viewer.dataset.width), Number(viewer.dataset.height)];
   let zoom = 1;
 
+  const whole = () => Math.min(pane.clientWidth / width, pane.clientHeight / height);
+  const map = { viewer, pane, layers, width, height, get scale() { return whole() * zoom; } };
+  const source = new Source(map);
+  map.source = source;
+
   // How far the slider is, as a share of the whole map and not of the part of it that is in view.
   const follow = () => {
     const view = pane.getBoundingClientRect();
-    const map = layers.getBoundingClientRect();
-    const at = (view.left + (view.width * slider.value) / 100 - map.left) / map.width;
+    const all = layers.getBoundingClientRect();
+    const at = (view.left + (view.width * slider.value) / 100 - all.left) / all.width;
     layers.style.setProperty("--at", `${100 * Math.min(1, Math.max(0, at))}%`);
+    source.draw();
   };
-  const whole = () => Math.min(pane.clientWidth / width, pane.clientHeight / height);
   const lay = () => {
     layers.style.width = `${width * whole() * zoom}px`;
     layers.style.height = `${height * whole() * zoom}px`;
@@ -24,7 +30,7 @@
   const come = (to, x, y) => {
     const before = layers.getBoundingClientRect();
     const share = [(x - before.left) / before.width, (y - before.top) / before.height];
-    zoom = Math.min(Math.max(1, 4 * Math.min(width, 4096) / (width * whole())), Math.max(1, to));
+    zoom = Math.min(Math.max(1, source.closest / whole()), Math.max(1, to));
     lay();
     const after = layers.getBoundingClientRect();
     pane.scrollLeft += after.left + share[0] * after.width - x;
@@ -69,34 +75,20 @@
     held = { x: event.clientX, y: event.clientY, moved: true };
   });
   window.addEventListener("pointerup", (event) => {
-    if (held && !held.moved) choose(event.target.closest(".overlay path"));
+    if (held && !held.moved) {
+      const said = source.choose(event);
+      if (said) document.getElementById("building").textContent = said;
+    }
     held = null;
   });
-  const choose = (building) => {
-    document.querySelector(".chosen")?.classList.remove("chosen");
-    building?.classList.add("chosen");
-    if (building) document.getElementById("building").textContent = building.querySelector("title").textContent;
-    document.getElementById("judge-pick")?.toggleAttribute("hidden", !building);
-  };
 
-  const buildings = [...layers.querySelectorAll("path")].map((path) => ({
-    path, grade: path.dataset.grade, sure: Number(path.dataset.sure), area: Number(path.dataset.area),
-  }));
   const confidence = document.getElementById("confidence");
   const filter = () => {
     const least = Number(confidence.value);
-    const off = new Set((document.body.dataset.hidden ?? "").split(" "));
-    let [count, area] = [0, 0];
-    for (const building of buildings) {
-      const unsure = building.sure < least;
-      building.path.classList.toggle("unsure", unsure);
-      if (unsure || off.has(building.grade)) continue;
-      count += 1;
-      area += building.area;
-    }
+    const { count, all, area, more } = source.filter(least, new Set((document.body.dataset.hidden ?? "").split(" ")));
     document.getElementById("least").textContent = least.toFixed(2);
-    const [some, all, metres] = [count, buildings.length, Math.round(area)].map((value) => value.toLocaleString("en"));
-    document.getElementById("shown").textContent = `${some} of ${all} buildings shown, ${metres} m²`;
+    const [some, of, metres] = [count, all, Math.round(area)].map((value) => value.toLocaleString("en"));
+    document.getElementById("shown").textContent = `${some} of ${of} buildings shown, ${metres} m²${more ?? ""}`;
   };
   document.addEventListener("change", filter);
   confidence.addEventListener("input", filter);
@@ -111,4 +103,5 @@
   }
   lay();
   filter();
-}
+  return map;
+})();

@@ -88,6 +88,15 @@ class Judgements {
     return sums;
   }
 
+  // How many buildings are drawn, and how many squares; a page of many buildings knows the first of them.
+  get all() {
+    return this.draw.sizes.reduce((total, own) => total + own, 0);
+  }
+
+  get allSquares() {
+    return this.draw.squares.count ?? this.draw.squares.order.length;
+  }
+
   // That of the drawn building; one picked freely was not judged as drawn.
   drawn(rank) {
     const own = this.byRow.get(this.draw.order[rank]);
@@ -137,7 +146,7 @@ class Judgements {
     });
     for (const { rank, missed, damaged, seconds, judge } of [...this.bySquare.values()].sort((one, other) => one.rank - other.rank)) {
       const square = draw.squares.order[rank];
-      const inclusion = rank < this.counted ? this.counted / draw.squares.order.length : null;
+      const inclusion = rank < this.counted ? this.counted / this.allSquares : null;
       const properties = { square, rank, missed, damaged, seconds, judge, inclusion, map: draw.map };
       features.push({ type: "Feature", id: `square ${square}`, properties, geometry: squares[rank] });
     }

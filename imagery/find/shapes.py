@@ -1,0 +1,88 @@
+"""Geometries that may be too many for memory: kept in a file, and read a part at a time."""
+
+import weakref
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Protocol
+
+import numpy as np
+import shapely
+
+from imagery.find.ground import Geometries
+from imagery.find.pixels import Flags, Numbers
+
+ROWS = 32768  # buildings that are in memory at once
+
+
+class Shapes(Protocol):
+    """Geometries of which a part is taken by a slice or by numbers, as of an array: [K]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice | Numbers, /) -> Geometries: ...
+
+
+def parts_of(count: int, rows: int = ROWS) -> Iterator[slice]:
+    """Slices of at most `rows` that cover `count`; an empty one where there is nothing."""
+    for start in range(0, max(count, 1), rows):
+        yield slice(start, min(start + rows, count))
+
+
+def numbers_of(which: slice | Numbers, count: int) -> Numbers:
+    """What a slice takes of `count`, or the numbers themselves."""
+    return np.arange(*which.indices(count)) if isinstance(which, slice) else which
+
+
+class StoredShapes:
+    """Geometries in a file without a name, which is gone with this object. In memory are 8 bytes of each."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: of a disk with room."""
+        self._file = TemporaryFile(dir=folder)
+        weakref.finalize(self, self._file.close)
+        self._lengths = [np.zeros(1, np.int64)]
+        self._starts: Numbers | None = None
+
+    def append(self, geometries: Geometries) -> None:
+        """Adds [K] behind those that are there."""
+        known = shapely.to_wkb(geometries).tolist()
+        self._file.seek(0, 2)
+        self._file.write(b"".join(known))
+        self._lengths.append(np.fromiter(map(len, known), np.int64, len(known)))
+        self._starts = None
+
+    @property
+    def _offsets(self) -> Numbers:
+        """Where each begins in the file, and behind the last one, [N + 1]."""
+        if self._starts is None:
+            self._starts = np.concatenate(self._lengths).cumsum()
+            self._lengths = [np.diff(self._starts, prepend=0)]
+        return self._starts
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, which: slice | Numbers, /) -> Geometries:
+        numbers = numbers_of(which, len(self))
+        order = np.argsort(numbers, kind="stable")
+        wanted = numbers[order]
+        offsets, known = self._offsets, list[bytes]()
+        cuts = np.flatnonzero(np.diff(wanted) != 1) + 1
+        for run in np.split(wanted, cuts) if len(wanted) else ():
+            first, last = int(run[0]), int(run[-1]) + 1
+            self._file.seek(int(offsets[first]))
+            content = self._file.read(int(offsets[last] - offsets[first]))
+            ends = (offsets[first : last + 1] - offsets[first]).tolist()
+            known += [content[start:end] for start, end in pairwise(ends)]
+        found = np.empty(len(numbers), object)
+        found[order] = shapely.from_wkb(np.array(known, object))
+        return found
+
+
+def reaches_edge(polygons: Shapes, width: int, height: int) -> Flags:
+    """Whether polygons in pixels of a raster touch its edge or go beyond it, [N]: more of them may lie outside."""
+    bounds = np.concatenate([shapely.bounds(polygons[part]).reshape(-1, 4) for part in parts_of(len(polygons))])
+    west, north, east, south = bounds.T
+    return np.asarray((west <= 0) | (north <= 0) | (east >= width) | (south >= height))
