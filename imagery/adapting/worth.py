@@ -1,5 +1,6 @@
 """What an event's model is worth, by judgements that it did not see, and whether its grades go before the map's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,10 +66,12 @@ class Adapted:
 
 
 def adapt(
-    prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA, *, mapped: tuple[Grades, Floats] | None = None
-) -> Adapted:
+    prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA, *, mapped: tuple[Grades, Floats] | None = None,
+    stops: Sequence[int] = STOPS,
+) -> Adapted:  # fmt: skip
     """Learns from all judgements, and holds the result against the map. evidence: in the order of the prefix's draw.
-    mapped: the map's grades and confidence, each [N] in this order; without it the most probable grades.
+    mapped: the map's grades and confidence, each [N] in this order; without it the most probable grades. stops: how
+    many of the first judgements to learn from besides.
 
     The model's grades go before the map's where, cross-validated, their mean F1 over the grades that were judged at
     least FOLDS times is higher. Raises AssertionError below FOLDS judgements or `Draw.fewest` of them.
@@ -78,18 +81,18 @@ def adapt(
     teacher = Teacher(evidence, extra)
     weights = 1 / prefix.draw.inclusion(count)[:count]
     model = teacher.learn(np.arange(count), prefix.grades, weights / weights.mean())
-    grades, confidence = model.grade(model.head(teacher.inputs))
+    grades, confidence = model.grade_of(teacher.inputs)
     base, base_sure = mapped or grade_of(evidence.probabilities)
     before = score(prefix.grades, base[:count], base_sure[:count], weights)
     held_out, sure = _held_out(prefix, teacher, weights, count)
     after = score(prefix.grades, held_out, sure, weights)
     keeps, said = _decide(model, count, before, after, grades)
     most = count - count // FOLDS
-    between = (stop for stop in STOPS if prefix.draw.fewest <= stop < most)
-    stops = (Stop(stop, score(prefix.grades, *_held_out(prefix, teacher, weights, stop), weights)) for stop in between)
+    between = (stop for stop in stops if prefix.draw.fewest <= stop < most)
+    bought = (Stop(stop, score(prefix.grades, *_held_out(prefix, teacher, weights, stop), weights)) for stop in between)
     return Adapted(
         model, teacher.learner(), keeps, said, grades, confidence, held_out, before, after,
-        (Stop(0, before), *stops, Stop(most, after)),
+        (Stop(0, before), *bought, Stop(most, after)),
     )  # fmt: skip
 
 
@@ -123,7 +126,7 @@ def _decide(model: EventModel, count: int, before: Score, after: Score, grades: 
     if len(np.unique(grades)) < 2:
         return True, f"{_STAYS}: what was learned gives the same one to all buildings; {measured}."
     if model.onto is None:
-        why = f"fewer than {FEW} are judged" if count < FEW else "no features of the network predict better"
+        why = f"fewer than {FEW} are judged" if count < FEW else "the map has no features of the network"
         return False, f"The grades' probabilities are recalibrated, no more, as {why}; {measured}."
     return False, f"A model of this event gives the grades; {measured}."
 
@@ -137,5 +140,5 @@ def _held_out(prefix: Prefix, teacher: Teacher, weights: Floats, most: int) -> t
     for number in range(FOLDS):
         out, seen = np.flatnonzero(fold == number), np.flatnonzero(fold != number)[:most]
         model = teacher.learn(seen, prefix.grades[seen], weights[seen] / weights[seen].mean())
-        grades[out], sure[out] = model.grade(model.head(teacher.inputs.at(out)))
+        grades[out], sure[out] = model.grade_of(teacher.inputs.at(out))
     return grades, sure

@@ -101,7 +101,7 @@ def test_what_a_person_judged_goes_before_what_a_model_says(made: Made, out: Pat
 
 def test_the_model_that_is_kept_gives_the_grades_of_the_map(made: Made, out: Path) -> None:
     model, about = load_event_model(out)
-    grades, confidence = model.grade(model(read_map(made.folder).evidence))
+    grades, confidence = model.grade(read_map(made.folder).evidence)
     after = buildings(out)
     free = after["judged"].isna().to_numpy()
     assert (grades[free] == after["grade"].to_numpy()[free]).all()
