@@ -75,7 +75,9 @@ EVENTS = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a table for each event, and what they come to."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.real_events", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.real_events",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [event.name for event in EVENTS]
     parser.add_argument("--raw", type=Path, required=True, metavar="XBD", help="the sample of 32 real pairs")
