@@ -87,21 +87,25 @@ class Teacher:
         """
         key = places.tobytes(), grades.tobytes(), weights.tobytes()
         if key not in self._known:
-            self._known[key] = self._learn(places, grades, weights)
+            self._known[key] = self._learn(places, grades, weights, honest=True)
         return self._known[key]
+
+    def learn_to_grade(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats) -> EventModel:
+        """The same, whose grades alone can be used: to find out how sure they are takes the most time by far."""
+        return self._learn(places, grades, weights, honest=False)
 
     def learner(self) -> Learner:
         """For `imagery.estimating.cross_fitting`."""
         return lambda places, grades, weights: self.learn(places, grades, weights).head(self.inputs)
 
-    def _learn(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats) -> EventModel:
+    def _learn(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats, *, honest: bool) -> EventModel:
         sample = self.inputs.at(places)
         curves = fit_curves(sample, grades, weights)
         if len(grades) < FEW or self._onto is None:
             return EventModel(curves, curves, None, self._shares(curves, grades))
         curves = curves._replace(weights=np.zeros((len(JUDGEMENTS), self.inputs.scores.shape[1])))
-        head = self._fit(curves, sample, grades, weights, self._choose(sample, grades, weights))
         bold = self._fit(curves, sample, grades, weights, BOLD, balanced=True)
+        head = self._fit(curves, sample, grades, weights, self._choose(sample, grades, weights)) if honest else bold
         return EventModel(head, bold, self._onto, self._shares(bold, grades))
 
     def _shares(self, head: Head, grades: Grades) -> Floats:

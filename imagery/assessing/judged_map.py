@@ -19,7 +19,6 @@ from imagery.give.summary import SUMMARY_FILES
 from imagery.give.table import OURS, Table, recognize
 from imagery.read.vectors import read_polygons
 from imagery.sampling.draw import Draw
-from imagery.sampling.form import shown
 from imagery.sampling.judgements_file import JUDGE, read_draw, read_squares
 from imagery.sampling.squares import Squares
 
@@ -152,8 +151,8 @@ def _read_domain(path: Path) -> Domain | None:
     except FileNotFoundError:
         _refuse(path, "is missing", "what predict says of the map", _AGAIN)
     except ValidationError as error:
-        place, said, found = first_problem(error)
-        _refuse(path, f"{place or 'the file'} is {shown(found)}: {said}", "what predict says of the map", _AGAIN)
+        place, said, _ = first_problem(error)
+        _refuse(path, f"{place or 'the file'}: {said}", "what predict says of the map", _AGAIN)
     except OSError as error:
         raise MapError(f"{path}: {unreadable(path, error, f'. {_AGAIN}.')}") from error
 

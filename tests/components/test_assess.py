@@ -237,6 +237,12 @@ def another(folder: Path) -> None:
         (edited, "buildings.geojson: was changed, expected the file that features.parquet was made with. Make the map"),
         (lambda map: (map / "judge.json").unlink(), "judge.json: is missing, expected the order in which the page"),
         (another, "judge.json: is of another map, expected the order of the buildings of buildings.geojson. Make the"),
+        (
+            lambda map: (map / "summary.json").unlink(),
+            "summary.json: is missing, expected what predict says of the map",
+        ),
+        (lambda map: (map / "summary.json").write_text("{}"), "summary.json: scene: field required, expected what"),
+        (lambda map: (map / "summary.json").write_text("{"), "summary.json: the file: invalid json"),
     ],
 )
 def test_a_map_that_cannot_be_assessed_is_one_line(
