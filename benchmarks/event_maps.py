@@ -96,4 +96,5 @@ def colours_of(polygons: npt.NDArray[np.object_], images: Sequence[Path]) -> npt
             cells = (owners[inside] - 1) * BINS + band[inside] // (256 // BINS)
             found.append(np.bincount(cells, minlength=BINS * len(polygons)).reshape(-1, BINS))
     counts = np.concatenate(found, axis=1).astype(np.float64)
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares: npt.NDArray[np.float64] = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return shares

@@ -215,12 +215,13 @@ def _markdown(event: Event, table: pd.DataFrame) -> str:
     head = [f"{event.name}, {what}: judged", MAP, *METHODS, "gain of assess (least to largest)", "kept the map's"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for count, own in table.groupby("judged"):
-        mean = own.groupby("method")[["f1", "error", "map_f1", "map_error", "keeps"]].mean()
-        cells = [f"{mean.loc[ASSESS, 'map_f1']:.3f}, {mean.loc[ASSESS, 'map_error']:.3f}"]
-        cells += [f"{mean.loc[name, 'f1']:.3f}, {mean.loc[name, 'error']:.3f}" for name in METHODS]
+        numbers = own.groupby("method")[["f1", "error", "map_f1", "map_error", "keeps"]].mean().to_dict("index")
+        mean = {str(name): {key: float(value) for key, value in row.items()} for name, row in numbers.items()}
+        cells = [f"{mean[ASSESS]['map_f1']:.3f}, {mean[ASSESS]['map_error']:.3f}"]
+        cells += [f"{mean[name]['f1']:.3f}, {mean[name]['error']:.3f}" for name in METHODS]
         assessed = own[own["method"] == ASSESS]
         gain = assessed["f1"] - assessed["map_f1"]
-        cells += [f"{gain.mean():+.3f} ({gain.min():+.3f} to {gain.max():+.3f})", f"{mean.loc[ASSESS, 'keeps']:.0%}"]
+        cells += [f"{gain.mean():+.3f} ({gain.min():+.3f} to {gain.max():+.3f})", f"{mean[ASSESS]['keeps']:.0%}"]
         lines.append(f"| {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -146,15 +146,16 @@ class Teacher:
 
 def _of_grades(probabilities: Floats) -> Floats:
     """Where it is a building whose grade can be told, [N, 4], of those of JUDGEMENTS."""
-    own: Floats = probabilities[:, _NUMBERS]
-    return own / own.sum(1, keepdims=True)
+    own: Floats = probabilities[:, _NUMBERS] / probabilities[:, _NUMBERS].sum(1, keepdims=True)
+    return own
 
 
 def _balanced(grades: Grades, weights: Floats) -> Floats:
     """Weights of which each judgement has the same sum, 1 on the mean, [n]."""
     _, which = np.unique(grades, return_inverse=True)
-    balanced: Floats = weights / np.bincount(which, weights)[which]
-    return balanced / balanced.mean()
+    alike = weights / np.bincount(which, weights)[which]
+    balanced: Floats = alike / alike.mean()
+    return balanced
 
 
 def _folds(grades: Grades) -> npt.NDArray[np.int64]:

@@ -73,8 +73,8 @@ def load_event_model(folder: Path) -> tuple[EventModel, dict[str, Any]]:
     if form.channels is None:
         head = only_curves(curves)
         return EventModel(head, head, None, tensors["shares"]), form.about
-    heads = (Head(curves, tensors[f"{name}weights"], tensors[f"{name}shift"]) for name in ("", "bold_"))
-    return EventModel(*heads, Projection(tensors["mean"], tensors["axes"]), tensors["shares"]), form.about
+    head, bold = (Head(curves, tensors[f"{name}weights"], tensors[f"{name}shift"]) for name in ("", "bold_"))
+    return EventModel(head, bold, Projection(tensors["mean"], tensors["axes"]), tensors["shares"]), form.about
 
 
 def _read_form(path: Path) -> _Form:

@@ -94,8 +94,8 @@ def test_grades_are_of_buildings_whose_grade_can_be_told_and_rare_ones_count_mor
         [[0.6, 0.2, 0.1, 0.05, 0.05, 0.0], [0.0, 0.24, 0.1, 0.01, 0.15, 0.5], [0, 0.9, 0.05, 0.03, 0.02, 0]]
     )
     honest = np.tile([0.5, 0.05, 0.1, 0.15, 0.2, 0], (3, 1))
-    heads = (cast(Head, lambda inputs, own=own: own) for own in (honest, bold))
-    grades, confidence = EventModel(*heads, None, SHARES).grade_of(Inputs(np.zeros((3, 4)), np.zeros((3, 0))))
+    head, other = (cast(Head, lambda inputs, own=own: own) for own in (honest, bold))
+    grades, confidence = EventModel(head, other, None, SHARES).grade_of(Inputs(np.zeros((3, 4)), np.zeros((3, 0))))
     assert grades.tolist() == [1, 4, 1]  # the second: 0.48 / 0.8 below 0.3 / 0.2
     assert confidence == pytest.approx([0.1, 0.4, 0.1])
 
