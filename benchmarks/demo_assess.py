@@ -48,34 +48,43 @@ class Joined(NamedTuple):
     labels: list[Building]
 
 
-def join_scenes(raw: Path, folder: Path) -> Joined:
+def join_scenes(folders: Sequence[Path], out: Path, disaster: str = "") -> Joined:
     """Lays the scenes side by side in rows, as near to a square as they come, and writes the pair of them.
 
-    raw: a folder with images/ and labels/. Raises InputError where it has no scene, or scenes of several sizes.
+    folders: each with images/ and labels/, of which scenes are taken whose names begin with `disaster`. Raises
+    InputError where there is none, or scenes of several sizes.
     """
-    names = sorted({found.scene for found in scene_files(raw / "images")})
-    if not names:
-        raise InputError(f"{raw}: found no image pair in images/, expected scenes. Run `make demo` first.")
+    scenes = [
+        (folder, found.scene)
+        for folder in folders
+        for found in scene_files(folder / "images")
+        if found.moment == "pre" and found.scene.startswith(disaster)
+    ]
+    places = " and ".join(map(str, folders))
+    if not scenes:
+        wanted = f"scenes of {disaster}. Give a folder that has them." if disaster else "scenes. Run `make demo` first."
+        raise InputError(f"{places}: found no image pair in images/, expected {wanted}")
     images = {
-        moment: [read_image(raw / "images" / file_name(name, moment)) for name in names] for moment in ("pre", "post")
+        moment: [read_image(folder / "images" / file_name(name, moment)) for folder, name in scenes]
+        for moment in ("pre", "post")
     }
     sizes = {image.shape for both in images.values() for image in both}
     if len(sizes) > 1:
-        raise InputError(f"{raw}: found images of {len(sizes)} sizes, expected one. Give scenes of one data set.")
+        raise InputError(f"{places}: found images of {len(sizes)} sizes, expected one. Give scenes of one data set.")
     ((height, width, _),) = sizes
-    columns = math.ceil(math.sqrt(len(names)))
-    places = [divmod(number, columns) for number in range(len(names))]
-    size = (places[-1][0] + 1) * height, columns * width
+    columns = math.ceil(math.sqrt(len(scenes)))
+    corners = [divmod(number, columns) for number in range(len(scenes))]
+    size = (corners[-1][0] + 1) * height, columns * width
     pair = []
     for moment, tiles in images.items():
         whole = np.zeros((3, *size), np.uint8)
-        for (row, column), tile in zip(places, tiles, strict=True):
+        for (row, column), tile in zip(corners, tiles, strict=True):
             part = np.s_[:, row * height : (row + 1) * height, column * width : (column + 1) * width]
             whole[part] = tile.transpose(2, 0, 1)
-        pair.append(write_tile(folder / f"{moment}.tif", whole, *PLACE))
+        pair.append(write_tile(out / f"{moment}.tif", whole, *PLACE))
     labels = []
-    for (row, column), name in zip(places, names, strict=True):
-        for label in read_buildings(raw / "labels" / file_name(name, "post", LABEL)):
+    for (row, column), (folder, name) in zip(corners, scenes, strict=True):
+        for label in read_buildings(folder / "labels" / file_name(name, "post", LABEL)):
             moved = affinity.translate(label.polygon, column * width, row * height)
             labels.append(replace(label, polygon=moved))
     return Joined(pair[0], pair[1], Grid(CRS.from_string(PLACE[0]), PLACE[1], size[1], size[0]), labels)
@@ -84,7 +93,7 @@ def join_scenes(raw: Path, folder: Path) -> Joined:
 def demonstrate(model: str, raw: Path, out: Path, judged: int = JUDGED) -> None:
     """Writes the pair, map/, judgements.geojson and map-assessed/ into the folder `out`, and tells what they say."""
     out.mkdir(parents=True, exist_ok=True)
-    joined = join_scenes(raw, out)
+    joined = join_scenes([raw], out)
     folder, judgements, assessed = out / "map", out / JUDGEMENTS_FILE, out / "map-assessed"
     predict_imagery(model, [str(joined.pre)], [str(joined.post)], str(folder))
     given = read_map(folder)

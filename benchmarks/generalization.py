@@ -60,8 +60,12 @@ class Job:
     @property
     def folder(self) -> str:
         """Where it lies in DIR."""
-        fold = self.fold.replace(", ", "-").replace(" ", "-")
-        return f"{self.variant}/{self.minutes:g}-minutes/{fold}-{self.seed}"
+        return f"{self.variant}/{self.minutes:g}-minutes/{folder_of(self.fold, self.seed)}"
+
+
+def folder_of(fold: str, seed: int) -> str:
+    """The last part of it."""
+    return f"{fold.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

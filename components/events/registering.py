@@ -69,6 +69,7 @@ def register_event(assessed: Path, model: Location | None) -> "ModelVersion":
 def _tags(facts: Mapping[str, Any], location: str) -> dict[str, str]:
     """What a version says of itself, from the content of assessment.json."""
     from imagery.adapting.worth import MEASURED
+    from imagery.predict.domain import UNKNOWN
 
     adapting = facts["adapting"]
     damaged = _headline(facts)
@@ -86,6 +87,7 @@ def _tags(facts: Mapping[str, Any], location: str) -> dict[str, str]:
         MAP: facts["map"]["sha256"],
         JUDGEMENTS: ", ".join(sorted(facts["judgements"].values())),
         "judged": str(adapting["judged"]),
+        "imagery": (facts["domain"] or {"said": UNKNOWN})["said"],
         "damaged": _interval(damaged["total"], damaged["low"], damaged["high"], ".0f"),
         "damaged_by": facts["headline"],
         **accuracies,
@@ -99,6 +101,9 @@ def _numbers(facts: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """What the run shows as curves of one point: what is known of it."""
     damaged = _headline(facts)
     known = {"damaged": damaged["total"], "damaged_low": damaged["low"], "damaged_high": damaged["high"]}
+    for name in ("features", "colours"):
+        if own := (facts["domain"] or {}).get(name):
+            known |= {f"distance_in_{name}": own["distance"], f"usual_distance_in_{name}": own["usual"]}
     for when, name in (("before", BEFORE), ("after", AFTER)):
         known[name] = facts["adapting"][when]["macro_f1"]
         known |= {f"{measure}_{when}": row["share"] for measure, row in _accuracies(facts["accuracy"][when])}

@@ -1,7 +1,10 @@
-"""Learning an event's model from judgements: how far it may go is settled by cross-validation among them.
+"""Learning an event's model from judgements: what it says of probabilities, and how it grades, are learned apart.
 
-With few judgements, or where nothing bolder predicts held-out judgements better, only the four sums of the grades'
-probabilities are recalibrated. What decides is the logarithmic loss: it asks for honest probabilities, not for grades.
+How far features may move probabilities is settled by cross-validation among the judgements. What decides is the
+logarithmic loss, which asks for honest probabilities: of a few dozen judgements it leaves little more than the four
+sums of the grades' probabilities recalibrated. Grades ask for the right order, and on real events a model that is held
+back less has the better one, however sure it claims to be: docs/benchmarks.md. So grades are of a bold model, and how
+sure they are is said by the honest one. With few judgements, or without features, only the sums are recalibrated.
 """
 
 from typing import NamedTuple
@@ -18,17 +21,20 @@ from imagery.sampling.judged import JUDGEMENTS
 
 FEW = 25  # judgements below which features are not looked at
 STRENGTHS = (0.01, 0.03, 0.1, 0.3)
+BOLD = 0.3  # strength of the model that grades: on real events 0.1 and 1.0 are no better
 BALANCE = 0.5
 _NUMBERS = np.array([grade.number for grade in GRADES])
 Grades = npt.NDArray[np.int64]
 
 
 class EventModel(NamedTuple):
-    """head: what was learned; onto: the axes along which it looks at features, None where it does not; shares: [4], of
-    the grades, on the mean over the buildings of the map that it was made for.
+    """head: says probabilities; bold: gives the grades, and is the head where features are not looked at; onto: the
+    axes along which they are, None where they are not; shares: [4], of the grades, on the mean over the buildings of
+    the map that it was made for, by the bold head, 1 of grades that nobody judged.
     """
 
     head: Head
+    bold: Head
     onto: Projection | None
     shares: Floats
 
@@ -36,16 +42,19 @@ class EventModel(NamedTuple):
         """Probabilities of JUDGEMENTS, [N, 6], each row of sum 1."""
         return self.head(inputs_of(evidence, self.onto))
 
-    def grade(self, probabilities: Floats) -> tuple[Grades, Floats]:
-        """Grade, and its probability where it is a building whose grade can be told, each [N], of those of JUDGEMENTS.
+    def grade(self, evidence: Evidence) -> tuple[Grades, Floats]:
+        """See `grade_of`."""
+        return self.grade_of(inputs_of(evidence, self.onto))
+
+    def grade_of(self, inputs: Inputs) -> tuple[Grades, Floats]:
+        """Grade, and its probability where it is a building whose grade can be told, each [N].
 
         A probability counts over the root of the grade's share (BALANCE): else rare grades, which F1 of the grades on
         the mean asks for as much as for frequent ones, would be given to hardly any building. Between 0, the most
         probable grade, and 1 it costs fewest right grades for that; see docs/assess.md.
         """
-        own = probabilities[:, _NUMBERS] / probabilities[:, _NUMBERS].sum(1, keepdims=True)
-        best = (own / self.shares**BALANCE).argmax(1)
-        return _NUMBERS[best], own[np.arange(len(own)), best]
+        best = (_of_grades(self.bold(inputs)) / self.shares**BALANCE).argmax(1)
+        return _NUMBERS[best], _of_grades(self.head(inputs))[np.arange(len(best)), best]
 
 
 class Extra(NamedTuple):
@@ -78,24 +87,34 @@ class Teacher:
         """
         key = places.tobytes(), grades.tobytes(), weights.tobytes()
         if key not in self._known:
-            self._known[key] = self._learn(places, grades, weights)
+            self._known[key] = self._learn(places, grades, weights, honest=True)
         return self._known[key]
+
+    def learn_to_grade(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats) -> EventModel:
+        """The same, whose grades alone can be used: to find out how sure they are takes the most time by far."""
+        return self._learn(places, grades, weights, honest=False)
 
     def learner(self) -> Learner:
         """For `imagery.estimating.cross_fitting`."""
         return lambda places, grades, weights: self.learn(places, grades, weights).head(self.inputs)
 
-    def _learn(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats) -> EventModel:
+    def _learn(self, places: npt.NDArray[np.int64], grades: Grades, weights: Floats, *, honest: bool) -> EventModel:
         sample = self.inputs.at(places)
-        strength = self._choose(sample, grades, weights)
-        head = self._fit(fit_curves(sample, grades, weights), sample, grades, weights, strength)
-        shares = head(self.inputs).mean(0)[_NUMBERS]
-        return EventModel(head, None if strength is None else self._onto, shares / shares.sum())
+        curves = fit_curves(sample, grades, weights)
+        if len(grades) < FEW or self._onto is None:
+            return EventModel(curves, curves, None, self._shares(curves, grades))
+        curves = curves._replace(weights=np.zeros((len(JUDGEMENTS), self.inputs.scores.shape[1])))
+        bold = self._fit(curves, sample, grades, weights, BOLD, balanced=True)
+        head = self._fit(curves, sample, grades, weights, self._choose(sample, grades, weights)) if honest else bold
+        return EventModel(head, bold, self._onto, self._shares(bold, grades))
+
+    def _shares(self, head: Head, grades: Grades) -> Floats:
+        """On the mean over all buildings; of a grade that nobody judged 1, so that hardly any building gets it."""
+        judged = np.isin(_NUMBERS, [*grades, *self._extra[1]])
+        return np.where(judged, _of_grades(head(self.inputs)).mean(0), 1.0)
 
     def _choose(self, sample: Inputs, grades: Grades, weights: Floats) -> float | None:
         """The strength with the least loss over held-out judgements of the sample; None: no more than curves."""
-        if len(grades) < FEW or self._onto is None:
-            return None
         fold, losses = _folds(grades), dict[float | None, float]()
         for number in range(FOLDS):
             out, seen = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
@@ -107,15 +126,36 @@ class Teacher:
                 losses[strength] = losses.get(strength, 0.0) - float(weights[out] @ np.log(likely))
         return min(losses, key=lambda strength: losses[strength])
 
-    def _fit(self, begin: Head, sample: Inputs, grades: Grades, weights: Floats, strength: float | None) -> Head:
-        """begin: curves of the sample alone, as they say how frequent a judgement is, unlike what was picked."""
+    def _fit(
+        self, begin: Head, sample: Inputs, grades: Grades, weights: Floats, strength: float | None,
+        *, balanced: bool = False,
+    ) -> Head:  # fmt: skip
+        """begin: curves of the sample alone, as they say how frequent a judgement is, unlike what was picked. balanced:
+        each judgement has as much of a say as any other, however frequent it is.
+        """
         if strength is None:
             return begin
         more, given = self._extra
         both = Inputs(*(np.concatenate(parts) for parts in zip(sample, more, strict=True)))
-        every = np.concatenate([grades, given])
-        head = fit_features(begin, both, every, np.concatenate([weights, np.ones(len(given))]), strength)
-        return head.with_shares_of(sample, grades, weights) if len(given) else head
+        every, says = np.concatenate([grades, given]), np.concatenate([weights, np.ones(len(given))])
+        if balanced:
+            says = _balanced(every, says)
+        head = fit_features(begin, both, every, says, strength)
+        return head.with_shares_of(sample, grades, weights) if balanced or len(given) else head
+
+
+def _of_grades(probabilities: Floats) -> Floats:
+    """Where it is a building whose grade can be told, [N, 4], of those of JUDGEMENTS."""
+    own: Floats = probabilities[:, _NUMBERS] / probabilities[:, _NUMBERS].sum(1, keepdims=True)
+    return own
+
+
+def _balanced(grades: Grades, weights: Floats) -> Floats:
+    """Weights of which each judgement has the same sum, 1 on the mean, [n]."""
+    _, which = np.unique(grades, return_inverse=True)
+    alike = weights / np.bincount(which, weights)[which]
+    balanced: Floats = alike / alike.mean()
+    return balanced
 
 
 def _folds(grades: Grades) -> npt.NDArray[np.int64]:

@@ -44,7 +44,9 @@ def save_event_model(model: EventModel, folder: Path, about: Mapping[str, Any]) 
     head, onto = model.head, model.onto
     tensors = {**head.curves._asdict(), "shares": model.shares}
     if onto is not None:
-        tensors |= {"mean": onto.mean, "axes": onto.axes, "weights": head.weights, "shift": head.intercept}
+        tensors |= {"mean": onto.mean, "axes": onto.axes}
+        for name, own in (("", head), ("bold_", model.bold)):
+            tensors |= {f"{name}weights": own.weights, f"{name}shift": own.intercept}
     form = _Form(version=1, channels=None if onto is None else len(onto.mean), about=dict(about))
     content = json.dumps(form.model_dump(), indent=2, ensure_ascii=False)
     (folder / MODEL_FILES[0]).write_text(content + "\n", encoding="utf-8")
@@ -69,9 +71,10 @@ def load_event_model(folder: Path) -> tuple[EventModel, dict[str, Any]]:
         raise EventModelError(f"{tensors_path}: found values that are no numbers, expected finite float64. {_REMEDY}")
     curves = Curves(tensors["intercept"], tensors["slope"])
     if form.channels is None:
-        return EventModel(only_curves(curves), None, tensors["shares"]), form.about
-    head = Head(curves, tensors["weights"], tensors["shift"])
-    return EventModel(head, Projection(tensors["mean"], tensors["axes"]), tensors["shares"]), form.about
+        head = only_curves(curves)
+        return EventModel(head, head, None, tensors["shares"]), form.about
+    head, bold = (Head(curves, tensors[f"{name}weights"], tensors[f"{name}shift"]) for name in ("", "bold_"))
+    return EventModel(head, bold, Projection(tensors["mean"], tensors["axes"]), tensors["shares"]), form.about
 
 
 def _read_form(path: Path) -> _Form:
@@ -98,6 +101,6 @@ def _shapes(form: _Form, tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, t
     return needed | {
         "mean": (form.channels,),
         "axes": (form.channels, axes),
-        "weights": (count, axes),
-        "shift": (count,),
+        **{f"{name}weights": (count, axes) for name in ("", "bold_")},
+        **{f"{name}shift": (count,) for name in ("", "bold_")},
     }

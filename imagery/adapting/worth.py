@@ -1,5 +1,6 @@
 """What an event's model is worth, by judgements that it did not see, and whether its grades go before the map's."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ Grades = npt.NDArray[np.int64]
 class Score(NamedTuple):
     """Of grades against judgements, weighted as the sample stands for all. f1: of each grade that counts, by number;
     right: the share of right grades; sure: the mean confidence, which is equal to it where confidence is calibrated.
-    NaN where nothing could be told.
+    NaN where nothing could be told or was asked.
     """
 
     f1: dict[int, float]
@@ -65,10 +66,12 @@ class Adapted:
 
 
 def adapt(
-    prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA, *, mapped: tuple[Grades, Floats] | None = None
-) -> Adapted:
+    prefix: Prefix, evidence: Evidence, extra: Extra = NO_EXTRA, *, mapped: tuple[Grades, Floats] | None = None,
+    stops: Sequence[int] = STOPS,
+) -> Adapted:  # fmt: skip
     """Learns from all judgements, and holds the result against the map. evidence: in the order of the prefix's draw.
-    mapped: the map's grades and confidence, each [N] in this order; without it the most probable grades.
+    mapped: the map's grades and confidence, each [N] in this order; without it the most probable grades. stops: how
+    many of the first judgements to learn from besides.
 
     The model's grades go before the map's where, cross-validated, their mean F1 over the grades that were judged at
     least FOLDS times is higher. Raises AssertionError below FOLDS judgements or `Draw.fewest` of them.
@@ -78,18 +81,18 @@ def adapt(
     teacher = Teacher(evidence, extra)
     weights = 1 / prefix.draw.inclusion(count)[:count]
     model = teacher.learn(np.arange(count), prefix.grades, weights / weights.mean())
-    grades, confidence = model.grade(model.head(teacher.inputs))
+    grades, confidence = model.grade_of(teacher.inputs)
     base, base_sure = mapped or grade_of(evidence.probabilities)
     before = score(prefix.grades, base[:count], base_sure[:count], weights)
-    held_out, sure = _held_out(prefix, teacher, weights, count)
+    held_out, sure = _held_out(prefix, teacher.learn, teacher, weights, count)
     after = score(prefix.grades, held_out, sure, weights)
     keeps, said = _decide(model, count, before, after, grades)
     most = count - count // FOLDS
-    between = (stop for stop in STOPS if prefix.draw.fewest <= stop < most)
-    stops = (Stop(stop, score(prefix.grades, *_held_out(prefix, teacher, weights, stop), weights)) for stop in between)
+    between = (stop for stop in stops if prefix.draw.fewest <= stop < most)
+    bought = (Stop(stop, _worth_of(prefix, teacher, weights, stop)) for stop in between)
     return Adapted(
         model, teacher.learner(), keeps, said, grades, confidence, held_out, before, after,
-        (Stop(0, before), *stops, Stop(most, after)),
+        (Stop(0, before), *bought, Stop(most, after)),
     )  # fmt: skip
 
 
@@ -123,12 +126,21 @@ def _decide(model: EventModel, count: int, before: Score, after: Score, grades: 
     if len(np.unique(grades)) < 2:
         return True, f"{_STAYS}: what was learned gives the same one to all buildings; {measured}."
     if model.onto is None:
-        why = f"fewer than {FEW} are judged" if count < FEW else "no features of the network predict better"
+        why = f"fewer than {FEW} are judged" if count < FEW else "the map has no features of the network"
         return False, f"The grades' probabilities are recalibrated, no more, as {why}; {measured}."
     return False, f"A model of this event gives the grades; {measured}."
 
 
-def _held_out(prefix: Prefix, teacher: Teacher, weights: Floats, most: int) -> tuple[Grades, Floats]:
+def _worth_of(prefix: Prefix, teacher: Teacher, weights: Floats, most: int) -> Score:
+    """Of models of the first judgements; how sure they are is not asked."""
+    grades, sure = _held_out(prefix, teacher.learn_to_grade, teacher, weights, most)
+    return score(prefix.grades, grades, np.full(len(sure), np.nan), weights)
+
+
+def _held_out(
+    prefix: Prefix, learn: Callable[[npt.NDArray[np.int64], Grades, Floats], EventModel], teacher: Teacher,
+    weights: Floats, most: int,
+) -> tuple[Grades, Floats]:  # fmt: skip
     """Grade and confidence of each judged building, [n], by a model of the first judgements of the other folds, `most`
     of them.
     """
@@ -136,6 +148,6 @@ def _held_out(prefix: Prefix, teacher: Teacher, weights: Floats, most: int) -> t
     grades, sure = np.empty(len(prefix), np.int64), np.empty(len(prefix))
     for number in range(FOLDS):
         out, seen = np.flatnonzero(fold == number), np.flatnonzero(fold != number)[:most]
-        model = teacher.learn(seen, prefix.grades[seen], weights[seen] / weights[seen].mean())
-        grades[out], sure[out] = model.grade(model.head(teacher.inputs.at(out)))
+        model = learn(seen, prefix.grades[seen], weights[seen] / weights[seen].mean())
+        grades[out], sure[out] = model.grade_of(teacher.inputs.at(out))
     return grades, sure

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ValidationError
 from base.access import unreadable
 from base.errors import InputError, printable
 from base.grades import KEYS
+from base.problems import first_problem
 from imagery.adapting.evidence import Evidence, evidence_of
 from imagery.give.names import FEATURES, GEOJSON, METADATA, PROBABILITY, VECTORS, hash_of
+from imagery.give.summary import SUMMARY_FILES
 from imagery.give.table import OURS, Table, recognize
 from imagery.read.vectors import read_polygons
 from imagery.sampling.draw import Draw
@@ -40,11 +42,37 @@ class _Facts(BaseModel):
     map: _Map
 
 
+class _Distance(BaseModel):
+    distance: float
+    usual: float
+
+
+class Domain(BaseModel):
+    """How like its training data a network found the imagery. said: a sentence; features, colours: how far the imagery
+    lies from it, and what is usual, None where that is not known.
+    """
+
+    said: str
+    features: _Distance | None = None
+    colours: _Distance | None = None
+
+
+class _Scene(BaseModel):
+    domain: Domain | None = None  # maps of earlier versions have none
+
+
+class _Summary(BaseModel):
+    """Of summary.json, what is needed here."""
+
+    scene: _Scene
+
+
 class JudgedMap(NamedTuple):
     """table: the buildings, N rows; ids: [N], as the page has them; grades: [N] of 1 to 4, 0 where a building is not
     visible; evidence: [N] rows, of which those not visible hold zeros; draw: in which order people judge; squares:
     where they look for what the map missed, None where it has none; network: what tells the one that made the map from
-    others; location: where that was, None where an earlier version did not say; sha256: of the buildings' file.
+    others; location: where that was, None where an earlier version did not say; sha256: of the buildings' file; domain:
+    None where an earlier version made the map.
     """
 
     table: Table
@@ -56,6 +84,7 @@ class JudgedMap(NamedTuple):
     network: str
     location: str | None
     sha256: str
+    domain: Domain | None
 
 
 def read_map(folder: Path) -> JudgedMap:
@@ -80,7 +109,8 @@ def read_map(folder: Path) -> JudgedMap:
         _refuse(folder / FEATURES, "holds features that are no numbers", "finite ones of each visible building", _AGAIN)
     grades = table.ours("grade").fillna(0).to_numpy(np.int64)
     ids = rows["id"].to_pylist()
-    return JudgedMap(table, ids, grades, evidence, draw, squares, facts.model, facts.location, sha256)
+    domain = _read_domain(folder / SUMMARY_FILES[1])
+    return JudgedMap(table, ids, grades, evidence, draw, squares, facts.model, facts.location, sha256, domain)
 
 
 def _read_features(path: Path) -> tuple[Any, _Facts]:
@@ -113,6 +143,18 @@ def _read_draw(path: Path) -> tuple[Draw, Squares | None]:
         return read_draw(path), read_squares(path)
     except OSError:
         _refuse(path, "is missing", "the order in which the page shows the buildings", _AGAIN)
+
+
+def _read_domain(path: Path) -> Domain | None:
+    try:
+        return _Summary.model_validate_json(path.read_bytes()).scene.domain
+    except FileNotFoundError:
+        _refuse(path, "is missing", "what predict says of the map", _AGAIN)
+    except ValidationError as error:
+        place, said, _ = first_problem(error)
+        _refuse(path, f"{place or 'the file'}: {said}", "what predict says of the map", _AGAIN)
+    except OSError as error:
+        raise MapError(f"{path}: {unreadable(path, error, f'. {_AGAIN}.')}") from error
 
 
 def _read_table(path: Path) -> Table:

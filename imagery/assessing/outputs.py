@@ -42,7 +42,8 @@ def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapp
     other files.
     """
     frame, damage = _regraded(given, found)
-    facts = {"map": {"sha256": given.sha256, "network": given.network}, **about}
+    domain = given.domain and given.domain.model_dump()
+    facts = {"map": {"sha256": given.sha256, "network": given.network}, "domain": domain, **about}
     with new_folder(out, is_ours) as folder, write_errors(out):
         style = qgis_style(damage)
         write_geopackage([frame], folder / GEOPACKAGE)

@@ -87,7 +87,7 @@ def grade_by_event(table: Table, event: Event, votes: Votes, features: Part | No
     for start in range(0, len(votes), ROWS):
         part = slice(start, min(start + ROWS, len(votes)))
         evidence = evidence_of(votes[part, 0] / CERTAIN, features(part.start, part.stop) if features else None)
-        grades[part], confidence[part] = event.model.grade(event.model(evidence))
+        grades[part], confidence[part] = event.model.grade(evidence)
     unseen = ~votes[:, 1].any(1)
     grades[unseen], confidence[unseen] = 0, np.nan
     return regraded(table, grades, confidence)

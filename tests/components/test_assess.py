@@ -101,7 +101,7 @@ def test_what_a_person_judged_goes_before_what_a_model_says(made: Made, out: Pat
 
 def test_the_model_that_is_kept_gives_the_grades_of_the_map(made: Made, out: Path) -> None:
     model, about = load_event_model(out)
-    grades, confidence = model.grade(model(read_map(made.folder).evidence))
+    grades, confidence = model.grade(read_map(made.folder).evidence)
     after = buildings(out)
     free = after["judged"].isna().to_numpy()
     assert (grades[free] == after["grade"].to_numpy()[free]).all()
@@ -237,6 +237,12 @@ def another(folder: Path) -> None:
         (edited, "buildings.geojson: was changed, expected the file that features.parquet was made with. Make the map"),
         (lambda map: (map / "judge.json").unlink(), "judge.json: is missing, expected the order in which the page"),
         (another, "judge.json: is of another map, expected the order of the buildings of buildings.geojson. Make the"),
+        (
+            lambda map: (map / "summary.json").unlink(),
+            "summary.json: is missing, expected what predict says of the map",
+        ),
+        (lambda map: (map / "summary.json").write_text("{}"), "summary.json: scene: field required, expected what"),
+        (lambda map: (map / "summary.json").write_text("{"), "summary.json: the file: invalid json"),
     ],
 )
 def test_a_map_that_cannot_be_assessed_is_one_line(

@@ -14,6 +14,7 @@ from components import assess, predict
 from components.tracking import registry
 from imagery.find.ground import place
 from imagery.sampling.judgements_file import read_draw
+from model.calibration.domain import Domain, to_tensors
 from model.dual_hrnet import DualHRNet
 from model.inference import Origin, save_model
 from tests.conftest import SMALL
@@ -37,7 +38,7 @@ class Afternoon(NamedTuple):
 def spend(folder: Path) -> Afternoon:
     """Registers the network, makes a map by it, and judges its buildings."""
     torch.manual_seed(4)
-    save_model(DualHRNet(**SMALL), folder / "network", Origin("real", ("palu-tsunami",)))
+    save_model(DualHRNet(**SMALL), folder / "network", Origin("real", ("palu-tsunami",)), domain=to_tensors(_domain()))
     registry.register_files(NETWORK, folder / "network", [], {registry.CONTENT_HASH: "network"}, {})
     for seed, name in enumerate(("pre", "post"), 1):
         blobs = noise(20, 28, seed).repeat(8, axis=1).repeat(8, axis=2)
@@ -52,6 +53,13 @@ def spend(folder: Path) -> Afternoon:
     truth = np.select([first < np.quantile(first, 0.4), first < np.quantile(first, 0.7)], [1, 3], 4)
     made = Made(folder / "map", truth, read_draw(folder / "map" / "judge.json"))
     return Afternoon(folder, made, write_judgements(folder / "mine.geojson", made, range(JUDGED)))
+
+
+def _domain() -> Domain:
+    """Scenes of colours and features that no imagery has."""
+    generator = np.random.default_rng(0)
+    features, colours = (generator.normal(0, 1, (6, count)).astype(np.float32) for count in (15 * SMALL["width"], 12))
+    return Domain(features, colours, np.full(6, 0.5, np.float32), np.full(6, np.nan, np.float32))
 
 
 def make_map(folder: Path, model: str | Path, out: Path, *options: str) -> None:

@@ -83,6 +83,11 @@ def test_a_version_holds_the_network_and_the_events_model_and_says_what_they_are
     run = client.get_run(str(client.get_model_version(EVENTS, str(registered.number)).run_id))
     assert run.info.status == "FINISHED"
     assert run.data.metrics["damaged"] == pytest.approx(row["total"])
+    domain = json.loads((afternoon.made.folder / "summary.json").read_text(encoding="utf-8"))["scene"]["domain"]
+    assert tags["imagery"] == domain["said"]
+    for name in ("features", "colours"):
+        assert run.data.metrics[f"distance_in_{name}"] == pytest.approx(domain[name]["distance"])
+        assert run.data.metrics[f"usual_distance_in_{name}"] == pytest.approx(domain[name]["usual"])
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
     assert names >= {"model", "assessment.html", "assessment.json", "estimates.csv"}
 

@@ -1,12 +1,14 @@
 """Models of an event as learners of the model-assisted estimate, and what they promise of their probabilities."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from imagery.adapting.evidence import AXES, projection
-from imagery.adapting.heads import Inputs, fit_curves, fit_features, only_curves
+from imagery.adapting.heads import Head, Inputs, fit_curves, fit_features, only_curves
 from imagery.adapting.learning import NO_EXTRA, EventModel, Extra, Teacher
 from imagery.estimating.cross_fitting import cross_fit
 from imagery.estimating.frame import Frame
@@ -88,12 +90,14 @@ def test_judgements_are_as_frequent_as_the_weighted_sample_has_them(teacher: Tea
 
 
 def test_grades_are_of_buildings_whose_grade_can_be_told_and_rare_ones_count_more() -> None:
-    model = EventModel(fit_curves(Inputs(np.zeros((1, 4)), np.zeros((1, 0))), np.array([1]), np.ones(1)), None, SHARES)
-    grades, confidence = model.grade(
-        np.array([[0.6, 0.2, 0.1, 0.05, 0.05, 0.0], [0.0, 0.24, 0.1, 0.01, 0.15, 0.5], [0, 0.9, 0.05, 0.03, 0.02, 0]])
+    bold = np.array(
+        [[0.6, 0.2, 0.1, 0.05, 0.05, 0.0], [0.0, 0.24, 0.1, 0.01, 0.15, 0.5], [0, 0.9, 0.05, 0.03, 0.02, 0]]
     )
+    honest = np.tile([0.5, 0.05, 0.1, 0.15, 0.2, 0], (3, 1))
+    head, other = (cast(Head, lambda inputs, own=own: own) for own in (honest, bold))
+    grades, confidence = EventModel(head, other, None, SHARES).grade_of(Inputs(np.zeros((3, 4)), np.zeros((3, 0))))
     assert grades.tolist() == [1, 4, 1]  # the second: 0.48 / 0.8 below 0.3 / 0.2
-    assert confidence == pytest.approx([0.5, 0.3, 0.9])
+    assert confidence == pytest.approx([0.1, 0.4, 0.1])
 
 
 def test_axes_are_the_principal_ones_of_standardized_channels() -> None:
@@ -128,7 +132,7 @@ def test_buildings_that_are_picked_teach_and_do_not_change_how_frequent_a_grade_
         for extra in (NO_EXTRA, Extra(places, rare.truth[places]))
     )
     rest = np.setdiff1d(np.arange(60, 1200), places)
-    grades = [model.grade(model(rare.evidence))[0] for model in (alone, found)]
+    grades = [model.grade(rare.evidence)[0] for model in (alone, found)]
     hits = [(own[rest] == rare.truth[rest])[rare.truth[rest] == 4].mean() for own in grades]
     assert hits[1] > hits[0]
     expected = found(rare.evidence)[:60]

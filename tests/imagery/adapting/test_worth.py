@@ -104,7 +104,7 @@ def test_a_network_without_features_can_be_adapted() -> None:
     made = BLIND.with_features(None)
     found = adapt(made.judged(60), made.evidence)
     assert found.model.onto is None
-    assert found.keeps or "as no features of the network predict better" in found.said
+    assert found.keeps or "as the map has no features of the network" in found.said
 
 
 def test_scores_are_those_of_weighted_counts() -> None:

@@ -53,6 +53,21 @@ def test_the_first_class_of_2014_is_a_share_of_235_of_10000() -> None:
     assert float(found.share) == pytest.approx(0.023509, abs=5e-7)
 
 
+# As they stand in the paper of 2014, p. 54, with 95 % intervals: areas in ha, a pixel of which is 0.09, and accuracies.
+AREAS_PRINTED = ((21158, 6158), (11686, 3756), (285770, 15510), (581386, 16282))
+
+
+@pytest.mark.parametrize("class_", range(4))
+def test_areas_are_those_printed_in_the_paper(class_: int) -> None:
+    matrix, areas = OLOFSSON[2014]
+    column = counts([sum(row) for row in matrix], [row[class_] for row in matrix])
+    found = ratio(np.array(areas), column, np.array(1.0 * sum(areas)))
+    hectares = 0.09 * sum(areas)
+    area, half = AREAS_PRINTED[class_]
+    assert float(found.share) * hectares == pytest.approx(area, abs=1)
+    assert 1.96 * float(found.error) * hectares == pytest.approx(half, abs=2)  # ours corrects for what was judged
+
+
 def test_wilson_is_that_of_the_closed_form() -> None:
     """The roots of (p - t)² = z² t (1 - t) / n, by bisection."""
     share, count = 2 / 199, 199.0

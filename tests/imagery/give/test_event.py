@@ -42,7 +42,7 @@ def test_grades_are_the_models_and_what_is_not_visible_stays_so(
     own = Event(model, "palu", 100, "abc", None, None)
     found = grade_by_event(table, own, votes, lambda start, stop: features[start:stop]).frame
     sums = votes[:, 0] / np.maximum(votes[:, 0].sum(1, keepdims=True), 1)
-    expected, sure = model.grade(model(Evidence(sums, MADE.evidence.features)))
+    expected, sure = model.grade(Evidence(sums, MADE.evidence.features))
     seen = np.setdiff1d(np.arange(300), UNSEEN)
     assert found["grade"][seen].tolist() == expected[seen].tolist()
     assert found["damage"][seen].tolist() == [DAMAGE[grade - 1] for grade in expected[seen]]
