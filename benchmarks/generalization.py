@@ -6,8 +6,9 @@ python -m benchmarks.generalization --raw XBD --work DIR [--variants NAME...] [-
 XBD holds the sample of 32 real pairs: 24 in train (michael 10, santa-rosa 8, florence 3, guatemala 3) and 8 in test.
 Each of three folds keeps events out of training, and the pixel counts of all three are added up before the score is
 taken, so that it has all grades. "known events" are the test pairs, for a model of all 24; --new-events leaves these
-out, for a first choice among many. A variant is a recipe of benchmarks/variants over quarter-turns.yaml there. How many
-epochs fit into the time comes from measured CPU seconds. It takes one core, and what is in DIR is not computed again.
+out, for a first choice among many. A variant is a recipe of
+benchmarks/variants over recipes/cpu.yaml. How many epochs fit into the time comes from measured CPU seconds. It takes
+one core, and what is in DIR is not computed again.
 """
 
 import argparse
@@ -43,7 +44,7 @@ FOLDS: dict[str, list[str]] = {
 }
 KNOWN = "known events"
 VARIANTS = Path(__file__).parent / "variants"
-BASE = (Path("params.yaml"), Path("recipes/cpu.yaml"), VARIANTS / "quarter-turns.yaml")
+CPU_RECIPE = Path("recipes/cpu.yaml")
 CROPS = 4  # of a scene in an epoch, so that an epoch is short beside the whole time
 
 
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _prepare(raw: Path, out: Path, events: list[str]) -> None:
     if not out.is_dir():
-        given = load_params(*BASE).prepare
+        given = load_params(Path("params.yaml"), CPU_RECIPE).prepare
         prepare(raw, out, given.model_copy(update={"holdout_disasters": events}))
 
 
@@ -126,7 +127,7 @@ def run(job: Job, work: Path) -> None:
 
 def _settings(job: Job, data: Path, work: Path) -> TrainSettings:
     """Those of the variant, with as many epochs as the time allows."""
-    given = load_params(*BASE, VARIANTS / f"{job.variant}.yaml").train
+    given = load_params(Path("params.yaml"), CPU_RECIPE, VARIANTS / f"{job.variant}.yaml").train
     given = replace(given, seed=job.seed, crops_per_scene=CROPS, validate_every=0)
     steps = len(read_index(data, ["train"])) * CROPS // given.global_batch_size
     epoch = steps * _seconds_a_step(given, data, work / job.variant)

@@ -224,5 +224,5 @@ def test_a_recipe_that_is_not_there_is_one_line_with_those_that_are(repository: 
     line = exit_line(main, "--recipe", "recipes/papre.yaml")
     assert line == (
         "ParamsError: recipes/papre.yaml: cannot be read (No such file or directory). Give the path of a recipe; of "
-        "recipes/NAME.yaml there are best, cpu, paper, small."
+        "recipes/NAME.yaml there are cpu, new-events, paper, small."
     )

@@ -286,7 +286,7 @@ def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path: Pa
         load_params(ROOT / "params.yaml", tmp_path / "papre.yaml")
     found = (
         f"{tmp_path / 'papre.yaml'}: cannot be read (No such file or directory). Give the path of a recipe; "
-        "of recipes/NAME.yaml there are best, cpu, paper, small."
+        "of recipes/NAME.yaml there are cpu, new-events, paper, small."
     )
     assert str(caught.value) == found
 
