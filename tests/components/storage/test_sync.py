@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from base.stac import ITEM
 from components.storage import sync
 from components.storage.s3 import StorageError, Store
 from imagery.shards.stored import SHARD
@@ -147,8 +148,8 @@ def test_a_folder_that_is_no_copy_is_not_replaced(server: S3Server, uri: str, tm
     assert tree(tmp_path / "copy") == {"a": b"1"}
 
 
-def test_the_markers_are_what_data_sets_models_checkpoints_and_shards_are_read_by() -> None:
-    assert set(sync.MARKERS) == {INDEX, CONFIG, DESCRIPTION, SHARD}
+def test_the_markers_are_what_data_sets_models_checkpoints_shards_and_delivered_maps_are_read_by() -> None:
+    assert set(sync.MARKERS) == {INDEX, CONFIG, DESCRIPTION, SHARD, ITEM}
 
 
 def test_a_marker_goes_first_and_comes_last_in_the_folders_that_it_speaks_for(
