@@ -66,7 +66,7 @@ def write_footprints(joined: Joined, path: Path) -> Path:
     polygons = np.array([label.polygon for label in joined.labels], dtype=object)
     degrees = to_degrees(place(polygons, joined.grid.transform), joined.grid.crs)
     uids = [label.uid for label in joined.labels]
-    write_geojson(geopandas.GeoDataFrame({UID: uids}, geometry=degrees, crs="EPSG:4326"), path)
+    write_geojson([geopandas.GeoDataFrame({UID: uids}, geometry=degrees, crs="EPSG:4326")], path)
     return path
 
 
