@@ -98,6 +98,7 @@ def test_metrics_have_these_keys(outcome: Outcome) -> None:
         "score_present",
         "damage_f1_present",
         "absent_grades",
+        "scenes",
         "score_per_pixel",
         "score_per_building",
         "building_f1",

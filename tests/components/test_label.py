@@ -99,7 +99,7 @@ def test_files_that_do_not_fit_are_one_line_and_leave_nothing(event: Event, tmp_
         line = exit_line(main, *event.arguments(out, file, **files))
         assert finding in line, line
     for name, spoil, finding in (
-        ("summary.json", b"{}", "summary.json: does not say how the images were read ('scene')"),
+        ("summary.json", b"{}", "summary.json: scene: field required, expected what predict says of the map"),
         ("damage.tif", b"", "damage.tif: cannot be read"),
         ("features.parquet", None, "features.parquet: is missing"),
     ):
