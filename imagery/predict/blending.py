@@ -69,7 +69,7 @@ def classes_file(path: Path, grid: Grid) -> Iterator[Any]:
     profile = {
         "driver": "GTiff", "dtype": "uint8", "count": len(BANDS), "crs": grid.crs, "transform": grid.transform,
         "width": grid.width, "height": grid.height, "tiled": True, "blockxsize": 512, "blockysize": 512,
-        "compress": "deflate", "zlevel": 1, "interleave": "band", "bigtiff": "yes",  # a fifth of the time, and smaller
+        "compress": "deflate", "zlevel": 1, "bigtiff": "yes",
     }  # fmt: skip
     try:
         with new_file(path) as partial, rasterio.open(partial, "w", **profile) as out:
