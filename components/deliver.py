@@ -17,7 +17,7 @@ from components.storage.locations import LOCATIONS, Location, local_input, local
 
 
 class Delivery(NamedTuple):
-    """state: "complete" or "partial". numbers: of the map, see `imagery.delivering.delivered.Delivered`. run: the id of
+    """state: "complete" or "partial". numbers: of the map, see `imagery.delivered.Delivered`. run: the id of
     the run in MLflow.
     """
 
@@ -43,7 +43,7 @@ def deliver(
     from components.events.sources import describe_source
     from components.tracking.connection import reach
     from components.tracking.deliveries import record_delivery
-    from imagery.delivering.delivered import read_delivered
+    from imagery.delivered import read_delivered
     from imagery.formats.stac import Taken, write_item
     from imagery.give.names import GEOJSON, hash_of
     from imagery.give.outputs import is_ours
@@ -57,7 +57,7 @@ def deliver(
         found = read_delivered(source)
         with local_output(out, replaces=is_ours) as folder, new_folder(folder, is_ours) as new:
             copy_anew(source, new)
-            made_by = describe_source(found.facts["model"])
+            made_by = describe_source(found.facts["model"]) if "model" in found.facts else None  # of earlier versions
             item = write_item(new, made_by, datetime.now(UTC), Taken(after=after), name).read_bytes()
         known = {"state": found.state, "map": hash_of(source / GEOJSON), "delivered_to": str(out), **found.facts}
         missing = {"left_out": ", ".join(each["what"] for each in found.left_out)} if found.left_out else {}

@@ -34,7 +34,7 @@ FLOORS = (
     ("imagery.formats",),
     ("imagery.mapping", "imagery.assessing"),
     ("imagery.labelling", "imagery.shards"),
-    ("imagery.delivering",),
+    ("imagery.delivered",),
     ("components.params", "components.cli"),
     ("components.storage", "components.tracking"),
     ("components.promotion", "components.cluster", "components.cards"),

@@ -1,6 +1,7 @@
 """deliver: a map goes to its place as a whole, with an item, and its numbers to one run of MLflow."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,21 @@ def test_a_map_that_lacks_something_says_so_everywhere(
     deliver.main(words(maps / "whole", out, params))  # when the shard is there
     assert json.loads((out / "stac.json").read_text())["properties"]["dual-hrnet:state"] == "complete"
     assert sorted(tags["state"] for tags, _, _ in runs(params)) == ["complete", "partial"]
+
+
+def test_a_map_that_does_not_say_where_its_model_was_is_delivered_without(
+    maps: Path, params: Path, mlflow_store: str, tmp_path: Path
+) -> None:
+    earlier, out = Path(shutil.copytree(maps / "whole", tmp_path / "earlier")), tmp_path / "palu"
+    summary = json.loads((earlier / "summary.json").read_text(encoding="utf-8"))
+    del summary["scene"]["model"]["location"]
+    (earlier / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    deliver.main(words(earlier, out, params))
+    item = json.loads((out / "stac.json").read_text(encoding="utf-8"))
+    check_item(item)
+    assert item["properties"]["processing:lineage"].startswith("model not recorded")
+    [(tags, _, _)] = runs(params)
+    assert "model" not in tags
 
 
 def test_what_cannot_be_delivered_is_one_line_and_changes_nothing(

@@ -284,11 +284,10 @@ def test_a_recipe_of_another_network_is_known_by_its_training(monkeypatch: pytes
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ParamsError) as caught:
         load_params(ROOT / "params.yaml", tmp_path / "papre.yaml")
-    found = (
+    assert str(caught.value) == (
         f"{tmp_path / 'papre.yaml'}: cannot be read (No such file or directory). Give the path of a recipe; "
         "of recipes/NAME.yaml there are cpu, new-events, paper, small."
     )
-    assert str(caught.value) == found
 
 
 WITHOUT_PARAMS = {

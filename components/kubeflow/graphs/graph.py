@@ -3,6 +3,7 @@
 import argparse
 import re
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +26,10 @@ COMMON = {
 }
 
 
-class Graph:
+class Graph(ABC):
     """A graph and its part of the command line.
+
+    check, warn and begin_here do nothing where a graph has nothing to say there.
 
     parameters: those that it has in Kubeflow, and what each is, for people. required: those of them without a default.
     """
@@ -35,29 +38,29 @@ class Graph:
     required: ClassVar[Collection[str]]
 
     @property
+    @abstractmethod
     def steps(self) -> Collection[str]:
         """The names of its tasks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def define(self, params: Params, image: str) -> Any:
         """The graph as Kubeflow's SDK has it, its defaults taken from `params`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_options(self, parser: Parser, command: str) -> None:
         """Adds its own options to a command: compile, run, submit or schedule."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, params: Params, arguments: argparse.Namespace) -> dict[str, Any]:
         """The parameters that its own options give. Raises InputError."""
-        raise NotImplementedError
 
-    def check(self, params: Params) -> None:
+    def check(self, params: Params) -> None:  # noqa: B027
         """Refuses what no cluster could run, of a graph that knows such a thing. Raises InputError."""
 
-    def warn(self, params: Params, namespace: str) -> None:
+    def warn(self, params: Params, namespace: str) -> None:  # noqa: B027
         """Warns where the cluster of the kubeconfig could not run it. namespace: of the run."""
 
-    def begin_here(self, values: Mapping[str, Any]) -> None:
+    def begin_here(self, values: Mapping[str, Any]) -> None:  # noqa: B027
         """Refuses, before a run on this machine, what its first task would fail at. Raises InputError."""
 
     def end_here(self, values: Mapping[str, Any], artifacts: Path) -> int:

@@ -188,7 +188,7 @@ class MapGraph(Graph):
 
     def end_here(self, values: Mapping[str, Any], artifacts: Path) -> int:
         """Says whether the map is partial, and ends with the code of components.merge then."""
-        from imagery.delivering.delivered import read_delivered
+        from imagery.delivered import read_delivered
 
         with local_input(values["deliver_to"]) as folder:
             found = read_delivered(folder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagery.delivering.delivered import Delivered, DeliveryError, read_delivered
+from imagery.delivered import Delivered, DeliveryError, read_delivered
 from tests.imagery.shards.making import make_event, on_one_machine
 
 

@@ -1,1 +1,0 @@
-"""A map as others find it and take it on: its item for a catalog, and its numbers."""
