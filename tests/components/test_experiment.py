@@ -106,11 +106,11 @@ def write_recipe(folder: Path, content: Any) -> Path:
     return path
 
 
-def laid_over(base: Any, over: Any) -> Any:
-    """The merge, once more: mappings key by key, but for a network that is named."""
-    if not (isinstance(base, dict) and isinstance(over, dict)) or "channels" in over:
+def laid_over(base: Any, over: Any, key: str = "") -> Any:
+    """The merge, once more: mappings key by key, but for a network with a name, which is another one."""
+    if not (isinstance(base, dict) and isinstance(over, dict)) or (key == "network" and "name" in over):
         return over
-    return base | {key: laid_over(base.get(key), value) for key, value in over.items()}
+    return base | {name: laid_over(base.get(name), value, name) for name, value in over.items()}
 
 
 def shown_params(folder: Path) -> dict[str, Any]:
