@@ -39,8 +39,9 @@ class PostgresServer:
         self._run("pg_ctl", "-D", "data", "-l", "log", "-o", options, "-w", "start")
 
     def stop(self) -> None:
-        """Ends the server and removes what it kept."""
-        self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
+        """Ends the server, if it ever began, and removes what it kept."""
+        if (self.folder / "data").exists():
+            self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
         shutil.rmtree(self.folder)
 
     def _run(self, program: str, *arguments: str) -> None:

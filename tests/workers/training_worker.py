@@ -128,7 +128,8 @@ def run(case: Case, params: Path, data: Path, folder: Path, results: Path) -> No
         loss = mean_loss if case.mean else dual_loss
         calls = iter(range(1, 10**6))
 
-        def spoilt(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Losses:
+        def spoilt(logits: DualLogits, mask: Tensor, settings: TrainSettings, offsets: None) -> Losses:
+            assert offsets is None  # no case adjusts logits
             losses = loss(logits, mask, settings)
             bad = case.nan and world.rank == 1 and next(calls) == NAN_AT
             return dataclasses.replace(losses, total=losses.total * float("nan")) if bad else losses
