@@ -1,11 +1,20 @@
-"""The parser of every command line. It refuses an empty text as the value of an option, such as `--out "$UNSET"`: as a
-path, that is the working directory, and as a name it is the default. `type=str` lets one pass.
+"""How command lines are read, and how they end.
+
+Their parser refuses an empty text as the value of an option, such as `--out "$UNSET"`: as a path, that is the working
+directory, and as a name it is the default. `type=str` lets one pass.
 """
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Exit codes by which a process of the training asks to be started again, beside those of signals (128 + number).
+PEERS_LOST = 141  # as of a process that a broken connection ended: 128 + SIGPIPE
+HUNG = 142  # as of a process that an alarm ended: 128 + SIGALRM
+# SIGINT, SIGABRT (NCCL ends so), SIGBUS (no shared memory is left), SIGKILL, SIGSEGV, SIGTERM. Nothing else becomes
+# better by another try: not a wrong parameter, which is 1, nor an instruction that the processor lacks (SIGILL, 132).
+RESTARTABLE = frozenset({130, 134, 135, 137, 139, PEERS_LOST, HUNG, 143})
 
 
 class Parser(argparse.ArgumentParser):

@@ -4,7 +4,6 @@ Source: https://github.com/radiantearth/stac-spec/blob/v1.1.0/item-spec/item-spe
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 ITEM = "stac.json"  # the item's file, in the folder that it describes
@@ -25,8 +24,3 @@ def item(
         "geometry": geometry, **placed, "properties": dict(properties), "links": [dict(link) for link in links],
         "assets": {key: dict(asset) for key, asset in assets.items()},
     }  # fmt: skip
-
-
-def moment(time: datetime) -> str:
-    """As items write it: RFC 3339, in UTC, to the second."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

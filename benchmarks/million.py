@@ -1,20 +1,22 @@
 """What a map of a million buildings takes: its shards are made, and merged by the step's own code.
 
-python -m benchmarks.million [--buildings 1000000] [--shards 8] [--work DIR]
+python -m benchmarks.million [--buildings 1000000] [--shards 8] [--workers 2] [--work DIR]
 
 A block of 1,024² pixels with 1,521 small buildings of all angles, some of which reach over its edges, is laid side by
 side; images are black, features are noise of the width of the full network. Shards stay in the folder of --work and are
-used again. Memory is the peak that the kernel counts for the process.
+used again. Memory is the largest sum of what the kernel counts for all processes (PSS), looked at twice a second.
 """
 
 import argparse
 import json
 import multiprocessing
+import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +160,16 @@ def moved(classes: Path, alike: StoredShard, before: Window, part: Window, grid:
 
 @contextmanager
 def timed(found: dict[str, float], names: Sequence[tuple[Any, str]]) -> Iterator[None]:
-    """Adds up the CPU seconds that functions, as modules know them, take."""
+    """Adds up the seconds that functions, as modules know them, take."""
     before = [(module, name, getattr(module, name)) for module, name in names]
 
     def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
-            start = time.process_time()
+            start = time.perf_counter()
             try:
                 return function(*args, **more)
             finally:
-                found[name] = found.get(name, 0) + time.process_time() - start
+                found[name] = found.get(name, 0) + time.perf_counter() - start
 
         return call
 
@@ -185,7 +187,6 @@ PARTS = (
     (merging, "tabulate_found"),
     (outputs, "mean_over_pixels"),
     (outputs, "by_cells"),
-    (outputs, "write_rasters"),
     (outputs, "write_geopackage"),
     (outputs, "write_geojson"),
     (outputs, "write_features"),
@@ -205,9 +206,45 @@ def make_all(plan: Plan, folders: Sequence[Path]) -> None:
         known.setdefault(size, stored.read_shard(folder, plan, number))
 
 
-def peak() -> float:
-    """MB. Not ru_maxrss, which a new process inherits from the one that started it."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1e3
+def processes() -> Iterator[Path]:
+    """In /proc, this one and all that it started, as far as they are left."""
+    parents = dict[str, str]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[path.parent.name] = path.read_text().rpartition(")")[2].split()[1]
+    own = {str(os.getpid())}
+    while more := {number for number, parent in parents.items() if parent in own} - own:
+        own |= more
+    return (Path("/proc", number) for number in own)
+
+
+class Watch:
+    """Memory in MB and CPU seconds of this process and all that it started, looked at twice a second."""
+
+    def __init__(self) -> None:
+        self.peak, self._cpu, self._over = 0.0, dict[str, float](), threading.Event()
+        self.look()
+        self._before = dict(self._cpu)
+        threading.Thread(target=self._go_on, daemon=True).start()
+
+    def _go_on(self) -> None:
+        while not self._over.wait(0.5):
+            self.look()
+
+    def look(self) -> None:
+        total = 0
+        for process in processes():
+            with suppress(OSError, IndexError):
+                total += int((process / "smaps_rollup").read_text().split("\nPss:")[1].split()[0])
+                used = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+                self._cpu[process.name] = sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+        self.peak = max(self.peak, total / 1e3)
+
+    def stop(self) -> float:
+        """CPU seconds since the beginning."""
+        self.look()
+        self._over.set()
+        return sum(self._cpu.values()) - sum(self._before.values())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -215,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.million", description=__doc__)
     parser.add_argument("--buildings", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keeps the shards and the map")
     a = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
@@ -227,17 +265,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             making.start()
             making.join()
         shards = [stored.read_shard(folder, plan, number) for number, folder in enumerate(folders)]
-        before = peak()
         found: dict[str, float] = {}
-        start, cpu = time.perf_counter(), time.process_time()
-        with timed(found, PARTS):
-            summary, _ = merging.merge_shards(plan, shards, [], Path, work / "map", work / "merging")
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        watch, start = Watch(), time.perf_counter()
+        before = watch.peak
+        with timed(found, PARTS), outputs.crew_of(a.workers) as crew:
+            summary, _ = merging.merge_shards(plan, shards, [], Path, work / "map", work / "merging", crew=crew)
+            cpu = watch.stop()
+        wall = time.perf_counter() - start
         size = {path.name: path.stat().st_size / 1e6 for path in sorted((work / "map").iterdir()) if path.is_file()}
         print(f"{len(summary):,} buildings of {a.shards} shards, {plan.grid.width:,} x {plan.grid.height:,} pixels")
-        print(f"merge: {wall:.0f} s, {cpu:.0f} CPU s, of these {cpu - found['write_rasters']:.0f} without the rasters")
-        print(f"peak {peak():.0f} MB, before the merge {before:.0f} MB")
-        print(json.dumps({name: round(value, 1) for name, value in found.items()}))
+        print(f"merge: {wall:.0f} s with {a.workers} processes, {cpu:.0f} CPU s")
+        print(f"peak {watch.peak:.0f} MB, before the merge {before:.0f} MB")
+        print("seconds:", json.dumps({name: round(value, 1) for name, value in found.items()}))
         print("MB:", json.dumps({name: round(value, 1) for name, value in size.items()}))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from base.command_line import Parser
+from base.command_line import Parser, whole_number
 from base.errors import InputError
 from components.cli import errors_in_one_line
 from components.events.sources import describe_source
@@ -25,34 +25,36 @@ from components.storage.locations import (
     scratch_for,
 )
 from imagery.options import add_formats, refuse_two
-from imagery.settings import CELL
+from imagery.settings import CELL, LARGEST
 
 if TYPE_CHECKING:
     from imagery.give.summary import Summary
 
 PARTIAL = 3  # exit code
+WORKERS = 2
 
 
 def merge(
     plan: Location, shards: Location, out: Location, *, areas: Location | None = None, cell: float = CELL,
-    formats: Sequence[str] = (), failed: Mapping[str, str] | None = None,
+    formats: Sequence[str] = (), failed: Mapping[str, str] | None = None, workers: int = WORKERS,
 ) -> tuple["Summary", str]:  # fmt: skip
     """Writes the map of the shards that lie in the folder `shards` into `out`, with the files of
     `components.predict.predict_imagery`; returns the summary, and "complete" or "partial".
 
     plan: of `components.plan`. A shard that is not there, of another plan or damaged is left out, as are the files that
     the plan leaves out; the summary and the report name them. failed: why shards have failed, by the names of their
-    folders; they are left out. areas, cell, formats: see `components.predict.predict_imagery`.
-    Raises PlanError where no shard is left, RasterError, VectorError, OutputError, StorageError.
+    folders; they are left out. areas, cell, formats: see `components.predict.predict_imagery`. workers: processes that
+    share the work on many buildings.
+    Raises PlanError where no shard is left, RasterError, VectorError, OutputError, StorageError, LostProcessError.
     """
-    from imagery.give.outputs import check_outputs
+    from imagery.give.outputs import check_outputs, crew_of
     from imagery.read.vectors import read_polygons
     from imagery.shards.merging import merge_shards
     from imagery.shards.plan import LeftOut, read_plan
     from imagery.shards.stored import StoredShard, name_of, read_shard
 
     scratch = scratch_for(out, "merge")
-    with ExitStack() as stack:
+    with ExitStack() as stack, crew_of(workers) as crew:
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
         made = read_plan(stack.enter_context(local_input(plan)))
@@ -72,7 +74,7 @@ def merge(
         made_by = describe_source(made.model) if "stac" in formats else None
         summary, state = merge_shards(
             made, found, missing, lambda location: stack.enter_context(local_input(location)), folder, scratch,
-            areas=polygons, cell=cell, formats=formats, made_by=made_by,
+            areas=polygons, cell=cell, formats=formats, made_by=made_by, crew=crew,
         )  # fmt: skip
     shutil.rmtree(scratch)
     return summary, state
@@ -88,11 +90,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     group.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares")
     group.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})")
     add_formats(group)
+    parser.add_argument(
+        "--workers", type=whole_number(1, LARGEST["workers"]), default=WORKERS,
+        help=f"processes that share the work on many buildings ({WORKERS})",
+    )  # fmt: skip
     a = parser.parse_args(argv)
     given = {name: value for name, value in vars(a).items() if name in ("areas", "cell", "formats")}
     with errors_in_one_line():
         refuse_two(given, ("cell", "areas"))
-        summary, state = merge(a.plan, a.shards, a.out, **given)
+        summary, state = merge(a.plan, a.shards, a.out, workers=a.workers, **given)
         buildings = "1 building" if len(summary) == 1 else f"{len(summary)} buildings"
         print(f"{state}: {buildings}; wrote damage.tif, buildings.gpkg, report.html and more to {a.out}")
         if state != "complete":

@@ -202,7 +202,11 @@ def _add_imagery_options(parser: Parser) -> list[str]:
     options = [
         *add_reading(group),
         group.add_argument("--batch", type=int, help=f"windows at once ({Windows.batch})"),
-        group.add_argument("--workers", type=int, help=f"threads that read ahead ({Windows.workers})"),
+        group.add_argument(
+            "--workers",
+            type=int,
+            help=f"threads that read, processes that list buildings ({Windows.workers})",
+        ),
         group.add_argument(
             "--footprints", metavar="LOCATION", help="vector file of buildings to grade, not those found"
         ),

@@ -14,7 +14,7 @@ from imagery.formats.writing import Formats, check_formats
 from imagery.give.event import Event
 from imagery.give.features import Kept
 from imagery.give.look import look_at
-from imagery.give.outputs import check_outputs, write_outputs
+from imagery.give.outputs import check_outputs, crew_of, write_outputs
 from imagery.give.summary import Summary
 from imagery.give.writing import OutputError
 from imagery.predict.domain import UNKNOWN, compare
@@ -83,10 +83,11 @@ def make_map(
             print(f"the imagery: {likeness or UNKNOWN}", flush=True)
         look = look.with_likeness(likeness)
         kept = Kept(tiles, identity, made_by.location, pair.read) if features else None
-        summary = write_outputs(
-            classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept, event=event,
-            further=Formats(formats, pair.read, made_by).write,
-        )  # fmt: skip
+        with crew_of(windows.workers) as crew:
+            summary = write_outputs(
+                classes, out, look, footprints=footprints, areas=areas, cell=cell, kept=kept, event=event,
+                further=Formats(formats, pair.read, made_by).write, crew=crew,
+            )  # fmt: skip
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary

@@ -77,7 +77,7 @@ class Sources(Reading):
 @dataclass(frozen=True)
 class Windows:
     """How imagery is taken apart. tile, overlap: pixels, multiples of 32; batch: tiles that are predicted at once;
-    workers: threads that read ahead. Raises SettingsError.
+    workers: threads that read ahead, and processes that share the work on many buildings. Raises SettingsError.
     """
 
     tile: int = 1024

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -85,3 +86,19 @@ def exit_line(main: Callable[[Sequence[str]], None], *arguments: str | Path) -> 
     assert isinstance(caught.value.code, str)
     assert "\n" not in caught.value.code
     return caught.value.code
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Waits for it, a minute at most."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
+
+
+def runs(process: int) -> bool:
+    """Whether the process is there and no zombie, which only waits for someone to ask for its exit code."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
+    except OSError:
+        return False

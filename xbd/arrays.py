@@ -3,11 +3,9 @@
 import csv
 import hashlib
 import io
-import multiprocessing
 import os
 import re
 import shutil
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from base.errors import InputError
+from base.processes import end_with_parent
 from xbd.preparation import preparation_version, prepare_scene, read_sources
 from xbd.scenes import (
     CHANNELS,
@@ -68,7 +67,7 @@ def prepare_arrays(
     try:
         with (
             (folder / JOURNAL).open("a", newline="", encoding="utf-8") as file,
-            ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool,
+            ProcessPoolExecutor(workers, initializer=end_with_parent) as pool,
             tqdm(total=len(scenes), desc="prepare", unit="scene", disable=None) as progress,
         ):
             waiting: deque[tuple[RawScene, Future[SceneRecord | str]]] = deque()
@@ -199,15 +198,3 @@ def _resume(folder: Path, version: str) -> dict[str, Earlier]:
 
 def _journal(file: TextIO) -> "csv.DictWriter[str]":
     return csv.DictWriter(file, COLUMNS, lineterminator="\n")
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that started it is killed: it would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

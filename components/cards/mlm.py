@@ -9,6 +9,7 @@ from typing import Any
 
 from base import stac
 from base.grades import GRADES
+from base.times import rfc3339
 from components.cards.card import CARD
 from components.cards.facts import Facts
 from xbd.licence import licence_of
@@ -26,7 +27,7 @@ def describe_model(facts: Facts) -> dict[str, Any]:
     """The item of a model, fit for JSON, with links relative to the model's directory. It lies nowhere on the earth;
     its time is that of its registration.
     """
-    licence, time = licence_of(facts.origin.events).spdx, stac.moment(facts.registered)
+    licence, time = licence_of(facts.origin.events).spdx, rfc3339(facts.registered)
     bands = [{"name": band} for band in BANDS]
     properties = {
         "title": facts.name,

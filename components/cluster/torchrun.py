@@ -9,8 +9,8 @@ pod again from code 128 on only: a preempted training would count as failed. Wha
 import sys
 from collections.abc import Sequence
 
+from base.command_line import RESTARTABLE
 from base.errors import errors_in_one_line
-from base.exit_codes import RESTARTABLE
 
 
 def main(argv: Sequence[str] | None = None) -> None:

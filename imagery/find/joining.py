@@ -10,9 +10,8 @@ import numpy.typing as npt
 import shapely
 from rasterio.windows import Window
 
-from imagery.find.ground import Geometries
 from imagery.find.pixels import Flags, Numbers
-from imagery.find.shapes import Shapes, StoredShapes, parts_of
+from imagery.find.shapes import Shapes, StoredShapes, of_wkb, parts_of, wkb_of
 from imagery.find.votes import Votes
 
 MISSING = -1  # where an edge of a block has no data
@@ -74,7 +73,7 @@ def join_shards(shards: Iterable[tuple[Window, Pieces]], folder: Path) -> Buildi
         votes.append(own.votes)
         partly.append(own.partly)
         first.append(pieces.first)
-        outlines.append(own.outlines[:])
+        outlines.append_wkb(wkb_of(own.outlines, slice(None)))
         known += len(pieces.first)
     pairs, ending = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
     for one, other in _beside_each_other(windows, edges):
@@ -108,22 +107,26 @@ def join_parts(
     members = parts.argsort(kind="stable")
     starts, joined = np.searchsorted(parts[members], np.arange(count + 1)), StoredShapes(folder)
     for part in parts_of(count):
-        joined.append(_unite(outlines, members, starts[part.start : part.stop + 1], plain=plain))
+        joined.append_wkb(_unite(outlines, members, starts[part.start : part.stop + 1], plain=plain))
     return Pieces(Buildings(total, joined, ends, parts), start[order], around)
 
 
-def _unite(outlines: Shapes, members: Numbers, starts: Numbers, *, plain: bool) -> Geometries:
+def _unite(outlines: Shapes, members: Numbers, starts: Numbers, *, plain: bool) -> list[bytes]:
     """Outlines of buildings, [K]. members: numbers of the outlines of all parts, building by building; starts: where
     those of each begin there, and behind the last one, [K + 1].
     """
-    whole = outlines[members[starts[:-1]]].copy()
+    known = wkb_of(outlines, members[starts[:-1]])
     are_several = np.diff(starts) > 1
-    for place in np.flatnonzero(are_several).tolist():
-        whole[place] = shapely.union_all(outlines[members[starts[place] : starts[place + 1]]])
+    odd = np.flatnonzero(are_several | (not plain))
+    whole = of_wkb([known[place] for place in odd])
+    for place in np.flatnonzero(are_several[odd]).tolist():
+        start, stop = starts[odd[place]], starts[odd[place] + 1]
+        whole[place] = shapely.union_all(outlines[members[start:stop]])
     # From a corner on, and without what lies between two corners: the same polygon whatever its parts were.
-    odd = are_several | (not plain)
-    whole[odd] = shapely.normalize(shapely.simplify(shapely.normalize(whole[odd]), 0))
-    return whole
+    united = shapely.to_wkb(shapely.normalize(shapely.simplify(shapely.normalize(whole), 0)))
+    for place, own in zip(odd.tolist(), united.tolist(), strict=True):
+        known[place] = own
+    return known
 
 
 def meeting(one: Numbers, other: Numbers) -> Numbers:

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from base.processes import ALONE, Crew
 from imagery.find.ground import Geometries
 from imagery.find.pixels import Flags, Numbers
-from imagery.find.shapes import ROWS, Shapes, StoredShapes, numbers_of, parts_of
+from imagery.find.shapes import ROWS, Shapes, StoredShapes, numbers_of, of_wkb, parts_of, wkb_of
 
 RECTANGULAR = 0.88  # intersection over union with a rectangle of the same area, from which a building is one
 STEPS = (1.5, 1.0, 0.5)  # pixels: how far a simplified outline may lie from the pixels' own, if its area then stays
@@ -28,40 +29,53 @@ class Straight:
     """Straightened outlines, of which some keep their pixels' own."""
 
     outlines: Shapes
-    straight: Shapes
+    straight: StoredShapes
     kept: Flags
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def __getitem__(self, which: slice | Numbers, /) -> Geometries:
-        found, kept = self.straight[which], self.kept[which]
-        if kept.any():
-            found[kept] = self.outlines[numbers_of(which, len(self))[kept]]
+        return of_wkb(self.wkb(which))
+
+    def wkb(self, which: slice | Numbers) -> list[bytes]:
+        """A part of them as bytes."""
+        numbers = numbers_of(which, len(self))
+        found, kept = self.straight.wkb(numbers), np.flatnonzero(self.kept[numbers])
+        for place, own in zip(kept.tolist(), wkb_of(self.outlines, numbers[kept]), strict=True):
+            found[place] = own
         return found
 
 
-def straighten(outlines: Shapes, folder: Path, rows: int = ROWS) -> Straight:
+def straighten(outlines: Shapes, folder: Path, rows: int = ROWS, crew: Crew = ALONE) -> Straight:
     """Polygons in pixels, [N], straightened; holes stay, none vanishes, no two overlap that did not.
 
     Areas change by 4 % at most. folder: of a disk with room for them. rows: how many are in memory at once, beside
-    those that reach down to later ones: few, where the outlines come row by row of pixels.
+    those that reach down to later ones: few, where the outlines come row by row of pixels. crew: shares the work.
     """
     count = len(outlines)
     straight, changed, boxes = StoredShapes(folder), np.zeros(count, bool), np.zeros((count, 4))
-    for part in parts_of(count, rows):
-        own = outlines[part]
-        new = _straightened(own)
-        straight.append(new)
-        changed[part] = new != own
-        both = np.stack([shapely.bounds(own), shapely.bounds(new)])
-        boxes[part] = np.concatenate([both[..., :2].min(0), both[..., 2:].max(0)], axis=1)
+    parts = list(parts_of(count, rows))
+    known = crew.map(_straighten_part, (wkb_of(outlines, part) for part in parts))
+    for part, (new, are_new, around) in zip(parts, known, strict=True):
+        straight.append_wkb(new)
+        changed[part], boxes[part] = are_new, around
     found = Straight(outlines, straight, np.zeros(count, bool))
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *_near(boxes, changed, rows)])
     while len(clashing := _clashing(found, pairs, changed, rows)):
         found.kept[clashing] = True
         pairs = pairs[np.isin(pairs, clashing).any(1)]
     return found
+
+
+def _straighten_part(known: Sequence[bytes]) -> tuple[list[bytes], Flags, npt.NDArray[np.float64]]:
+    """Of a part of the outlines: the straightened ones, which are changed, and the boxes around both, [K, 4]."""
+    own = of_wkb(known)
+    new = _straightened(own)
+    changed = np.asarray(new != own)
+    both = np.stack([shapely.bounds(own), shapely.bounds(new)])
+    boxes = np.concatenate([both[..., :2].min(0), both[..., 2:].max(0)], axis=1)
+    return shapely.to_wkb(new).tolist(), changed, boxes
 
 
 def _straightened(outlines: Geometries) -> Geometries:

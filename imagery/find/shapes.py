@@ -1,7 +1,8 @@
 """Geometries that may be too many for memory: kept in a file, and read a part at a time."""
 
+import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,7 +14,7 @@ import shapely
 from imagery.find.ground import Geometries
 from imagery.find.pixels import Flags, Numbers
 
-ROWS = 32768  # buildings that are in memory at once
+ROWS = 8192  # buildings that are in memory at once
 
 
 class Shapes(Protocol):
@@ -47,9 +48,12 @@ class StoredShapes:
 
     def append(self, geometries: Geometries) -> None:
         """Adds [K] behind those that are there."""
-        known = shapely.to_wkb(geometries).tolist()
-        self._file.seek(0, 2)
+        self.append_wkb(shapely.to_wkb(geometries).tolist())
+
+    def append_wkb(self, known: Sequence[bytes]) -> None:
+        """The same of geometries as bytes."""
         self._file.write(b"".join(known))
+        self._file.flush()
         self._lengths.append(np.fromiter(map(len, known), np.int64, len(known)))
         self._starts = None
 
@@ -67,18 +71,42 @@ class StoredShapes:
     def __getitem__(self, which: slice | Numbers, /) -> Geometries:
         numbers = numbers_of(which, len(self))
         order = np.argsort(numbers, kind="stable")
-        wanted = numbers[order]
+        found = np.empty(len(numbers), object)
+        found[order] = of_wkb(self.wkb(numbers[order]))
+        return found
+
+    def wkb(self, which: slice | Numbers) -> list[bytes]:
+        """A part of them as bytes; of numbers in their order."""
+        wanted = numbers_of(which, len(self))
         offsets, known = self._offsets, list[bytes]()
         cuts = np.flatnonzero(np.diff(wanted) != 1) + 1
         for run in np.split(wanted, cuts) if len(wanted) else ():
             first, last = int(run[0]), int(run[-1]) + 1
-            self._file.seek(int(offsets[first]))
-            content = self._file.read(int(offsets[last] - offsets[first]))
+            content = self._read(int(offsets[first]), int(offsets[last]))
             ends = (offsets[first : last + 1] - offsets[first]).tolist()
             known += [content[start:end] for start, end in pairwise(ends)]
-        found = np.empty(len(numbers), object)
-        found[order] = shapely.from_wkb(np.array(known, object))
-        return found
+        return known
+
+    def _read(self, start: int, stop: int) -> bytes:
+        """Leaves the place to write at, and lets several threads read."""
+        found = list[bytes]()
+        while start < stop:  # one call reads 2 GB at most
+            found.append(os.pread(self._file.fileno(), stop - start, start))
+            start += len(found[-1])
+        return b"".join(found)
+
+
+def wkb_of(shapes: Shapes, which: slice | Numbers) -> list[bytes]:
+    """A part of geometries as bytes, by which they reach another process."""
+    if isinstance(shapes, StoredShapes):
+        return shapes.wkb(which)
+    known: list[bytes] = shapely.to_wkb(shapes[which]).tolist()
+    return known
+
+
+def of_wkb(known: Sequence[bytes]) -> Geometries:
+    """Geometries of bytes, [K]."""
+    return np.asarray(shapely.from_wkb(np.array(known, object)), dtype=object)
 
 
 def reaches_edge(polygons: Shapes, width: int, height: int) -> Flags:

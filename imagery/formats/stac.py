@@ -20,6 +20,7 @@ from base import stac
 from base.access import unreadable
 from base.files import write_file
 from base.grades import LEGEND
+from base.times import rfc3339
 from imagery.find.ground import place, to_degrees
 from imagery.give.names import FEATURES, FLATGEOBUF, GEOJSON, GEOPACKAGE, GEOPARQUET, STYLE, TILES, hash_of
 from imagery.give.page.report import REPORT
@@ -214,9 +215,9 @@ def _known(facts: Mapping[str, Any], taken: Taken) -> Taken:
 
 
 def _times(created: datetime, taken: Taken) -> dict[str, str]:
-    known = {"datetime": stac.moment(taken.after or created), "created": stac.moment(created)}
+    known = {"datetime": rfc3339(taken.after or created), "created": rfc3339(created)}
     if taken.before is not None and taken.after is not None:
-        known |= {"start_datetime": stac.moment(taken.before), "end_datetime": stac.moment(taken.after)}
+        known |= {"start_datetime": rfc3339(taken.before), "end_datetime": rfc3339(taken.after)}
     return known
 
 

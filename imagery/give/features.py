@@ -93,8 +93,11 @@ def mean_over_pixels(folder: Path, seen: Seen) -> Iterator[StoredMeans | None]:
         return
     with TemporaryFile(dir=folder) as rows:
         for numbers, found in seen.means:
-            for number, own in zip(numbers.tolist(), found, strict=True):
-                rows.seek(number * own.nbytes)
+            order = np.argsort(numbers)
+            cuts = np.flatnonzero(np.diff(numbers[order]) != 1) + 1
+            for run in np.split(order, cuts) if len(order) else ():
+                own = found[run]
+                rows.seek(int(numbers[run[0]]) * own[0].nbytes)
                 rows.write(own.tobytes())
         yield StoredMeans(rows, seen.votes[:, 1].sum(1), channels_of(seen.scales))
 

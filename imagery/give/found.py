@@ -1,19 +1,24 @@
 """The buildings that a map gives out, found or known before: as a table, and what is known of them beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import rasterio
+import shapely
 
+from base.processes import ALONE, Crew
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.features import mean_features
 from imagery.find.footprints import footprint_pixels, grade_footprints
-from imagery.find.ground import place, to_degrees
+from imagery.find.ground import place, square_metres, to_degrees
 from imagery.find.outlines import straighten
-from imagery.find.shapes import Shapes, StoredShapes, parts_of, reaches_edge
+from imagery.find.shapes import Shapes, StoredShapes, of_wkb, parts_of, reaches_edge
 from imagery.find.votes import Votes
 from imagery.give.features import Seen
-from imagery.give.table import Table, tabulate
+from imagery.give.table import Places, Table, joined, places_of, tabulate
 from imagery.predict.tile_features import TileFeatures
 from imagery.read.grid import Grid
 from imagery.read.vectors import Polygons
@@ -30,8 +35,9 @@ class Found(NamedTuple):
     are_given: bool = False
 
 
-def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None) -> Found:
-    """The buildings of classes.tif, or the `footprints` in it. tiles: the features of its pixels, if they were kept.
+def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None, crew: Crew = ALONE) -> Found:
+    """The buildings of classes.tif, or the `footprints` in it. tiles: the features of its pixels, if they were kept;
+    crew: shares the work.
 
     Raises VectorError where no footprint lies in the imagery.
     """
@@ -46,7 +52,7 @@ def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None)
     else:
         found = find_buildings(classes)
         votes, partly, notes = found.votes, found.partly, ()
-        table = tabulate_found(found.outlines, votes, grid, classes.parent)
+        table = tabulate_found(found.outlines, votes, grid, classes.parent, crew)
         pixels, at_edge = building_pixels(classes, found), reaches_edge(found.outlines, grid.width, grid.height)
     seen = Seen(votes, at_edge, partly)
     if tiles is not None and tiles.scales:
@@ -54,11 +60,22 @@ def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None)
     return Found(table, seen, notes, are_given=footprints is not None)
 
 
-def tabulate_found(outlines: Shapes, votes: Votes, grid: Grid, folder: Path) -> Table:
+def tabulate_found(outlines: Shapes, votes: Votes, grid: Grid, folder: Path, crew: Crew = ALONE) -> Table:
     """The table of buildings that were found. outlines: [N], along their pixels, in pixels of the grid; folder: of a
-    disk with room for their polygons.
+    disk with room for their polygons; crew: shares the work.
     """
-    straight, polygons = straighten(outlines, folder), StoredShapes(folder)
-    for part in parts_of(len(outlines)):
-        polygons.append(to_degrees(place(straight[part], grid.transform), grid.crs))
-    return tabulate(polygons, votes)
+    straight, polygons = straighten(outlines, folder, crew=crew), StoredShapes(folder)
+    areas, places = list[npt.NDArray[np.float64]](), list[Places]()
+    parts = ((straight.wkb(part), grid) for part in parts_of(len(outlines)))
+    for known, area, own in crew.map(_on_the_ground, parts):
+        polygons.append_wkb(known)
+        areas.append(area)
+        places.append(own)
+    return tabulate(polygons, votes, areas=np.concatenate(areas), places=joined(places))
+
+
+def _on_the_ground(part: tuple[Sequence[bytes], Grid]) -> tuple[list[bytes], npt.NDArray[np.float64], Places]:
+    """Polygons in pixels of a grid: in degrees, their areas in square metres, and where they lie."""
+    known, grid = part
+    polygons = to_degrees(place(of_wkb(known), grid.transform), grid.crs)
+    return shapely.to_wkb(polygons).tolist(), square_metres(polygons), places_of(polygons)

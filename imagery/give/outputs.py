@@ -1,6 +1,7 @@
 """What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import rasterio
 from pyproj import Transformer
 
 from base.files import new_folder, refuse_to_replace_others
+from base.processes import ALONE, Crew
 from imagery.give.event import Event, grade_by_event
 from imagery.give.features import Judged, Kept, mean_over_pixels, write_features
 from imagery.give.found import Found, find
@@ -26,15 +28,21 @@ from imagery.give.writing import OutputError, write_errors
 from imagery.read.grid import WGS84
 from imagery.read.vectors import Polygons, write_geojson, write_geopackage
 from imagery.sampling.judgements_file import JUDGE
-from imagery.settings import CELL, CELLS
+from imagery.settings import CACHE, CELL, CELLS
 
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES, JUDGE)
 Further = Callable[[Path, Table], None]
 
 
+def crew_of(workers: int) -> Crew:
+    """Processes to share the work of `write_outputs` and `give_out`."""
+    return Crew(workers, __name__)
+
+
 def write_outputs(
     classes: Path, out: Path, look: Look, *, footprints: Polygons | None = None, areas: Polygons | None = None,
     cell: float = CELL, kept: Kept | None = None, event: Event | None = None, further: Further | None = None,
+    crew: Crew = ALONE,
 ) -> Summary:  # fmt: skip
     """Finds the buildings of `classes`, or grades the `footprints`, with whatever their file says of them, and gives
     them out, see `give_out`. kept: of the same pair's tiles.
@@ -44,14 +52,16 @@ def write_outputs(
     """
     check_outputs(out, cell)
     with write_errors(out):
-        found = find(classes, footprints, None if kept is None else kept.tiles)
+        found = find(classes, footprints, None if kept is None else kept.tiles, crew)
     judged = None if kept is None else Judged(kept.model, kept.location, kept.read)
-    return give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event, further=further)
+    return give_out(
+        classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event, further=further, crew=crew
+    )
 
 
 def give_out(
     classes: Path, found: Found, out: Path, look: Look, *, areas: Polygons | None = None, cell: float = CELL,
-    judged: Judged | None = None, event: Event | None = None, further: Further | None = None,
+    judged: Judged | None = None, event: Event | None = None, further: Further | None = None, crew: Crew = ALONE,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
     and JUDGE are not written, and nobody can judge in the report, where nothing is `judged`.
@@ -59,13 +69,15 @@ def give_out(
     classes, found: the pixels and the buildings of one map. look: of the same pair, for the report. areas: polygons to
     sum up by, in any CRS, instead of squares of `cell` metres. event: grades the buildings, by their features where it
     reads these; the rasters are the network's all the same. further: writes more of the same map
-    into the folder, with the names of `imagery.give.names.is_requested`. Raises what `check_outputs` does.
+    into the folder, with the names of `imagery.give.names.is_requested`. crew: shares the work. Raises what
+    `check_outputs` does, and LostProcessError.
     """
     check_outputs(out, cell)
     table, seen, notes, are_given = found
     with new_folder(out, is_ours) as folder:
         judging, means = None, None
         with write_errors(out), ExitStack() as stack:
+            rasters = crew.begin(_write_rasters, (classes, folder))
             if judged is not None:
                 means = stack.enter_context(mean_over_pixels(folder, seen))
             if event is not None:
@@ -75,20 +87,23 @@ def give_out(
             else:
                 summary = by_areas(table, areas, notes)
             summary = replace(summary, scene=dict(look.facts))
-            write_rasters(classes, folder)
             style = qgis_style(table.columns["damage"])
             write_geopackage(table.frames(), folder / GEOPACKAGE)
             add_style(folder / GEOPACKAGE, style)
-            write_geojson(table.frames(), folder / GEOJSON)
+            write_geojson(table.frames(), folder / GEOJSON, crew)
+            rasters()
+            features = list[Future[None]]()
             if judged is not None:
-                map_hash = hash_of(folder / GEOJSON)
-                write_features(folder / FEATURES, map_hash, judged, table, seen, means)
+                map_hash, beside = hash_of(folder / GEOJSON), stack.enter_context(ThreadPoolExecutor(1))
+                features.append(beside.submit(write_features, folder / FEATURES, map_hash, judged, table, seen, means))
                 draw = draw_table(map_hash, table, seen.votes, _middle(classes))
-                judging = Judging(draw, judged.read, None if are_given else squares_of(classes, map_hash))
+                judging = Judging(draw, judged.read, None if are_given else squares_of(folder / DAMAGE, map_hash))
                 (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
-            write_report(folder, classes, look, table, summary, judging)
+            write_report(folder, classes, look, table, summary, judging, crew)
             summary.write(folder)
+            for writing in features:
+                writing.result()
             if further is not None:
                 further(folder, table)
     return summary
@@ -108,6 +123,11 @@ def check_outputs(out: Path, cell: float) -> None:
 def is_ours(path: Path) -> bool:
     """Whether a file, by its path in a map's folder, is one of a map."""
     return str(path) in FILES or is_of_report(path) or is_requested(path)
+
+
+def _write_rasters(given: tuple[Path, Path]) -> None:
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
+        write_rasters(*given)
 
 
 def _middle(classes: Path) -> tuple[float, float]:

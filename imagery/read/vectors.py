@@ -14,6 +14,7 @@ from pyproj.exceptions import ProjError
 
 from base.access import denial
 from base.errors import printable
+from base.processes import ALONE, Crew
 from imagery.read.grid import WGS84, convert
 from imagery.read.vector_files import READ_ERRORS, VectorError, open_layer
 
@@ -120,29 +121,31 @@ def write_geopackage(frames: Iterable[Any], path: Path) -> None:
         )  # fmt: skip
 
 
-def write_geojson(frames: Iterable[Any], path: Path) -> None:
+def write_geojson(frames: Iterable[Any], path: Path, crew: Crew = ALONE) -> None:
     """Writes frames of the same columns, in degrees, one after the other, by RFC 7946: rings counter-clockwise,
-    7 decimals, a column `id` as id of the features besides.
+    7 decimals, a column `id` as id of the features besides. crew: shares the work.
 
     Source: https://www.rfc-editor.org/rfc/rfc7946
     """
-    part = path.with_name(f"part-{path.name}")
+    parts = ((frame, path.with_name(f"part-{number}-{path.name}")) for number, frame in enumerate(frames))
     with path.open("wb") as file:
         behind = b""
-        for frame in frames:
-            _write_geojson(frame, part)
-            before, features, behind = _taken_apart(part.read_bytes(), len(frame))
+        for part, count in crew.map(_write_geojson, parts):
+            before, features, behind = _taken_apart(part.read_bytes(), count)
+            part.unlink()
             file.write(b",\n" if file.tell() else before)
             file.write(features)
         file.write(behind)
-    part.unlink()
 
 
-def _write_geojson(frame: Any, path: Path) -> None:
+def _write_geojson(frame_and_path: tuple[Any, Path]) -> tuple[Path, int]:
+    """Writes a file of its own; returns its path and how many features it should have."""
+    frame, path = frame_and_path
     options = {"RFC7946": "YES"}
     if "id" in frame.columns:  # a property, too, as map programs take an id for a mere number of rows
         frame, options["ID_FIELD"] = frame.assign(**{_FEATURE_ID: frame["id"]}), _FEATURE_ID
     pyogrio.write_dataframe(frame, path, layer=LAYER, driver="GeoJSON", geometry_type="Unknown", layer_options=options)
+    return path, len(frame)
 
 
 def _taken_apart(content: bytes, count: int) -> tuple[bytes, bytes, bytes]:

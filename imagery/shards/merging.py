@@ -11,6 +11,7 @@ import rasterio
 from rasterio.windows import Window
 
 from base.files import write_file
+from base.processes import ALONE, Crew
 from imagery.errors import RasterError
 from imagery.find.features import Means
 from imagery.find.joining import Buildings, Pieces, join_shards, nothing_known
@@ -43,6 +44,7 @@ _ROWS = 8192  # of the features of a shard, in memory at once
 def merge_shards(
     plan: Plan, shards: Sequence[StoredShard], missing: Sequence[LeftOut], fetch: Fetch, out: Path, work: Path, *,
     areas: Polygons | None = None, cell: float = CELL, formats: Collection[str] = (), made_by: MadeBy | None = None,
+    crew: Crew = ALONE,
 ) -> tuple[Summary, str]:  # fmt: skip
     """Writes the map of the shards into the folder `out`, as `imagery.give.outputs.give_out` does; returns the summary,
     and COMPLETE, or PARTIAL where files or shards were left out, which the summary and the report name.
@@ -51,6 +53,7 @@ def merge_shards(
     buildings to judge. work: a folder for what is needed on the way, with room for the outlines of all buildings, of
     which a part is in memory at a time. areas, cell: as there. formats: of `imagery.settings.FORMATS`, to write the map
     as these, too; made_by: the model with its STAC item, for them.
+    crew: shares the work on many buildings.
     Raises PlanError where no shard is there, RasterError where none has data, and what `give_out` and `fetch` raise.
     """
     check_outputs(out, cell)
@@ -69,7 +72,7 @@ def merge_shards(
         classes = _lay_together(plan, by_number, work)
         with write_errors(out):
             found = join_shards(_pieces(plan, by_number), work)
-            table = tabulate_found(found.outlines, found.votes, grid, work)
+            table = tabulate_found(found.outlines, found.votes, grid, work, crew)
         seen = Seen(found.votes, reaches_edge(found.outlines, grid.width, grid.height), found.partly)
         scales = next((shard.scales for shard in shards if shard.scales), ())
         ordered = [by_number[n] for n in sorted(by_number)]
@@ -78,7 +81,7 @@ def merge_shards(
         look = _look(plan, by_number, left_out)
         further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
         summary = give_out(
-            classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged, further=further
+            classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged, further=further, crew=crew
         )
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)

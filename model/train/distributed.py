@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
-from base.exit_codes import PEERS_LOST
+from base.command_line import PEERS_LOST
 from model.device import choose_device
 from model.train.batch import WorldError
 

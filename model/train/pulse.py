@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
-from base.exit_codes import HUNG
+from base.command_line import HUNG
 from model.train.distributed import World
 
 

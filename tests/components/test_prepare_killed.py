@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 from components.prepare import main, prepare
-from tests.commands import assert_one_line, environment, exit_line, succeed
+from tests.commands import assert_one_line, environment, exit_line, runs, succeed, wait_until
 from tests.comparing import tree
 from tests.components.prepared_arrays import array, changed, files
 from tests.scenes import TEST_SCENES, TRAIN_SCENES, write_label, write_scene
@@ -37,23 +36,8 @@ def command(data: Path, work: Path, workers: int) -> list[str | Path]:
     return [*step, "--raw", data, "--out", work / "out"]
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.01)
-
-
 def workers_of(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def runs(process: int) -> bool:
-    """Whether the process is there and no zombie, which only waits for someone to ask for its exit code."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
-    except OSError:
-        return False
 
 
 @contextmanager

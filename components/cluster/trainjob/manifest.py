@@ -7,7 +7,7 @@ runtime of its own, of the same name.
 
 from typing import Any
 
-from base.exit_codes import RESTARTABLE
+from base.command_line import RESTARTABLE
 from components.cluster import pods
 from components.cluster.api import Resource
 from components.cluster.job import TrainingJob

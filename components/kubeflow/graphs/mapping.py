@@ -170,7 +170,11 @@ class MapGraph(Graph):
         given.add_argument("--taken", metavar="TIME", help="as of components.deliver")
         add_reading(given)
         given.add_argument("--batch", type=int, help=f"windows at once ({Windows.batch})")
-        given.add_argument("--workers", type=int, help=f"threads that read ahead ({Windows.workers})")
+        given.add_argument(
+            "--workers",
+            type=int,
+            help=f"threads that read, processes that list buildings ({Windows.workers})",
+        )
 
     def values(self, params: Params, arguments: argparse.Namespace) -> dict[str, Any]:
         """The images, the model, and how a map is made of them."""

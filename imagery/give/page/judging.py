@@ -16,7 +16,7 @@ from imagery.find.shapes import Shapes
 from imagery.find.votes import Votes
 from imagery.give.look import CHIP, Read, Square, chips
 from imagery.give.page.squares import PICTURED as SQUARES
-from imagery.give.page.squares import squares_for_page
+from imagery.give.page.squares import Boxes, squares_for_page
 from imagery.give.table import Table
 from imagery.read.grid import Grid
 from imagery.sampling.draw import Draw, draw_buildings
@@ -80,17 +80,20 @@ def for_page(judging: Judging, table: Table, pixels: Geometries, grid: Grid) -> 
         _json({"ids": _ids(table, slice(None)), **_known(judging, table, grid)}),
         Markup(f"[{','.join(_in_degrees(table.polygons[:]))}]"),
         _json(_pictures(judging, pixels, grid)),
-        _json(judging.squares and squares_for_page(judging.squares, judging.read, pixels, grid)),
+        _json(
+            judging.squares
+            and squares_for_page(judging.squares, judging.read, pixels, shapely.bounds(pixels).reshape(-1, 4), grid)
+        ),
     )
 
 
-def drawn_for_page(judging: Judging, table: Table, pixels: Shapes, grid: Grid) -> dict[str, Any]:
+def drawn_for_page(judging: Judging, table: Table, pixels: Shapes, around: Boxes, grid: Grid) -> dict[str, Any]:
     """The same of a map with too many buildings to hold all of them, fit for JSON: of the draw what there are pictures
     of, and of the buildings those that are drawn or lie in drawn squares, by their rows. outlines: as paths, in pixels;
-    of the squares `count` is how many are drawn in all.
+    of the squares `count` is how many are drawn in all. around: boxes of the outlines, or larger ones, in pixels.
     """
     draw, first = judging.draw, judging.draw.order[:PICTURED]
-    squares = judging.squares and squares_for_page(judging.squares, judging.read, pixels, grid)
+    squares = judging.squares and squares_for_page(judging.squares, judging.read, pixels, around, grid)
     order = to_plain(draw, judging.squares) | {"order": first.tolist(), "strata": draw.strata[:PICTURED].tolist()}
     if judging.squares is not None:
         drawn = judging.squares.draw.order

@@ -13,6 +13,7 @@ import rasterio
 import shapely
 
 from base.grades import LEGEND
+from base.processes import ALONE, Crew
 from imagery.find.ground import Geometries, from_degrees, place, points_from_degrees
 from imagery.find.pixels import Numbers
 from imagery.find.votes import DAMAGE, NOT_VISIBLE
@@ -34,9 +35,12 @@ _NAMES = {grade: LEGEND[grade][0] if grade else "not visible" for grade in _GRAD
 
 
 def write_report(
-    folder: Path, classes: Path, look: Look, table: Table, summary: Summary, judging: Judging | None
-) -> None:
-    """Writes the page into the folder; classes: the raster whose grid the images of `look` cover."""
+    folder: Path, classes: Path, look: Look, table: Table, summary: Summary, judging: Judging | None,
+    crew: Crew = ALONE,
+) -> None:  # fmt: skip
+    """Writes the page into the folder; classes: the raster whose grid the images of `look` cover; crew: shares the
+    work.
+    """
     with rasterio.open(classes) as dataset:
         onto = _Onto(Grid(dataset.crs, dataset.transform, dataset.width, dataset.height))
     ranked = sorted(
@@ -51,11 +55,11 @@ def write_report(
     if len(table) > MOST:
         shown = _shown(table, onto)
         tiles = {
-            **write_tiles(folder / FOLDER, look, onto.grid, table, shown, onto.pixels, len(_GRADES)),
+            **write_tiles(folder / FOLDER, look, onto.grid, table, shown, onto.pixels, len(_GRADES), crew),
             "names": [_NAMES[grade] for grade in sorted(_NAMES)],
         }
         if judging is not None and is_judged:
-            judge = drawn_for_page(judging, table, pixels, onto.grid)
+            judge = drawn_for_page(judging, table, pixels, onto.around(table.places.boxes), onto.grid)
             write_script(folder / FOLDER / "judge.js", judge)
     else:
         whole = pixels[:]
@@ -98,6 +102,17 @@ class _Onto:
         inverse = ~self.grid.transform
         projected = points_from_degrees(points, self.grid.crs, self._middle)
         return projected @ np.array([[inverse.a, inverse.d], [inverse.b, inverse.e]]) + (inverse.c, inverse.f)
+
+    def around(self, boxes: Any) -> Any:
+        """Boxes around what lies within those of degrees, as large as a building, [N, 4]: left, top, right, bottom.
+        What the antimeridian cuts may lie anywhere.
+        """
+        west, south, east, north = boxes.T
+        sides = ((west, south), (west, north), (east, south), (east, north))
+        corners = np.stack([self.points(np.stack(corner, axis=1)) for corner in sides])
+        found = np.concatenate([corners.min(0) - 1, corners.max(0) + 1], axis=1)  # a pixel, as sides are not straight
+        found[east - west > 180] = -np.inf, -np.inf, np.inf, np.inf
+        return found
 
     def box(self, part: dict[str, Any]) -> str:
         """Left, top, right and bottom of a square of the summary."""

@@ -8,29 +8,29 @@ import numpy.typing as npt
 import rasterio
 import shapely
 
-from imagery.find.buildings import DAMAGE_BAND, SIDE
+from imagery.find.buildings import SIDE
 from imagery.find.ground import place, to_degrees
-from imagery.find.pixels import Numbers
-from imagery.find.shapes import Shapes, parts_of
+from imagery.find.shapes import Shapes
 from imagery.give.look import Read, Square, chips
 from imagery.predict.blending import NODATA
 from imagery.read.grid import Grid, blocks
 from imagery.sampling.squares import SIDE as METRES
 from imagery.sampling.squares import Squares, draw_squares
 
+Boxes = npt.NDArray[np.float64]  # [N, 4]: left, top, right, bottom
 PICTURED = 50  # of the order, of which the page has pictures
 AROUND = 1.3  # a picture's side over that of its square
 
 
-def squares_of(classes: Path, map_hash: str) -> Squares:
-    """The squares of classes.tif where both images have data, drawn by a seed that is of the map's hash."""
-    with rasterio.open(classes) as dataset:
+def squares_of(damage: Path, map_hash: str) -> Squares:
+    """The squares of damage.tif where both images have data, drawn by a seed that is of the map's hash."""
+    with rasterio.open(damage) as dataset:
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
         across, along = grid.sides
         columns, rows = (_cells(count, side) for count, side in ((grid.width, across), (grid.height, along)))
         seen = np.zeros((rows[-1] + 1, columns[-1] + 1), bool)
         for window in blocks(grid.width, grid.height, SIDE):
-            has_data = dataset.read(DAMAGE_BAND, window=window) != NODATA
+            has_data = dataset.read(1, window=window) != NODATA
             high, wide = window.toslices()
             cells, firsts = zip(
                 *(np.unique(own, return_index=True) for own in (rows[high], columns[wide])), strict=True
@@ -45,8 +45,9 @@ def _cells(count: int, side: float) -> npt.NDArray[np.int64]:
     return ((np.arange(count) + 0.5) * side / METRES).astype(np.int64)
 
 
-def squares_for_page(squares: Squares, read: Read, outlines: Shapes, grid: Grid) -> dict[str, Any]:
-    """What the page shows of the first squares, fit for JSON. outlines: the buildings of the map, in pixels.
+def squares_for_page(squares: Squares, read: Read, outlines: Shapes, around: Boxes, grid: Grid) -> dict[str, Any]:
+    """What the page shows of the first squares, fit for JSON. outlines: the buildings of the map, in pixels; around:
+    boxes of these, or larger ones, [N, 4].
 
     pictures: left, top and side in pixels, and both images as data URIs; boxes: corners in pixels; polygons: the same
     in degrees; rows: of the map's table, those that a picture shows.
@@ -57,12 +58,13 @@ def squares_for_page(squares: Squares, read: Read, outlines: Shapes, grid: Grid)
     shown = [Square(round(x - whole / 2), round(y - whole / 2), whole) for x, y in middles.tolist()]
     images = chips(read, shown, grid.width, grid.height)
     frames = np.array([shapely.box(own.left, own.top, own.left + whole, own.top + whole) for own in shown], object)
-    tree, rows, numbers = shapely.STRtree(frames), list[Numbers](), list[Numbers]()
-    for part in parts_of(len(outlines)):
-        row, number = tree.query(outlines[part], predicate="intersects")
-        rows.append(row + part.start)
-        numbers.append(number)
-    row, number = np.concatenate(rows), np.concatenate(numbers)
+    left, top, right, bottom = around.T
+    near = np.zeros(len(around), bool)
+    for own in shown:
+        near |= (left <= own.left + whole) & (right >= own.left) & (top <= own.top + whole) & (bottom >= own.top)
+    candidates = np.flatnonzero(near)
+    row, number = shapely.STRtree(frames).query(outlines[candidates], predicate="intersects")
+    row = candidates[row]
     polygons = to_degrees(place(np.asarray(shapely.box(*boxes.T), dtype=object), grid.transform), grid.crs)
     rounded = shapely.transform(shapely.orient_polygons(polygons), lambda points: points.round(7))
     return {

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from base.processes import Crew
 from imagery.find.ground import Geometries, rings_of
 from imagery.find.pixels import Numbers
-from imagery.find.shapes import ROWS
+from imagery.find.shapes import ROWS, of_wkb, wkb_of
 from imagery.give.look import Look
 from imagery.give.page.quarters import Quarter, count, quarters, side_around
 from imagery.give.table import Table
@@ -45,6 +46,24 @@ class Shown(NamedTuple):
     areas: npt.NDArray[np.float64]
 
 
+class _Group(NamedTuple):
+    """The buildings of some quarters, one after the other: the polygons of several at once, as a projection is slow to
+    begin. names, counts: of the quarters; polygons: in degrees; the rest as in `Shown`, ids and points as in `Table`.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    counts: Sequence[int]
+    onto: Callable[[Geometries], Geometries]
+    rows: Numbers
+    ids: Sequence[Any]
+    grades: Numbers
+    sure: Numbers
+    areas: npt.NDArray[np.float64]
+    points: npt.NDArray[np.float64]
+    polygons: Sequence[bytes]
+
+
 def write_tiles(
     folder: Path,
     look: Look,
@@ -53,9 +72,10 @@ def write_tiles(
     shown: Shown,
     onto: Callable[[Geometries], Geometries],
     kinds: int,
+    crew: Crew,
 ) -> dict[str, Any]:
     """Writes the files; returns what the page must know of them, fit for JSON. onto: from degrees to pixels of the
-    grid; kinds: of grades.
+    grid; kinds: of grades; crew: shares the work.
 
     images: of each, factor, columns and rows of tiles, the coarsest first. counts: of each look, the side of a square
     and of a file, in pixels, the coarsest first. quarters: of each, its name, the box of its buildings in pixels and
@@ -65,7 +85,9 @@ def write_tiles(
     return {
         "images": _write_images(folder, look, grid),
         "counts": list(_write_counts(folder, shown, kinds, side)),
-        "quarters": list(_write_quarters(folder, table, shown, onto, side)),
+        "quarters": [
+            own for part in crew.map(_write_quarters, _quarters(folder, table, shown, onto, side)) for own in part
+        ],
         "sums": _sums(shown, kinds),
     }
 
@@ -124,19 +146,29 @@ def _write_counts(folder: Path, shown: Shown, kinds: int, side: int) -> Iterator
         yield [found.side, found.side * _GROUP]
 
 
-def _write_quarters(
+def _quarters(
     folder: Path, table: Table, shown: Shown, onto: Callable[[Geometries], Geometries], side: int
-) -> Iterator[list[Any]]:
-    points = shown.points.clip(0, side - 1)
-    for group in _groups(quarters(points, np.arange(len(points)), side)):
-        # The polygons of several quarters at once: a projection is slow to begin.
-        rows = np.concatenate([own.rows for own in group])
-        outlines = onto(table.polygons[shown.rows[rows]])
-        ends = np.cumsum([len(own.rows) for own in group])
-        for own, polygons in zip(group, np.split(outlines, ends[:-1]), strict=True):
-            write_script(folder / "buildings" / f"{own.name}.js", _content(table, shown, own.rows, polygons))
-            box = shapely.total_bounds(polygons)
-            yield [own.name, *(int(value) for value in (*np.floor(box[:2]), *np.ceil(box[2:]))), len(own.rows)]
+) -> Iterator[_Group]:
+    points, ids = shown.points.clip(0, side - 1), table.ids
+    for quarters_of in _groups(quarters(points, np.arange(len(points)), side)):
+        places = np.concatenate([own.rows for own in quarters_of])
+        rows = shown.rows[places]
+        yield _Group(
+            folder, [own.name for own in quarters_of], [len(own.rows) for own in quarters_of], onto, rows,
+            ids.iloc[rows].tolist(), shown.grades[places], shown.sure[places], shown.areas[places],
+            table.points[rows], wkb_of(table.polygons, rows),
+        )  # fmt: skip
+
+
+def _write_quarters(group: _Group) -> list[list[Any]]:
+    """Writes the files of some quarters; returns of each its name, the box of its buildings and how many there are."""
+    outlines, found, stop = group.onto(of_wkb(group.polygons)), list[list[Any]](), 0
+    for name, buildings in zip(group.names, group.counts, strict=True):
+        start, stop = stop, stop + buildings
+        write_script(group.folder / "buildings" / f"{name}.js", _content(group, slice(start, stop), outlines))
+        box = shapely.total_bounds(outlines[start:stop])
+        found.append([name, *(int(value) for value in (*np.floor(box[:2]), *np.ceil(box[2:]))), buildings])
+    return found
 
 
 def _groups(found: Iterator[Quarter]) -> Iterator[list[Quarter]]:
@@ -151,28 +183,27 @@ def _groups(found: Iterator[Quarter]) -> Iterator[list[Quarter]]:
         yield group
 
 
-def _content(table: Table, shown: Shown, places: Numbers, polygons: Geometries) -> dict[str, Sequence[Any]]:
-    """Of the buildings at these places of `shown`, the worst last. polygons: in pixels, [K].
+def _content(group: _Group, own: slice, outlines: Geometries) -> dict[str, Sequence[Any]]:
+    """Of the buildings of one quarter, the worst last. own: which of the group they are; outlines: in pixels.
 
     rings: how many each has, and then how many corners each ring; corners: in tenths of a pixel, each by how far it
     lies from the one before.
     """
-    order = np.argsort(shown.grades[places], kind="stable")
-    places, polygons = places[order], polygons[order]
-    rings, owners = rings_of(polygons)
+    places = own.start + np.argsort(group.grades[own], kind="stable")
+    rings, owners = rings_of(outlines[places])
     counts = shapely.get_num_coordinates(rings) - 1
     points, of_ring = shapely.get_coordinates(rings, return_index=True)
     is_last = np.append(np.diff(of_ring) > 0, True)  # the first one again
     corners = np.rint(points[~is_last] * _TENTHS).astype(np.int64)
-    rows = shown.rows[places]
-    ids = table.ids.iloc[rows].tolist()
+    rows = group.rows[places]
+    ids = [group.ids[place] for place in places.tolist()]
     return {
         "rows": rows.tolist(),
         "ids": [] if ids == (rows + 1).tolist() else [str(value) for value in ids],
-        "grades": shown.grades[places].tolist(),
-        "sure": shown.sure[places].tolist(),
-        "areas": shown.areas[places].round().astype(np.int64).tolist(),
-        "places": table.points[rows][:, ::-1].round(6).ravel().tolist(),
+        "grades": group.grades[places].tolist(),
+        "sure": group.sure[places].tolist(),
+        "areas": group.areas[places].round().astype(np.int64).tolist(),
+        "places": group.points[places][:, ::-1].round(6).ravel().tolist(),
         "rings": [*np.bincount(owners, minlength=len(places)).tolist(), *counts.tolist()],
         "corners": np.diff(corners, axis=0, prepend=0).ravel().tolist(),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from base.exit_codes import HUNG, RESTARTABLE
+from base.command_line import HUNG, RESTARTABLE
 from tests.commands import environment
 
 ENDS = {

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kubernetes.client import ApiException
 
-from base.exit_codes import RESTARTABLE
+from base.command_line import RESTARTABLE
 from components.cluster.api import Api
 from components.cluster.job import JobError, Owner, TrainingJob
 from components.cluster.trainjob.backend import TrainJobs

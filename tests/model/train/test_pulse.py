@@ -12,7 +12,7 @@ import threading
 import pytest
 import torch
 
-from base.exit_codes import HUNG
+from base.command_line import HUNG
 from model.dual_hrnet import DualHRNet
 from model.fast.folding import fold
 from model.train.distributed import World

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from base.exit_codes import HUNG
+from base.command_line import HUNG
 from components.params import load_params
 from model.inference import load_model
 from model.settings import TrainSettings
