@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from imagery.estimating.interval import Floats
 from imagery.sampling.squares import Counts
@@ -71,8 +71,8 @@ def missed(squares: int, counts: npt.NDArray[np.int64]) -> Count:
 
 def garwood(count: float) -> Floats:
     """Lowest and highest mean of a Poisson distribution that the count does not rule out, [2]."""
-    low = chi2.ppf(_OUTSIDE, 2 * count) / 2 if count > 0 else 0.0
-    return np.array([low, chi2.ppf(1 - _OUTSIDE, 2 * count + 2) / 2])
+    low = gammaincinv(count, _OUTSIDE) if count > 0 else 0.0
+    return np.array([low, gammaincinv(count + 1, 1 - _OUTSIDE)])
 
 
 def with_missed(mapped: Count, missing: Count) -> Count:
