@@ -5,12 +5,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from base.errors import InputError
 
@@ -33,6 +33,7 @@ class Crew(AbstractContextManager["Crew"]):
         """
         self._size, self._loaded = size, loaded
         self._pool: ProcessPoolExecutor | None = None
+        self._going = set[Future[Any]]()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -54,9 +55,10 @@ class Crew(AbstractContextManager["Crew"]):
             yield from map(work, first)
             yield from map(work, upcoming)
             return
-        waiting = deque([self._pool.submit(work, part) for part in first])
+        waiting = deque([self._submit(self._pool, work, part) for part in first])
         while waiting:
-            waiting.extend(self._pool.submit(work, part) for part in islice(upcoming, self._size + 1 - len(waiting)))
+            more = islice(upcoming, self._size + 1 - len(waiting))
+            waiting.extend(self._submit(self._pool, work, part) for part in more)
             yield _result(waiting.popleft())
 
     def begin(self, work: Callable[[Part], Result], part: Part) -> Callable[[], Result]:
@@ -64,8 +66,25 @@ class Crew(AbstractContextManager["Crew"]):
         if self._pool is None:
             done = work(part)
             return lambda: done
-        future = self._pool.submit(work, part)
+        future = self._submit(self._pool, work, part)
         return lambda: _result(future)
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """When the block ends, by an error above all, nothing that was begun goes on: it might write where its results
+        are taken away.
+        """
+        try:
+            yield
+        finally:
+            going = [future for future in list(self._going) if not future.cancel()]
+            wait(going)
+
+    def _submit(self, pool: ProcessPoolExecutor, work: Callable[[Part], Result], part: Part) -> "Future[Result]":
+        future = pool.submit(work, part)
+        self._going.add(future)
+        future.add_done_callback(self._going.discard)
+        return future
 
 
 ALONE = Crew(1, __name__)

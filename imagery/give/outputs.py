@@ -74,7 +74,7 @@ def give_out(
     """
     check_outputs(out, cell)
     table, seen, notes, are_given = found
-    with new_folder(out, is_ours) as folder:
+    with new_folder(out, is_ours) as folder, crew.settled():
         judging, means = None, None
         with write_errors(out), ExitStack() as stack:
             rasters = crew.begin(_write_rasters, (classes, folder))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,11 @@ def refuse(number: int) -> int:
     if number == 2:
         raise InputError("the second: is none")
     return number
+
+
+def write_late(path: Path) -> None:
+    time.sleep(0.2)
+    path.write_text("late", encoding="utf-8")
 
 
 def end(number: int) -> int:
@@ -84,6 +90,19 @@ def test_what_the_work_raises_is_raised_here(crew: Crew) -> None:
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(InputError, match="the second: is none"):
         next(results)
+
+
+def test_nothing_goes_on_behind_an_error(crew: Crew, tmp_path: Path) -> None:
+    list(crew.map(who, range(2)))
+    with pytest.raises(InputError, match="something else"), crew.settled():
+        crew.begin(write_late, tmp_path / "begun")
+        crew.begin(write_late, tmp_path / "too")
+        next(crew.map(write_late, [tmp_path / f"{number}" for number in range(9)]))
+        raise InputError("something else")
+    written = sorted(tmp_path.iterdir())
+    assert tmp_path / "begun" in written
+    time.sleep(0.5)
+    assert sorted(tmp_path.iterdir()) == written
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -104,13 +104,15 @@ class _Onto:
         return projected @ np.array([[inverse.a, inverse.d], [inverse.b, inverse.e]]) + (inverse.c, inverse.f)
 
     def around(self, boxes: Any) -> Any:
-        """Boxes around what lies within those of degrees, as large as a building, [N, 4]: left, top, right, bottom.
-        What the antimeridian cuts may lie anywhere.
+        """Boxes around what lies within those of degrees, a little too large, [N, 4]: left, top, right, bottom. What
+        the antimeridian cuts may lie anywhere.
         """
         west, south, east, north = boxes.T
         sides = ((west, south), (west, north), (east, south), (east, north))
         corners = np.stack([self.points(np.stack(corner, axis=1)) for corner in sides])
-        found = np.concatenate([corners.min(0) - 1, corners.max(0) + 1], axis=1)  # a pixel, as sides are not straight
+        low, high = corners.min(0), corners.max(0)
+        more = 1 + (high - low) / 100  # as straight sides become bent ones
+        found = np.concatenate([low - more, high + more], axis=1)
         found[east - west > 180] = -np.inf, -np.inf, np.inf, np.inf
         return found
 
