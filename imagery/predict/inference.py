@@ -117,19 +117,25 @@ def _predict_tiles(
     left = {number: tile for number, tile in tiles.items() if number not in store}
     bar = tqdm(total=len(tiles), initial=len(tiles) - len(left), desc="predict", unit="tile", disable=None)
     full: list[tuple[int, Tile]] = []  # of one size, to be predicted at once
+    saving = deque[Future[None]]()  # beside the prediction of the next batch
 
     def finish() -> None:
         if full:
             pre, post = (torch.stack([torch.from_numpy(tile[side]) for _, tile in full]) for side in (0, 1))
             parts, maps = predictor.with_features(pre, post)
             logits = torch.cat(list(parts), dim=1).cpu().numpy()
-            kept = [_halved(part) for part in maps] if features else []
-            for place, (number, tile) in enumerate(full):
-                store.save(number, logits[place], tile.valid, [part[place] for part in kept])
-            bar.update(len(full))
+            while saving:  # of the batch before
+                saving.popleft().result()
+            saving.append(writer.submit(save, full.copy(), logits, maps if features else []))
             full.clear()
 
-    with bar:
+    def save(batch: Sequence[tuple[int, Tile]], logits: npt.NDArray[np.float32], maps: Sequence[torch.Tensor]) -> None:
+        kept = [_halved(part) for part in maps]
+        for place, (number, tile) in enumerate(batch):
+            store.save(number, logits[place], tile.valid, [part[place] for part in kept])
+        bar.update(len(batch))
+
+    with bar, ThreadPoolExecutor(1, "save") as writer:
         for number, tile in _read_ahead(pairs, left, windows.workers + windows.batch):
             if not tile.valid.any():
                 store.save(number, None, tile.valid)
@@ -141,6 +147,8 @@ def _predict_tiles(
             if len(full) == windows.batch:
                 finish()
         finish()
+        while saving:
+            saving.popleft().result()
 
 
 def _halved(features: torch.Tensor) -> npt.NDArray[np.float16]:
