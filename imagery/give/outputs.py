@@ -92,18 +92,18 @@ def give_out(
             add_style(folder / GEOPACKAGE, style)
             write_geojson(table.frames(), folder / GEOJSON, crew)
             rasters()
-            features = list[Future[None]]()
+            features: Future[None] | None = None
             if judged is not None:
                 map_hash, beside = hash_of(folder / GEOJSON), stack.enter_context(ThreadPoolExecutor(1))
-                features.append(beside.submit(write_features, folder / FEATURES, map_hash, judged, table, seen, means))
+                features = beside.submit(write_features, folder / FEATURES, map_hash, judged, table, seen, means)
                 draw = draw_table(map_hash, table, seen.votes, _middle(classes))
                 judging = Judging(draw, judged.read, None if are_given else squares_of(folder / DAMAGE, map_hash))
                 (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
             write_report(folder, classes, look, table, summary, judging, crew)
             summary.write(folder)
-            for writing in features:
-                writing.result()
+            if features is not None:
+                features.result()
             if further is not None:
                 further(folder, table)
     return summary
