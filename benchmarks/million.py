@@ -34,6 +34,7 @@ from imagery.find.joining import Pieces
 from imagery.give import outputs
 from imagery.give.look import factor_of, reduced
 from imagery.predict.blending import BANDS, BLOCK
+from imagery.predict.domain import Parts
 from imagery.predict.tile_features import Scale
 from imagery.predict.tile_store import CLASSES
 from imagery.read.alignment import Alignment
@@ -98,8 +99,8 @@ def make_plan(folder: Path, side: int, shards: int) -> Plan:
     }  # fmt: skip
     alignment = Alignment("off", 0.0, 0.0, 0.0, False, None, (), (), False)
     return Plan(
-        model="a model", identity="made", views=1, reading=Reading(), tile=1024, overlap=256, features=True,
-        pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=(None, None),
+        model="a model", identity="made", domain=None, views=1, reading=Reading(), tile=1024, overlap=256,
+        features=True, pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=(None, None),
         alignment=PlannedAlignment.of(alignment), facts=facts,
         shards=divide(grid.width, grid.height, np.ones((side, side), np.int64), shards), left_out=(),
     )  # fmt: skip
@@ -130,6 +131,7 @@ def make_shard(plan: Plan, number: int, bands: Any, folder: Path, alike: StoredS
         small = reduced(part, factor_of(grid))
         black = np.zeros((small.height, small.width, 3), np.uint8)
         stored.write_images(own, [black, black])
+        stored.write_compared(own, Parts({}, {}))
         stored.write_facts(own, plan, number, has_data=True, scales=SCALES)
 
 

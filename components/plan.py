@@ -40,6 +40,7 @@ def plan(
     from imagery.shards.items import choose
     from imagery.shards.plan import PLAN, PlanError
     from imagery.shards.planning import PlannedModel, make_plan
+    from model.calibration.domain import read_domain
     from model.inference import load_model, read_origin
 
     with ExitStack() as stack:
@@ -53,7 +54,8 @@ def plan(
                 )
             directory, location = source.directory, _lasting(source.location)
             calibrated = load_model(directory).temperatures is not None
-            return PlannedModel(location, identity_of(directory), read_origin(directory), calibrated=calibrated)
+            origin, domain = read_origin(directory), read_domain(directory)
+            return PlannedModel(location, identity_of(directory), origin, domain, calibrated=calibrated)
 
         folder = stack.enter_context(local_output(out))
         when = None if event is None else read_time("--event", event)

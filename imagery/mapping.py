@@ -13,11 +13,11 @@ from imagery.formats.stac import MadeBy
 from imagery.formats.writing import Formats, check_formats
 from imagery.give.event import Event
 from imagery.give.features import Kept
-from imagery.give.look import look_at
+from imagery.give.look import Look, look_at
 from imagery.give.outputs import check_outputs, crew_of, write_outputs
 from imagery.give.summary import Summary
 from imagery.give.writing import OutputError
-from imagery.predict.domain import UNKNOWN, compare
+from imagery.predict.domain import UNKNOWN, Likeness, compare, look_at_parts
 from imagery.predict.inference import predict_classes
 from imagery.predict.tile_features import TileFeatures
 from imagery.read.raster import ImagePair, doubts, refuse_unused_range, tell_how_read, warn_of_resolution
@@ -76,12 +76,8 @@ def make_map(
         del predictor  # whose memory the list of buildings takes
         give_back_freed_memory()
         tiles = TileFeatures(work, pair.grid.width, pair.grid.height, windows)
-        likeness = compare(domain, pair, tiles)
-        if likeness is not None and likeness.unlike:
-            print(f"warning: the imagery: {likeness}", file=sys.stderr, flush=True)
-        else:
-            print(f"the imagery: {likeness or UNKNOWN}", flush=True)
-        look = look.with_likeness(likeness)
+        likeness = None if domain is None else compare(domain, pair.grid.gsd, look_at_parts(pair, tiles))
+        look = tell_likeness(look, likeness)
         kept = Kept(tiles, identity, made_by.location, pair.read) if features else None
         with crew_of(windows.workers) as crew:
             summary = write_outputs(
@@ -91,6 +87,15 @@ def make_map(
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary
+
+
+def tell_likeness(look: Look, likeness: Likeness | None) -> Look:
+    """Prints how like the imagery is to the training data, where that is known; returns the look that says it, too."""
+    if likeness is not None and likeness.unlike:
+        print(f"warning: the imagery: {likeness}", file=sys.stderr, flush=True)
+    else:
+        print(f"the imagery: {likeness or UNKNOWN}", flush=True)
+    return look.with_likeness(likeness)
 
 
 def look_over(pair: ImagePair) -> None:

@@ -1,7 +1,7 @@
 """Whether imagery is unlike what its model learned from, said before anybody trusts the map."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,32 +70,43 @@ def fewest_judged(width: float = WIDE) -> int:
     return math.ceil((Z / width) ** 2 - Z**2)
 
 
-def compare(domain: Domain | None, pair: ImagePair, tiles: TileFeatures) -> Likeness | None:
-    """How like the pair is to what the model learned from; None where that is not known.
-
-    tiles: of the pair; without features of theirs these are not compared. Up to PARTS of them, spread over the pair,
-    are looked at, and their middle one counts. Raises RasterError.
+class Parts(NamedTuple):
+    """What is compared of imagery, of up to PARTS of its tiles, by their numbers. features: of those with data, the
+    mean of each channel, [C], C = 0 where none were kept; colours: of those with enough of it, [12], see `colours_of`.
     """
-    if domain is None:
-        return None
-    gsd, off_nadir = _range(domain.gsd), _range(domain.off_nadir)
-    fits = None if gsd is None else gsd[0] / SLACK <= pair.grid.gsd <= gsd[1] * SLACK
+
+    features: dict[int, Floats]
+    colours: dict[int, Floats]
+
+
+def look_at_parts(pair: ImagePair, tiles: TileFeatures) -> Parts:
+    """Those of a pair, spread over it, as far as `tiles` of it were kept: several of these, each of other tiles, have
+    together what one of all tiles has. Raises RasterError.
+    """
+    spread, colours = tiles.spread(PARTS), dict[int, Floats]()
+    for number in spread:
+        tile = pair.read(tiles.windows[number])
+        if tile.valid.mean() >= _VALID:
+            colours[number] = colours_of(tile.pre[:, tile.valid], tile.post[:, tile.valid])
+    return Parts(tiles.means(spread), colours)
+
+
+def compare(domain: Domain, gsd: float, parts: Parts) -> Likeness:
+    """How like imagery of pixels of `gsd` metres is to what the model learned from, by the middle one of its parts."""
+    trained_on, off_nadir = _range(domain.gsd), _range(domain.off_nadir)
+    fits = None if trained_on is None else trained_on[0] / SLACK <= gsd <= trained_on[1] * SLACK
     return Likeness(
-        distance_in_features(domain.features, tiles.means(PARTS)),
-        distance_in_colours(domain.colours, _colours(pair, tiles)),
+        distance_in_features(domain.features, _in_order(parts.features)),
+        distance_in_colours(domain.colours, _in_order(parts.colours)),
         fits,
-        gsd,
+        trained_on,
         off_nadir,
     )
 
 
-def _colours(pair: ImagePair, tiles: TileFeatures) -> Floats:
-    found = []
-    for number in tiles.spread(PARTS):
-        tile = pair.read(tiles.windows[number])
-        if tile.valid.mean() >= _VALID:
-            found.append(colours_of(tile.pre[:, tile.valid], tile.post[:, tile.valid]))
-    return np.array(found, np.float32).reshape(-1, 12)
+def _in_order(known: Mapping[int, Floats]) -> Floats:
+    """[T, ...], by the numbers of the tiles."""
+    return np.stack([known[number] for number in sorted(known)]) if known else np.zeros((0, 0), np.float32)
 
 
 def _range(values: Sequence[float] | Floats) -> tuple[float, float] | None:

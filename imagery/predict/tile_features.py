@@ -6,7 +6,7 @@ Where tiles overlap, a pixel counts from the one whose centre is nearest. A pixe
 head of the network does (`model.hrnet.Head`), but in whole numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -89,14 +89,15 @@ class TileFeatures:
         return carried(total)
 
     def spread(self, most: int) -> list[int]:
-        """Up to `most` of the tiles, evenly spread over them."""
-        return [int(number) for number in np.unique(np.linspace(0, len(self.windows) - 1, most).round())]
+        """Up to `most` of all tiles, evenly spread over them; those of these that were kept."""
+        kept = set(self._store.numbers())
+        spread = (int(number) for number in np.unique(np.linspace(0, len(self.windows) - 1, most).round()))
+        return [number for number in spread if number in kept]
 
-    def means(self, most: int) -> npt.NDArray[np.float32]:
-        """The mean of each channel over tiles, [T, channels], up to `most` of those that have data, evenly spread."""
-        found = (self._store.load_features(number) for number in self.spread(most))
-        means = [mean_of_maps(maps) for maps in found if maps is not None]
-        return np.array(means, np.float32).reshape(len(means), channels_of(self.scales))
+    def means(self, numbers: Iterable[int]) -> dict[int, npt.NDArray[np.float32]]:
+        """The mean of each channel over a tile, [channels], of those of the tiles that have data, by their numbers."""
+        found = ((number, self._store.load_features(number)) for number in numbers)
+        return {number: mean_of_maps(maps) for number, maps in found if maps is not None}
 
     def _of_tile(
         self, owners: Numbers, rows: Numbers, columns: Numbers, length: int, tile: Window, maps: Maps

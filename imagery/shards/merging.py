@@ -25,7 +25,9 @@ from imagery.give.look import Look, factor_of, look_of, reduced
 from imagery.give.outputs import check_outputs, give_out
 from imagery.give.summary import Summary
 from imagery.give.writing import write_errors
+from imagery.mapping import tell_likeness
 from imagery.predict.blending import compose_nothing
+from imagery.predict.domain import Likeness, Parts, compare
 from imagery.predict.tile_features import carried, mean
 from imagery.read.file import open_raster
 from imagery.read.mosaic import mosaic
@@ -37,7 +39,6 @@ from imagery.shards.reading import PlannedImages
 from imagery.shards.stored import StoredShard
 
 COMPLETE, PARTIAL = "complete", "partial"
-NOT_COMPARED = {"said": "not compared with the training data, as the map was made in shards"}
 _ROWS = 8192  # of the features of a shard, in memory at once
 
 
@@ -78,7 +79,7 @@ def merge_shards(
         ordered = [by_number[n] for n in sorted(by_number)]
         seen = seen._replace(scales=scales, means=_means(ordered, found) if scales else ())
         judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
-        look = _look(plan, by_number, left_out)
+        look = tell_likeness(_look(plan, by_number, left_out), _likeness(plan, ordered))
         further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
         summary = give_out(
             classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged, further=further, crew=crew
@@ -119,11 +120,22 @@ def _look(plan: Plan, shards: Mapping[int, StoredShard], left_out: Sequence[Left
         images[:, *reduced(plan.shards[number].window, factor).toslices()] = shard.images()
     model = {**plan.facts["model"], "location": plan.model, "identity": plan.identity}
     made_by = {"sha256": plan.digest, "shards": len(plan.shards)}
-    facts: dict[str, Any] = {**plan.facts, "model": model, "plan": made_by, "domain": NOT_COMPARED}
+    facts: dict[str, Any] = {**plan.facts, "model": model, "plan": made_by}
     if left_out:
         facts |= {"state": PARTIAL, "left_out": [each.model_dump() for each in left_out]}
         facts["doubts"] = [*facts["doubts"], *(f"The map is made without {each.what}: {each.why}" for each in left_out)]
     return look_of(list(images), grid, facts)
+
+
+def _likeness(plan: Plan, shards: Sequence[StoredShard]) -> Likeness | None:
+    """By the parts that lie in shards which are there, each once, as a part may lie in several."""
+    if plan.domain is None:
+        return None
+    parts = Parts({}, {})
+    for shard in shards:
+        own = shard.compared()
+        parts = Parts(parts.features | own.features, parts.colours | own.colours)
+    return compare(plan.domain.domain, plan.grid.grid.gsd, parts)
 
 
 def _means(shards: Sequence[StoredShard], found: Buildings) -> Iterator[Means]:

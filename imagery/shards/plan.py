@@ -22,6 +22,7 @@ from imagery.read.bands import Bands
 from imagery.read.grid import Grid
 from imagery.read.image import Range
 from imagery.settings import Reading, Windows
+from model.calibration.domain import Domain
 
 PLAN = "plan.json"
 _REMEDY = "Make the plan again with components.plan."
@@ -32,7 +33,9 @@ class PlanError(InputError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
 
 class PlannedFile(_Part):
@@ -110,6 +113,35 @@ class PlannedAlignment(_Part):
         return Alignment(**{**dict(self), "places": places})
 
 
+class PlannedDomain(_Part):
+    """See `model.calibration.domain.Domain`: its numbers, float32, as bytes."""
+
+    features: bytes
+    colours: bytes
+    gsd: bytes
+    off_nadir: bytes
+
+    @classmethod
+    def of(cls, domain: Domain) -> Self:
+        """The domain, to be written."""
+        return cls(**{name: value.astype("<f4").tobytes() for name, value in vars(domain).items()})
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The domain, to be compared with."""
+        features, colours, gsd, off_nadir = (np.frombuffer(own, "<f4") for _, own in self)
+        scenes = len(gsd)
+        return Domain(
+            features.reshape(scenes, len(features) // max(1, scenes)), colours.reshape(scenes, 12), gsd,
+            off_nadir.reshape(scenes),
+        )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _ = self.domain
+        return self
+
+
 class Shard(_Part):
     """A part of the grid, in pixels. It begins at the corner of a block, and ends with one or with the grid."""
 
@@ -125,14 +157,16 @@ class Shard(_Part):
 
 
 class Plan(_Part):
-    """model: its location, identity: see `imagery.predict.inference.identity_of`. tile, overlap: of the windows.
-    features: whether those of the buildings are kept. facts: for summary and report, see `imagery.mapping.align_pair`.
+    """model: its location, identity: see `imagery.predict.inference.identity_of`; domain: what it was trained on looked
+    like, None where that is not known. tile, overlap: of the windows. features: whether those of the buildings are
+    kept. facts: for summary and report, see `imagery.mapping.align_pair`.
     Of what is not said here: `imagery.settings`, `imagery.read.raster`.
     """
 
     version: Literal[1] = 1
     model: str
     identity: str
+    domain: PlannedDomain | None
     views: Literal[1, 4, 8]
     reading: Reading
     tile: int

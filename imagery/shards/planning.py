@@ -16,19 +16,21 @@ from imagery.read.raster import ImagePair
 from imagery.settings import ALIGN, CACHE, Reading, Sources, Windows
 from imagery.shards.division import divide, weigh
 from imagery.shards.indexing import Fetch, Indexed, index
-from imagery.shards.plan import LeftOut, Plan, PlannedAlignment, PlannedFile, PlannedGrid, PlannedImage
+from imagery.shards.plan import LeftOut, Plan, PlannedAlignment, PlannedDomain, PlannedFile, PlannedGrid, PlannedImage
 from imagery.shards.reading import MARGIN
+from model.calibration.domain import Domain
 from model.inference import Origin, Views
 
 
 class PlannedModel(NamedTuple):
     """location: of a model directory; identity: see `imagery.predict.inference.identity_of`; origin: what it was
-    trained on; calibrated: whether it is.
+    trained on; domain: what that looked like, None where that is not known; calibrated: whether it is.
     """
 
     location: str
     identity: str
     origin: Origin
+    domain: Domain | None
     calibrated: bool
 
 
@@ -63,8 +65,9 @@ def make_plan(
     ]
     boxes = [[file.box for file in image.files if file.box is not None] for image in images]
     plan = Plan(
-        model=model.location, identity=model.identity, views=views, reading=reading, tile=windows.tile,
-        overlap=windows.overlap, features=features, pre=images[0], post=images[1], grid=PlannedGrid.of(grid),
+        model=model.location, identity=model.identity, domain=model.domain and PlannedDomain.of(model.domain),
+        views=views, reading=reading, tile=windows.tile, overlap=windows.overlap, features=features, pre=images[0],
+        post=images[1], grid=PlannedGrid.of(grid),
         ranges=known.ranges, alignment=PlannedAlignment.of(known.alignment), facts={**names, **facts},
         shards=divide(grid.width, grid.height, weigh(grid.width, grid.height, *boxes), shards), left_out=tuple(left),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from imagery.find.joining import Pieces
 from imagery.give.look import factor_of, reduce
 from imagery.give.writing import write_errors
 from imagery.predict.blending import NODATA, reaching
+from imagery.predict.domain import Parts, look_at_parts
 from imagery.predict.inference import predict_part
 from imagery.predict.tile_features import TileFeatures, channels_of, mean
 from imagery.predict.tile_store import CLASSES
@@ -66,12 +67,14 @@ def predict_shard(
         del predictor
         give_back_freed_memory()
         small = reduce(pair, part, factor_of(grid))
+        features = TileFeatures(work, grid.width, grid.height, windows)
+        compared = Parts({}, {}) if plan.domain is None else look_at_parts(pair, features)
     with new_folder(out, stored.is_ours) as folder, write_errors(out):
         pieces = find_pieces(classes, corner=(part.col_off, part.row_off), width=grid.width)
         stored.write_buildings(folder, pieces)
-        features = TileFeatures(work, grid.width, grid.height, windows)
         _write_features(folder, classes, pieces, features, part)
         stored.write_images(folder, small)
+        stored.write_compared(folder, compared)
         shutil.copyfile(classes, folder / CLASSES)
         stored.write_facts(folder, plan, number, has_data=_has_data(classes), scales=features.scales)
 

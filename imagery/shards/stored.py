@@ -1,4 +1,6 @@
-"""What a shard leaves for the merge, as a folder: classes, buildings, their features, its part of the images."""
+"""What a shard leaves for the merge, as a folder: classes, buildings, their features, its part of the images, and what
+is compared with the training data.
+"""
 
 import json
 import zipfile
@@ -16,15 +18,16 @@ from base.errors import shortly
 from base.images import ImageError, encode_png, read_image
 from imagery.find.joining import Buildings, Edges, Pieces
 from imagery.find.pixels import Numbers
+from imagery.predict.domain import Parts
 from imagery.predict.tile_features import Scale
 from imagery.predict.tile_store import CLASSES
 from imagery.shards.plan import Plan, PlanError
 from xbd.overview import Image
 
 SHARD = "shard.json"  # comes last: where it is, the rest is whole
-BUILDINGS, MEANS, SUMS = "buildings.npz", "means.npy", "sums.npz"
+BUILDINGS, MEANS, SUMS, COMPARED = "buildings.npz", "means.npy", "sums.npz", "compared.npz"
 IMAGES = ("before.png", "after.png")
-FILES = (CLASSES, BUILDINGS, MEANS, SUMS, *IMAGES, SHARD)
+FILES = (CLASSES, BUILDINGS, MEANS, SUMS, COMPARED, *IMAGES, SHARD)
 _REMEDY = "Predict the shard again."
 
 
@@ -67,6 +70,12 @@ class StoredShard(NamedTuple):
         with _reading(self.folder / SUMS) as path, np.load(path) as stored:
             return Features(means, stored["going_on"], stored["sums"])
 
+    def compared(self) -> Parts:
+        """What is compared with the training data. Raises PlanError where the file is damaged."""
+        with _reading(self.folder / COMPARED) as path, np.load(path) as stored:
+            known = {name: (stored[f"{name}_of"].tolist(), stored[name]) for name in Parts._fields}
+            return Parts(**{name: dict(zip(*found, strict=True)) for name, found in known.items()})
+
     def images(self) -> tuple[Image, Image]:
         """Both images as `imagery.give.look.reduce` gives them. Raises PlanError."""
         try:
@@ -103,6 +112,14 @@ def write_images(folder: Path, images: Sequence[Image]) -> None:
     """Writes the reduced images of a shard."""
     for name, image in zip(IMAGES, images, strict=True):
         (folder / name).write_bytes(encode_png(image))
+
+
+def write_compared(folder: Path, parts: Parts) -> None:
+    """Writes what is compared with the training data."""
+    arrays: dict[str, Any] = {}
+    for name, own in parts._asdict().items():
+        arrays |= {f"{name}_of": np.array([*own], np.int64), name: np.array([*own.values()])}
+    np.savez_compressed(folder / COMPARED, **arrays)
 
 
 def write_facts(folder: Path, plan: Plan, number: int, *, has_data: bool, scales: Sequence[Scale]) -> None:

@@ -11,6 +11,7 @@ from base.patience import Patience
 from components import merge, plan, predict
 from components.tracking import registry
 from imagery.give.outputs import FILES
+from imagery.predict.domain import UNKNOWN
 from imagery.shards.stored import FILES as OF_A_SHARD
 from tests.components.storage.s3_objects import put, remote_tree, use_server
 from tests.conftest import exit_line, tree
@@ -81,7 +82,8 @@ def test_a_map_from_folders_in_shards_is_that_of_one_machine(
     capsys.readouterr()
     merge_all(tmp_path)
     ended = capsys.readouterr()
-    assert ended.out.startswith("complete: ") and ended.err == ""
+    compared, *_, last = ended.out.splitlines()
+    assert compared == f"the imagery: {UNKNOWN}" and last.startswith("complete: ") and ended.err == ""
     # The others name the files, or the folders, that they were made of.
     assert same(tree(tmp_path / "map"), whole) >= {
         "damage.tif", "confidence.tif", "buildings.geojson", "features.parquet", "judge.json", "summary.csv"

@@ -19,6 +19,7 @@ from imagery.shards.plan import Plan
 from imagery.shards.planning import PlannedModel, make_plan
 from imagery.shards.predicting import predict_shard
 from imagery.shards.stored import read_shard
+from model.calibration.domain import Domain
 from model.inference import Origin, Predictor
 from model.networks.pair_network import DualLogits, PairNetwork
 from tests.imagery.geotiff import moved, noise, write_tif
@@ -26,6 +27,12 @@ from tests.imagery.geotiff import moved, noise, write_tif
 WINDOWS = Windows(tile=128, overlap=32, workers=1)
 READING = Reading(percentiles=(1, 99))
 SIDE = 64  # of a block
+# What six scenes looked like: the features of `Bright`, from 0 to 1, and colours not far from the made event's.
+_SCENES = np.random.default_rng(4)
+DOMAIN = Domain(
+    _SCENES.random((6, 4), np.float32), _SCENES.normal(100, 20, (6, 12)).astype(np.float32),
+    np.full(6, 0.3, np.float32), np.array([10, 20, np.nan, 30, 12, 25], np.float32),
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,20 +92,18 @@ def make_event(folder: Path) -> Event:
 
 def load() -> Loaded:
     """The network."""
-    return Loaded(Predictor(Bright()), "a network", Origin("real", ("an event",)), None, MadeBy("a model"), None)
+    return Loaded(Predictor(Bright()), "a network", Origin("real", ("an event",)), DOMAIN, MadeBy("a model"), None)
 
 
 def on_one_machine(event: Event, out: Path, **more: Any) -> Summary:
     names = {"before": [*map(str, event.pre)], "after": [*map(str, event.post)]}
     sources = Sources(tuple(event.pre), tuple(event.post), **vars(READING))
     work = out.parent / f".{out.name}"
-    return make_map(
-        load, sources, out, work, names=names, windows=WINDOWS, features=True, **more
-    )  # fmt: skip
+    return make_map(load, sources, out, work, names=names, **{"windows": WINDOWS, "features": True, **more})
 
 
 def plan_of(event: Event, shards: int, **more: Any) -> Plan:
-    model = PlannedModel("a model", load().identity, load().origin, calibrated=False)
+    model = PlannedModel("a model", load().identity, load().origin, load().domain, calibrated=False)
     places = [*map(str, event.pre)], [*map(str, event.post)]
     settings = {"reading": READING, "windows": WINDOWS, "features": True, **more}
     return make_plan(

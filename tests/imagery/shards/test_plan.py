@@ -17,6 +17,7 @@ from imagery.shards.plan import (
     Plan,
     PlanError,
     PlannedAlignment,
+    PlannedDomain,
     PlannedFile,
     PlannedGrid,
     PlannedImage,
@@ -24,7 +25,7 @@ from imagery.shards.plan import (
     read_plan,
 )
 from tests.imagery.geotiff import ORIGIN, UTM
-from tests.imagery.shards.making import changed_plan
+from tests.imagery.shards.making import DOMAIN, changed_plan
 
 PLACES = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
 
@@ -36,7 +37,8 @@ def plan() -> Plan:
     image = PlannedImage(name="a", files=(file,), bands=Bands((3, 2, 1), "by their names", doubt="odd"), vrt=None)
     aligned = Alignment("local", 0.1, -2.3, 9.7, True, PLACES, (1.5, 2.5, 3.5), (1.0, 2.0, 3.0, 1 / 3), True)
     return Plan(
-        model="models:/m/1", identity="f00", views=4, reading=Reading(nodata=(float("nan"),), bands=((1, 2, 3), None)),
+        model="models:/m/1", identity="f00", domain=PlannedDomain.of(DOMAIN), views=4,
+        reading=Reading(nodata=(float("nan"),), bands=((1, 2, 3), None)),
         tile=128, overlap=32, features=True, pre=image, post=image, grid=grid,
         ranges=(((0.1, 0.2, 0.3), (1.0, 2.0, 1e9)), None), alignment=PlannedAlignment.of(aligned), facts={"doubts": []},
         shards=(Shard(column=0, row=0, width=1024, height=900), Shard(column=1024, row=0, width=476, height=900)),
@@ -50,6 +52,9 @@ def test_a_plan_is_read_as_it_was_written(plan: Plan, tmp_path: Path) -> None:
     assert found.as_json() == plan.as_json() and found.digest == plan.digest
     assert found.grid.grid == Grid(CRS.from_string(UTM), ORIGIN, 1500, 900)
     assert found.ranges == plan.ranges and found.pre == plan.pre
+    assert found.domain is not None
+    for name, own in vars(DOMAIN).items():
+        np.testing.assert_array_equal(getattr(found.domain.domain, name), own)
     assert np.isnan(found.reading.nodata[0] or 0) and tuple(found.reading.bands) == ((1, 2, 3), None)
     places = found.alignment.alignment.places
     assert places is not None and places.dtype == np.float32
@@ -67,6 +72,15 @@ WRONG = {
     "empty": (lambda content: "", "expected a plan"),
     "version": (changed(version=2), "version: input should be 1"),
     "more": (changed(extra=1), "extra: extra inputs are not permitted"),
+    "domain": (
+        changed(domain={"features": "AAAA", "colours": "AAAA", "gsd": "AAAAAA==", "off_nadir": "AAAAAA=="}),
+        "domain: value error, buffer size must be a multiple of element size",
+    ),
+    "no bytes": (changed(domain={"features": "A", "colours": "", "gsd": "", "off_nadir": ""}), "domain.features: "),
+    "colours": (
+        changed(domain={"features": "AAAAAA==", "colours": "AAAAAA==", "gsd": "AAAAAA==", "off_nadir": "AAAAAA=="}),
+        "domain: value error, cannot reshape array of size 1 into shape (1,12)",
+    ),
     "tile": (changed(tile=100), "--tile, --overlap: found 100 and 32"),
     "crs": (changed(grid={"crs": "no", "transform": [1, 0, 0, 0, 1, 0], "width": 9, "height": 9}), "grid.crs: "),
     "gap": (changed(shards=[{"column": 0, "row": 0, "width": 1024, "height": 900}]), "do not cover each block once"),

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from imagery.give.outputs import FILES
-from imagery.shards.merging import NOT_COMPARED
 from tests.conftest import tree
 from tests.imagery.shards.making import Event, make_event, merge, on_one_machine, plan_of, predict, small_blocks
 
@@ -46,9 +45,6 @@ def test_shards_make_the_same_map_to_the_last_byte(
     made, expected = tree(tmp_path / "out"), tree(whole(align))
     assert state == "complete"
     assert set(made) == set(expected) > set(FILES)
-    compared = json.loads(expected["summary.json"])["scene"].pop("domain")["said"].encode()
-    for name in ("summary.json", "report.html"):  # only one machine compares with the training data
-        made[name] = made[name].replace(NOT_COMPARED["said"].encode(), compared)
     summaries = [json.loads(own["summary.json"]) for own in (made, expected)]
     assert summaries[0]["scene"].pop("plan") == {"sha256": plan.digest, "shards": count}
     made["summary.json"], expected["summary.json"] = (json.dumps(own, sort_keys=True).encode() for own in summaries)
