@@ -134,7 +134,7 @@ STAGES: Sequence[tuple[str, ModuleType | type, str]] = (
     ("find, polygonize", found, "find_buildings"),
     ("label buildings", buildings, "_labels"),
     ("features of buildings", TileFeatures, "sums"),
-    ("straighten, table", found, "tabulate_found"),
+    ("straighten, table", found, "of_buildings"),
     ("rasters out", outputs, "write_rasters"),
     ("vectors out", outputs, "write_geopackage"),
     ("vectors out", outputs, "write_geojson"),

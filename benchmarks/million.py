@@ -100,7 +100,7 @@ def make_plan(folder: Path, side: int, shards: int) -> Plan:
     alignment = Alignment("off", 0.0, 0.0, 0.0, False, None, (), (), False)
     return Plan(
         model="a model", identity="made", domain=None, views=1, reading=Reading(), tile=1024, overlap=256,
-        features=True, pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=(None, None),
+        features=True, footprints=None, pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=(None, None),
         alignment=PlannedAlignment.of(alignment), facts=facts,
         shards=divide(grid.width, grid.height, np.ones((side, side), np.int64), shards), left_out=(),
     )  # fmt: skip
@@ -186,7 +186,7 @@ def timed(found: dict[str, float], names: Sequence[tuple[Any, str]]) -> Iterator
 
 PARTS = (
     (merging, "join_shards"),
-    (merging, "tabulate_found"),
+    (merging, "of_buildings"),
     (outputs, "mean_over_pixels"),
     (outputs, "by_cells"),
     (outputs, "write_geopackage"),

@@ -58,7 +58,7 @@ def merge(
         folder = stack.enter_context(local_output(out))
         check_outputs(folder, cell)
         made = read_plan(stack.enter_context(local_input(plan)))
-        polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas)))
+        polygons = None if areas is None else read_polygons(stack.enter_context(local_input(areas))).named(str(areas))
         there, found, missing = folders_in(shards), list[StoredShard](), list[LeftOut]()
         known = failed or {}
         for number in range(len(made.shards)):

@@ -27,14 +27,14 @@ COLLECTION = (".json", ".geojson")  # of STAC items
 def plan(
     model: Location, pre: Sequence[Location], post: Sequence[Location], out: Location, shards: int, *,
     reading: Reading | None = None, windows: Windows | None = None, align: str = ALIGN, features: bool = True,
-    views: "Views" = 1, event: str | None = None,
+    views: "Views" = 1, event: str | None = None, footprints: Location | None = None,
 ) -> "Plan":  # fmt: skip
     """Writes plan.json into `out`, by which `components.predict` makes each shard and `components.merge` the map.
 
     pre, post: files, folders of them, of which all rasters are taken, or collections of STAC items, .json. event: when
     the disaster was, by ISO 8601: of collections what was taken before it is in pre, and what after in post. What
     cannot be used is left out, printed, and kept in the plan. The rest: see `components.predict.predict_imagery`.
-    Raises ModelError, PlanError, RasterError, StorageError, TrackingError.
+    Raises ModelError, PlanError, RasterError, VectorError, StorageError, TrackingError.
     """
     from imagery.predict.inference import identity_of
     from imagery.shards.items import choose
@@ -64,6 +64,7 @@ def plan(
             load, before, after, lambda location: stack.enter_context(local_input(location)), shards,
             reading=reading or Reading(), windows=windows or Windows(), features=features, views=views, align=align,
             names={"before": [*map(str, pre)], "after": [*map(str, post)]}, taken=taken,
+            footprints=None if footprints is None else (str(footprints), _lasting(footprints)),
         )  # fmt: skip
         made.write(folder / PLAN)
     return made
@@ -110,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--shards", required=True, type=whole_number(1, MOST), metavar="N", help="parts of the map")
     text = "when the disaster was, such as 2018-09-28T10:02:00Z, which parts the items of collections"
     parser.add_argument("--event", metavar="TIME", help=text)
+    text = "vector file of buildings to grade, not those found"
+    parser.add_argument("--footprints", metavar="LOCATION", help=text)
     parser.add_argument("--views", type=int, choices=(1, 4, 8), default=1, help="as of components.predict")
     group = parser.add_argument_group("reading", argument_default=argparse.SUPPRESS)
     names = [option.dest for option in add_reading(group)]
@@ -128,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             windows=windows,
             views=a.views,
             event=a.event,
+            footprints=a.footprints,
             **given,
         )
         left = f", {len(made.left_out)} files left out" if made.left_out else ""

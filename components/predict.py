@@ -101,7 +101,7 @@ def predict_imagery(
             return stack.enter_context(local_input(location))
 
         def polygons(location: Location | None, read: Callable[[Path], Polygons]) -> Polygons | None:
-            return None if location is None else read(local(location))
+            return None if location is None else read(local(location)).named(str(location))
 
         def load() -> "Loaded":
             source = stack.enter_context(local_source(model))

@@ -26,6 +26,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
     """The compiled graph, all of its places given, and what it says to Kubernetes."""
     out = tmp_path_factory.mktemp("graph") / "map.yaml"
     more = ["--shards", "3", "--resample-to", "0.5", "--bands", "auto", "3,2,1", "--tile", "512", "--no-features"]
+    more += ["--footprints", "s3://in/buildings.gpkg"]
     pipeline.main(["compile", "map", *IMAGES, *PLACES, *more, "--out", str(out)])
     whole, platform = yaml.safe_load_all(out.read_text(encoding="utf-8"))
     return whole, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -59,6 +60,7 @@ def test_what_is_given_is_the_default_of_its_field_and_start_can_be_pressed(grap
     assert (found["deliver_to"], found["root"], found["shards"]) == ("s3://out/event", "s3://runs/maps", 3)
     assert found["reading"] == {"resample_to": 0.5, "bands": ["null", [3, 2, 1]]}
     assert (found["windows"], found["features"]) == ({"tile": 512}, False)
+    assert found["footprints"] == "s3://in/buildings.gpkg"
     assert found["model"] == "models:/dual-hrnet@production"
     assert set(found["step_sizes"]) == set(NEEDS)
 
@@ -119,6 +121,7 @@ def test_a_file_of_parameters_from_before_takes_the_sizes_of_params_yaml(tmp_pat
         (["--pre", "before.tif"], "KubeflowError: --pre before.tif: is no place that pods see"),
         (["--deliver-to", "map"], "KubeflowError: --deliver-to map: is no place that pods see"),
         (["--model", "output/model"], "KubeflowError: --model output/model: is no place that pods see"),
+        (["--footprints", "osm.gpkg"], "KubeflowError: --footprints osm.gpkg: is no place that pods see"),
         (["--areas", "areas.gpkg"], "KubeflowError: --areas areas.gpkg: is no place that pods see"),
         (["--tile", "100"], "SettingsError: --tile, --overlap: found 100 and 256, expected multiples of 32"),
         (["--cell", "9", "--areas", "s3://in/areas.gpkg"], "SettingsError: --cell: is not used with --areas."),

@@ -1,5 +1,6 @@
 """The compiled graph of a map, run whole on this machine by Kubeflow's own local runner."""
 
+import filecmp
 import json
 import os
 import subprocess
@@ -7,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 from mlflow.tracking import MlflowClient
 
 import pipeline
@@ -20,7 +23,7 @@ from imagery.give.outputs import FILES
 from tests.components.conftest import network
 from tests.components.kubeflow.references import Reference
 from tests.conftest import environment, tree
-from tests.imagery.geotiff import values
+from tests.imagery.geotiff import UTM, values
 from tests.imagery.shards.long_images import long_images
 from tests.paths import ROOT
 from tests.stores import ready_store
@@ -91,13 +94,30 @@ def test_the_map_of_the_graph_is_that_of_one_machine(
     assert outputs(tmp_path, "deliver")[0]["parameterValues"] == {"Output": "complete"}
 
 
+def test_known_buildings_are_graded_as_on_one_machine(network: Path, images: Path, tmp_path: Path) -> None:
+    boxes = [shapely.box(left - 9, 20, left + 9, 40) for left in range(30, 4200, 90)]  # some lie over borders of shards
+    footprints = tmp_path / "footprints.geojson"
+    placed = [shapely.transform(box, lambda points: points * (0.5, -0.5) + (500_000, 4_000_000)) for box in boxes]
+    columns = {"osm_id": range(len(placed))}
+    geopandas.GeoDataFrame(columns, geometry=placed, crs=UTM).to_crs("EPSG:4326").to_file(footprints)
+    more = ["--footprints", str(footprints)]
+    pre, post = (sorted(map(str, (images / name).glob("*.tif"))) for name in ("pre", "post"))
+    whole = tmp_path / "whole"
+    predict.main(["--model", str(network), "--out", str(whole), *READ, *more, "--pre", *pre, "--post", *post])
+    result = run_map(tmp_path, [*asked(network, images, 3), *more])
+    assert result.returncode == 0, result.stdout + result.stderr
+    same = {"damage.tif", "buildings.geojson", "features.parquet", "judge.json", "summary.csv"}
+    assert filecmp.cmpfiles(tmp_path / "delivered", whole, same, shallow=False)[1:] == ([], [])
+    assert len(json.loads((whole / "buildings.geojson").read_text())["features"]) == len(boxes)
+
+
 def test_a_shard_that_dies_three_times_makes_a_partial_map_and_a_later_run_the_whole_one(
     network: Path, images: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = asked(network, images, 2)
     given = MapGraph().values(load_params(ROOT / "params.yaml"), pipeline._parse(["run", *words], "map"))
-    options = {"align": "off", "features": True, "views": 1, "event": None}
+    options = {"align": "off", "features": True, "views": 1, "event": None, "footprints": None}
     settings = [given.get(name, {}) for name in ("reading", "windows")]
     plan = Reference(str(tmp_path / "plan"))
     tasks.plan(

@@ -12,8 +12,9 @@ import shapely
 from base.processes import ALONE, Crew
 from imagery.find.buildings import building_pixels, find_buildings
 from imagery.find.features import mean_features
-from imagery.find.footprints import footprint_pixels, grade_footprints
+from imagery.find.footprints import Footprints, footprint_pixels, grade_footprints
 from imagery.find.ground import place, square_metres, to_degrees
+from imagery.find.joining import Buildings
 from imagery.find.outlines import straighten
 from imagery.find.shapes import Shapes, StoredShapes, of_wkb, parts_of, reaches_edge
 from imagery.find.votes import Votes
@@ -44,23 +45,34 @@ def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None,
     with rasterio.open(classes) as dataset:
         grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
     if footprints is not None:
-        given = grade_footprints(footprints, classes)
-        table, votes, partly, notes = (
-            tabulate(given.polygons, given.votes, given.attributes), given.votes, given.partly, given.notes
-        )  # fmt: skip
-        pixels, at_edge = footprint_pixels(classes, given), reaches_edge(given.placed, grid.width, grid.height)
+        graded = grade_footprints(footprints, classes)
+        found, pixels = of_footprints(graded, grid), footprint_pixels(classes, graded)
     else:
-        found = find_buildings(classes)
-        votes, partly, notes = found.votes, found.partly, ()
-        table = tabulate_found(found.outlines, votes, grid, classes.parent, crew)
-        pixels, at_edge = building_pixels(classes, found), reaches_edge(found.outlines, grid.width, grid.height)
-    seen = Seen(votes, at_edge, partly)
-    if tiles is not None and tiles.scales:
-        seen = seen._replace(scales=tiles.scales, means=mean_features(pixels, votes[:, 1].sum(1), tiles))
-    return Found(table, seen, notes, are_given=footprints is not None)
+        buildings = find_buildings(classes)
+        found, pixels = of_buildings(buildings, grid, classes.parent, crew), building_pixels(classes, buildings)
+    if tiles is None or not tiles.scales:
+        return found
+    means = mean_features(pixels, found.seen.votes[:, 1].sum(1), tiles)
+    return found._replace(seen=found.seen._replace(scales=tiles.scales, means=means))
 
 
-def tabulate_found(outlines: Shapes, votes: Votes, grid: Grid, folder: Path, crew: Crew = ALONE) -> Table:
+def of_footprints(graded: Footprints, grid: Grid) -> Found:
+    """Buildings that were known before, with the attributes of their file, of a map on this grid; without features."""
+    at_edge = reaches_edge(graded.placed, grid.width, grid.height)
+    table = tabulate(graded.polygons, graded.votes, graded.attributes)
+    return Found(table, Seen(graded.votes, at_edge, graded.partly), graded.notes, are_given=True)
+
+
+def of_buildings(found: Buildings, grid: Grid, folder: Path, crew: Crew = ALONE) -> Found:
+    """Buildings that were found in a map on this grid; without features. folder: of a disk with room for their
+    polygons; crew: shares the work.
+    """
+    at_edge = reaches_edge(found.outlines, grid.width, grid.height)
+    table = _tabulate(found.outlines, found.votes, grid, folder, crew)
+    return Found(table, Seen(found.votes, at_edge, found.partly))
+
+
+def _tabulate(outlines: Shapes, votes: Votes, grid: Grid, folder: Path, crew: Crew) -> Table:
     """The table of buildings that were found. outlines: [N], along their pixels, in pixels of the grid; folder: of a
     disk with room for their polygons; crew: shares the work.
     """

@@ -38,6 +38,10 @@ class Polygons(NamedTuple):
     frame: Any
     notes: tuple[str, ...]
 
+    def named(self, name: str) -> "Polygons":
+        """The same, whose notes call the file so: how it was given, where `path` is a copy."""
+        return self._replace(notes=tuple(note.replace(str(self.path), name) for note in self.notes))
+
 
 def read_polygons(path: Path) -> Polygons:
     """Polygons of a file with one layer of them, of any format that OGR reads or `imagery.read.vector_files` knows.

@@ -14,13 +14,13 @@ from base.files import write_file
 from base.processes import ALONE, Crew
 from imagery.errors import RasterError
 from imagery.find.features import Means
-from imagery.find.joining import Buildings, Pieces, join_shards, nothing_known
+from imagery.find.footprints import Footprints, grade_part
+from imagery.find.joining import Pieces, join_shards, nothing_known
 from imagery.find.pixels import Numbers
-from imagery.find.shapes import reaches_edge
 from imagery.formats.stac import MadeBy
 from imagery.formats.writing import Formats, check_formats
-from imagery.give.features import Judged, Seen
-from imagery.give.found import Found, tabulate_found
+from imagery.give.features import Judged
+from imagery.give.found import Found, of_buildings, of_footprints
 from imagery.give.look import Look, factor_of, look_of, reduced
 from imagery.give.outputs import check_outputs, give_out
 from imagery.give.summary import Summary
@@ -33,6 +33,7 @@ from imagery.read.file import open_raster
 from imagery.read.mosaic import mosaic
 from imagery.read.vectors import Polygons
 from imagery.settings import CACHE, CELL
+from imagery.shards.footprints import join_footprints, planned_footprints
 from imagery.shards.indexing import Fetch
 from imagery.shards.plan import LeftOut, Plan, PlanError
 from imagery.shards.reading import PlannedImages
@@ -55,7 +56,8 @@ def merge_shards(
     which a part is in memory at a time. areas, cell: as there. formats: of `imagery.settings.FORMATS`, to write the map
     as these, too; made_by: the model with its STAC item, for them.
     crew: shares the work on many buildings.
-    Raises PlanError where no shard is there, RasterError where none has data, and what `give_out` and `fetch` raise.
+    Raises PlanError where no shard is there or an image or the file of footprints is another one than the plan was made
+    of, RasterError where no shard has data, VectorError, and what `give_out` and `fetch` raise.
     """
     check_outputs(out, cell)
     check_formats(formats, plan.grid.grid)
@@ -68,25 +70,38 @@ def merge_shards(
         raise RasterError(
             f"{plan.post.name}: has no data where {plan.pre.name} has some. Give two images of the same place."
         )
-    grid, by_number = plan.grid.grid, {shard.number: shard for shard in shards}
+    by_number, given = {shard.number: shard for shard in shards}, planned_footprints(plan, fetch)
     with rasterio.Env(GDAL_CACHEMAX=CACHE), PlannedImages(plan, fetch) as images:
         classes = _lay_together(plan, by_number, work)
         with write_errors(out):
-            found = join_shards(_pieces(plan, by_number), work)
-            table = tabulate_found(found.outlines, found.votes, grid, work, crew)
-        seen = Seen(found.votes, reaches_edge(found.outlines, grid.width, grid.height), found.partly)
+            found, parts = _join(plan, by_number, given, work, crew)
         scales = next((shard.scales for shard in shards if shard.scales), ())
         ordered = [by_number[n] for n in sorted(by_number)]
-        seen = seen._replace(scales=scales, means=_means(ordered, found) if scales else ())
+        if scales:
+            found = found._replace(seen=found.seen._replace(scales=scales, means=_means(ordered, parts)))
         judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
         look = tell_likeness(_look(plan, by_number, left_out), _likeness(plan, ordered))
         further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
-        summary = give_out(
-            classes, Found(table, seen), out, look, areas=areas, cell=cell, judged=judged, further=further, crew=crew
-        )
+        summary = give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, further=further, crew=crew)
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary, PARTIAL if left_out else COMPLETE
+
+
+def _join(
+    plan: Plan, shards: Mapping[int, StoredShard], given: Footprints | None, work: Path, crew: Crew
+) -> tuple[Found, Numbers]:
+    """The buildings of the map; and the numbers in it of those whose features one shard after the other has."""
+    grid = plan.grid.grid
+    if given is None:
+        found = join_shards(_pieces(plan, shards), work)
+        return of_buildings(found, grid, work, crew), found.parts
+    graded, parts = join_footprints(given, (shards[number].footprints() for number in sorted(shards)))
+    for number in set(range(len(plan.shards))) - set(shards):
+        shard = plan.shards[number]
+        nothing = grade_part(given, _nothing(work, number), grid, (shard.column, shard.row))
+        graded = graded._replace(partly=graded.partly | nothing.partly)
+    return of_footprints(graded, grid), parts
 
 
 def _pieces(plan: Plan, shards: Mapping[int, StoredShard]) -> Iterator[tuple[Window, Pieces]]:
@@ -104,12 +119,17 @@ def _lay_together(plan: Plan, shards: Mapping[int, StoredShard], work: Path) -> 
         if number in shards:
             paths.append(shards[number].classes)
         else:
-            paths.append(work / f"nothing-{number}.tif")
+            paths.append(_nothing(work, number))
             compose_nothing(plan.grid.grid.cut(part.window), paths[-1])
     with ExitStack() as stack:
         rasters = [(path, open_raster(path, stack)) for path in paths]
         write_file(work / "classes.vrt", mosaic(rasters, masked=False))
     return work / "classes.vrt"
+
+
+def _nothing(work: Path, number: int) -> Path:
+    """The classes of a shard that is missing."""
+    return work / f"nothing-{number}.tif"
 
 
 def _look(plan: Plan, shards: Mapping[int, StoredShard], left_out: Sequence[LeftOut]) -> Look:
@@ -138,13 +158,15 @@ def _likeness(plan: Plan, shards: Sequence[StoredShard]) -> Likeness | None:
     return compare(plan.domain.domain, plan.grid.grid.gsd, parts)
 
 
-def _means(shards: Sequence[StoredShard], found: Buildings) -> Iterator[Means]:
-    """The features of the buildings: those of one shard as it has them, else the means of the sums of several."""
-    pieces = np.bincount(found.parts)
+def _means(shards: Sequence[StoredShard], parts: Numbers) -> Iterator[Means]:
+    """The features of the buildings: those of one shard as it has them, else the means of the sums of several. parts:
+    the numbers of those of one shard after the other.
+    """
+    pieces = np.bincount(parts)
     left, waiting, known = pieces.copy(), dict[int, Numbers](), 0
     for shard in shards:
         means, going_on, sums = shard.features()
-        own = found.parts[known : known + len(means)]
+        own = parts[known : known + len(means)]
         known += len(means)
         alone = np.flatnonzero(pieces[own] == 1)
         for start in range(0, len(alone), _ROWS):

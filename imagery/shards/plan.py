@@ -68,6 +68,14 @@ class PlannedImage(_Part):
     vrt: str | None
 
 
+class PlannedFootprints(_Part):
+    """A file of buildings to be graded. name: as it was given; sha256: see `PlannedFile`."""
+
+    name: str
+    location: str
+    sha256: str
+
+
 class PlannedGrid(_Part):
     """crs: as WKT; transform: the six numbers of a row of `affine.Affine`."""
 
@@ -159,7 +167,8 @@ class Shard(_Part):
 class Plan(_Part):
     """model: its location, identity: see `imagery.predict.inference.identity_of`; domain: what it was trained on looked
     like, None where that is not known. tile, overlap: of the windows. features: whether those of the buildings are
-    kept. facts: for summary and report, see `imagery.mapping.align_pair`.
+    kept. footprints: of buildings that are graded, None where they are found. facts: for summary and report, see
+    `imagery.mapping.align_pair`.
     Of what is not said here: `imagery.settings`, `imagery.read.raster`.
     """
 
@@ -172,6 +181,7 @@ class Plan(_Part):
     tile: int
     overlap: int
     features: bool
+    footprints: PlannedFootprints | None
     pre: PlannedImage
     post: PlannedImage
     grid: PlannedGrid

@@ -15,6 +15,7 @@ from imagery.read.mosaic import renamed
 from imagery.read.raster import ImagePair
 from imagery.settings import ALIGN, CACHE, Reading, Sources, Windows
 from imagery.shards.division import divide, weigh
+from imagery.shards.footprints import index_footprints
 from imagery.shards.indexing import Fetch, Indexed, index
 from imagery.shards.plan import LeftOut, Plan, PlannedAlignment, PlannedDomain, PlannedFile, PlannedGrid, PlannedImage
 from imagery.shards.reading import MARGIN
@@ -38,13 +39,16 @@ def make_plan(
     load: Callable[[], PlannedModel], pre: Sequence[str], post: Sequence[str], fetch: Fetch, shards: int, *,
     reading: Reading, windows: Windows, features: bool, views: Views = 1, align: str = ALIGN,
     names: Mapping[str, Sequence[str]], taken: Mapping[str, Sequence[str]] | None = None,
+    footprints: tuple[str, str] | None = None,
 ) -> Plan:  # fmt: skip
     """Looks at the files and how they lie to each other, and divides what both images show into shards.
 
     load: what is known of the model; it is called when the files were found good. pre, post: locations of files. fetch:
     brings one. names: what the report calls the images. taken: when the first and the last of each was, by "before" and
-    "after". The rest: see `imagery.mapping.make_map`.
-    Prints what it works on, and as warnings what is left out. Raises PlanError, RasterError, and what `load` raises.
+    "after". footprints: the name, as it was given, and the location of a file of buildings. The rest: see
+    `imagery.mapping.make_map`.
+    Prints what it works on, and as warnings what is left out. Raises PlanError, RasterError, VectorError, and what
+    `load` raises.
     """
     files, left = dict[str, list[Indexed]](), list[LeftOut]()
     for option, locations, place in (("--pre", pre, 0), ("--post", post, -1)):
@@ -55,6 +59,7 @@ def make_plan(
     paths = [tuple(file.path for file in found) for found in files.values()]
     with rasterio.Env(GDAL_CACHEMAX=CACHE), ImagePair(Sources(*paths, **vars(reading))) as pair:
         look_over(pair)
+        buildings = None if footprints is None else index_footprints(*footprints, fetch, pair.grid)
         model = load()
         facts = align_pair(pair, align, model.origin, calibrated=model.calibrated)
         grid, known = pair.grid, pair.known
@@ -66,9 +71,9 @@ def make_plan(
     boxes = [[file.box for file in image.files if file.box is not None] for image in images]
     plan = Plan(
         model=model.location, identity=model.identity, domain=model.domain and PlannedDomain.of(model.domain),
-        views=views, reading=reading, tile=windows.tile, overlap=windows.overlap, features=features, pre=images[0],
-        post=images[1], grid=PlannedGrid.of(grid),
-        ranges=known.ranges, alignment=PlannedAlignment.of(known.alignment), facts={**names, **facts},
+        views=views, reading=reading, tile=windows.tile, overlap=windows.overlap, features=features,
+        footprints=buildings, pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=known.ranges,
+        alignment=PlannedAlignment.of(known.alignment), facts={**names, **facts},
         shards=divide(grid.width, grid.height, weigh(grid.width, grid.height, *boxes), shards), left_out=tuple(left),
     )  # fmt: skip
     used = " and ".join(f"{len(own)} of {len(image.files)}" for own, image in zip(boxes, images, strict=True))

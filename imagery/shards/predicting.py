@@ -1,7 +1,7 @@
 """One shard of a plan: the tiles that its blocks are put together from, its buildings, and its part of the images."""
 
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ from rasterio.windows import Window
 from base.files import new_folder, refuse_to_replace_others
 from imagery.find.buildings import DAMAGE_BAND, SIDE, building_pixels, find_pieces
 from imagery.find.features import sum_features
-from imagery.find.joining import Pieces
+from imagery.find.footprints import Footprints, footprint_pixels, grade_part, reach_beyond
+from imagery.find.pixels import Numbers, Pixels
+from imagery.find.votes import Votes
 from imagery.give.look import factor_of, reduce
 from imagery.give.writing import write_errors
 from imagery.predict.blending import NODATA, reaching
@@ -23,6 +25,7 @@ from imagery.predict.windows import plan as plan_windows
 from imagery.read.grid import blocks
 from imagery.settings import CACHE, Windows
 from imagery.shards import stored
+from imagery.shards.footprints import Graded, planned_footprints
 from imagery.shards.indexing import Fetch
 from imagery.shards.plan import Plan, PlanError
 from imagery.shards.reading import PlannedImages
@@ -46,13 +49,14 @@ def predict_shard(
     load: gives the network, and what tells it from others. fetch: brings an image. work: a folder for finished windows,
     with which the next call goes on after this one was ended; the caller removes it when the result is safe. batch,
     workers: as of `Windows`.
-    Raises PlanError where the model or an image is another one than the plan was made of; RasterError, OutputError, and
-    what `load` and `fetch` raise.
+    Raises PlanError where the model, an image or the file of footprints is another one than the plan was made of;
+    RasterError, VectorError, OutputError, and what `load` and `fetch` raise.
     """
     share_one_heap()
     part = plan.shard(number).window
     refuse_to_replace_others(out, stored.is_ours)
     windows, grid = Windows(plan.tile, plan.overlap, batch, workers), plan.grid.grid
+    given = planned_footprints(plan, fetch)
     predictor, identity = load()
     if identity != plan.identity:
         raise PlanError(
@@ -70,9 +74,8 @@ def predict_shard(
         features = TileFeatures(work, grid.width, grid.height, windows)
         compared = Parts({}, {}) if plan.domain is None else look_at_parts(pair, features)
     with new_folder(out, stored.is_ours) as folder, write_errors(out):
-        pieces = find_pieces(classes, corner=(part.col_off, part.row_off), width=grid.width)
-        stored.write_buildings(folder, pieces)
-        _write_features(folder, classes, pieces, features, part)
+        pixels, votes, going_on = _list_buildings(folder, classes, plan, part, given)
+        _write_features(folder, pixels, votes, going_on, features)
         stored.write_images(folder, small)
         stored.write_compared(folder, compared)
         shutil.copyfile(classes, folder / CLASSES)
@@ -93,15 +96,34 @@ def _has_data(classes: Path) -> bool:
         return any((dataset.read(DAMAGE_BAND, window=window) != NODATA).any() for window in windows)
 
 
-def _write_features(folder: Path, classes: Path, pieces: Pieces, tiles: TileFeatures, part: Window) -> None:
-    buildings, channels = pieces.buildings, channels_of(tiles.scales)
-    going_on = np.unique(np.concatenate(pieces.edges))
-    going_on = going_on[going_on > 0] - 1
+def _list_buildings(
+    folder: Path, classes: Path, plan: Plan, part: Window, given: Footprints | None
+) -> tuple[Iterator[Pixels], Votes, Numbers]:
+    """Writes the buildings of the shard, those found or, where there are any, those `given`; returns the pixels of
+    those that are seen, their votes, [N, 2, 4], and the numbers of those that may go on in other shards.
+    """
+    corner = part.col_off, part.row_off
+    if given is None:
+        pieces = find_pieces(classes, corner=corner, width=plan.grid.width)
+        stored.write_buildings(folder, pieces)
+        going_on = np.unique(np.concatenate(pieces.edges))
+        pixels = building_pixels(classes, pieces.buildings, corner=corner)
+        return pixels, pieces.buildings.votes, going_on[going_on > 0] - 1
+    graded = grade_part(given, classes, plan.grid.grid, corner)
+    listed = Graded.of(graded)
+    stored.write_footprints(folder, listed)
+    here = graded.at(listed.seen)
+    return footprint_pixels(classes, here, corner), here.votes, np.flatnonzero(reach_beyond(here.placed, part))
+
+
+def _write_features(
+    folder: Path, pixels: Iterator[Pixels], votes: Votes, going_on: Numbers, tiles: TileFeatures
+) -> None:
+    channels = channels_of(tiles.scales)
     sums = np.zeros((len(going_on), 2, 1 + channels), np.int64)
-    means = np.zeros((len(pieces.first), channels), np.float16)
+    means = np.zeros((len(votes), channels), np.float16)
     if channels:
-        pixels = building_pixels(classes, buildings, corner=(part.col_off, part.row_off))
-        for numbers, found in sum_features(pixels, buildings.votes[:, 1].sum(1), tiles):
+        for numbers, found in sum_features(pixels, votes[:, 1].sum(1), tiles):
             means[numbers] = mean(found, tiles.scales)
             places = np.searchsorted(going_on, numbers)
             open_ = np.append(going_on, -1)[places] == numbers

@@ -65,13 +65,17 @@ class PlannedImages:
 
     def _bring(self, file: PlannedFile) -> Path:
         path = self._fetch(file.location)
-        found = checksum(path)
-        if found != file.sha256:
-            raise PlanError(
-                f"{file.location}: has changed since the plan was made: found SHA-256 {found[:12]}, expected "
-                f"{file.sha256[:12]}. Bring the file back, or make the plan again."
-            )
+        refuse_changed(file.location, checksum(path), file.sha256)
         return path
+
+
+def refuse_changed(location: str, found: str, expected: str) -> None:
+    """Raises PlanError where the checksum of a file is not that of the plan."""
+    if found != expected:
+        raise PlanError(
+            f"{location}: has changed since the plan was made: found SHA-256 {found[:12]}, expected {expected[:12]}. "
+            "Bring the file back, or make the plan again."
+        )
 
 
 def _is_near(file: PlannedFile, part: Window) -> bool:

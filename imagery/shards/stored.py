@@ -21,6 +21,7 @@ from imagery.find.pixels import Numbers
 from imagery.predict.domain import Parts
 from imagery.predict.tile_features import Scale
 from imagery.predict.tile_store import CLASSES
+from imagery.shards.footprints import Graded
 from imagery.shards.plan import Plan, PlanError
 from xbd.overview import Image
 
@@ -32,8 +33,9 @@ _REMEDY = "Predict the shard again."
 
 
 class Features(NamedTuple):
-    """Of the buildings of a shard. means: float16 [N, channels]; of those that may go on in other shards the sums are
-    kept, see `TileFeatures.sums`: going_on: [M] their numbers, sums: [M, 2, 1 + channels].
+    """Of the buildings of a shard, of footprints those that are seen. means: float16 [N, channels]; of those that may
+    go on in other shards the sums are kept, see `TileFeatures.sums`: going_on: [M] their numbers, sums:
+    [M, 2, 1 + channels].
     """
 
     means: npt.NDArray[np.float16]
@@ -62,6 +64,11 @@ class StoredShard(NamedTuple):
             outlines = shapely.from_ragged_array(shapely.GeometryType.POLYGON, points, offsets)
             known = stored["votes"], np.asarray(outlines, dtype=object), stored["partly"], np.zeros(0, np.int64)
             return Pieces(Buildings(*known), stored["first"], Edges(*(stored[name] for name in Edges._fields)))
+
+    def footprints(self) -> Graded:
+        """What it says of footprints, where the plan has some. Raises PlanError where the file is damaged."""
+        with _reading(self.folder / BUILDINGS) as path, np.load(path) as stored:
+            return Graded(*(stored[name] for name in Graded._fields))
 
     def features(self) -> Features:
         """Raises PlanError where a file is damaged."""
@@ -106,6 +113,11 @@ def write_buildings(folder: Path, pieces: Pieces) -> None:
         folder / BUILDINGS, votes=buildings.votes, partly=buildings.partly, first=pieces.first,
         points=points.astype(np.int32), rings=offsets[0], polygons=offsets[1], **pieces.edges._asdict(),
     )  # fmt: skip
+
+
+def write_footprints(folder: Path, graded: Graded) -> None:
+    """Writes what the pixels of a shard say of footprints, in the place of its buildings."""
+    np.savez_compressed(folder / BUILDINGS, **graded._asdict())
 
 
 def write_images(folder: Path, images: Sequence[Image]) -> None:

@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 
 from base.patience import Patience
 from components import merge, plan, predict
@@ -15,7 +17,7 @@ from imagery.predict.domain import UNKNOWN
 from imagery.shards.stored import FILES as OF_A_SHARD
 from tests.components.storage.s3_objects import put, remote_tree, use_server
 from tests.conftest import exit_line, tree
-from tests.imagery.geotiff import moved, noise, write_tif
+from tests.imagery.geotiff import UTM, moved, noise, write_tif
 from tests.imagery.shards.making import small_blocks
 from tests.servers.s3_server import S3Server
 
@@ -47,9 +49,9 @@ def whole(network: Path, images: Path, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-def make_plan(network: Path, images: Path | str, out: Path | str, shards: int) -> None:
+def make_plan(network: Path, images: Path | str, out: Path | str, shards: int, *more: str) -> None:
     words = ["--model", str(network), "--pre", f"{images}/pre", "--post", f"{images}/post", "--out", str(out)]
-    plan.main([*words, "--shards", str(shards), *READ])
+    plan.main([*words, "--shards", str(shards), *READ, *more])
 
 
 def predict_one(run: Path | str, number: int) -> None:
@@ -119,6 +121,73 @@ def test_a_map_from_s3_without_a_shard_is_partial_and_whole_when_it_is_there(
     assert ended.value.code == 3  # without the file that is none
     assert same(remote_tree(s3, f"{run}/map"), whole) >= {"damage.tif", "buildings.geojson", "features.parquet"}
     assert not list((tmp_path / "cache").glob("*tiles*")) and not list((tmp_path / "cache").glob("*merge*"))
+
+
+@pytest.fixture(scope="module")
+def footprints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Buildings, some of which lie over borders of shards, and a feature that is none."""
+    path = tmp_path_factory.mktemp("footprints") / "osm.geojson"
+    shapes = [shapely.box(x, y, x + 15, y + 11) for x in range(3, 224, 17) for y in range(4, 160, 13)]
+    placed = [shapely.transform(s, lambda points: points * (0.5, -0.5) + (500_000, 4_000_000)) for s in shapes]
+    columns = {"osm_id": [f"way/{number}" for number in range(len(shapes) + 1)]}
+    frame = geopandas.GeoDataFrame(columns, geometry=[*placed, placed[0].centroid], crs=UTM)
+    frame.to_crs("EPSG:4326").to_file(path)
+    return path
+
+
+def test_known_buildings_are_graded_in_shards_as_on_one_machine(
+    network: Path, images: Path, footprints: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--footprints", str(footprints)]
+    words = ["--model", str(network), "--out", str(tmp_path / "whole"), *READ, *more, "--workers", "0", "--pre"]
+    words += [*map(str, sorted((images / "pre").glob("*.tif"))), "--post"]
+    predict.main([*words, *map(str, sorted((images / "post").glob("*.tif")))])
+    make_plan(network, images, tmp_path, 2, *more)
+    for number in range(2):
+        predict_one(tmp_path, number)
+    capsys.readouterr()
+    merge_all(tmp_path)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"warning: {footprints}: 1 of 157 features are no polygons and were left out"]
+    assert same(tree(tmp_path / "map"), tmp_path / "whole") >= {
+        "damage.tif", "confidence.tif", "buildings.geojson", "features.parquet", "judge.json", "summary.csv"
+    }  # fmt: skip
+    notes = [json.loads((tmp_path / name / "summary.json").read_text())["notes"] for name in ("map", "whole")]
+    assert notes[0] == notes[1] == [said[0].removeprefix("warning: ")]
+
+
+@pytest.mark.endurance
+def test_known_buildings_on_s3_are_those_of_the_plan(
+    network: Path, images: Path, footprints: Path, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_server(s3, tmp_path / "cache", monkeypatch)
+    location = "s3://data/known/osm.geojson"
+    put(s3, location, footprints.read_bytes())
+    make_plan(network, images, tmp_path, 1, "--footprints", location)
+    predict_one(tmp_path, 0)
+    shutil.rmtree(tmp_path / "cache")  # as on another machine
+    merge_all(tmp_path)
+    assert json.loads((tmp_path / "map" / "summary.json").read_text())["notes"][0].startswith(f"{location}: 1 of 157")
+    put(s3, location, footprints.read_bytes().replace(b"way/1", b"way/2", 1))
+    words: list[str | Path] = ["--plan", tmp_path / "plan.json", "--shards", tmp_path / "shards", "--out"]
+    line = exit_line(merge.main, *words, tmp_path / "more")
+    assert line.startswith(f"PlanError: {location}: has changed since the plan was made")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "cannot be read"), (b"{}", "cannot be read"), (b'{"type": "FeatureCollection"', "")]
+)
+def test_footprints_that_cannot_be_used_are_one_line(
+    content: bytes | None, said: str, network: Path, images: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "osm.geojson"
+    if content is not None:
+        path.write_bytes(content)
+    pair = ["--pre", f"{images}/pre", "--post", f"{images}/post"]
+    words = ["--model", str(network), *pair, "--out", str(tmp_path / "run"), "--shards", "1", *READ]
+    line = exit_line(plan.main, *words, "--footprints", path)
+    assert line.startswith(f"VectorError: {path}: {said}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_does_not_fit_the_plan_is_one_line(network: Path, images: Path, tmp_path: Path) -> None:

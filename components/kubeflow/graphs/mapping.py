@@ -25,7 +25,8 @@ A map without a file or a shard is "partial", which merge and deliver return, an
 its stac.json and in MLflow; the run is green all the same."""
 SHARDS = 8
 OPTIONS = (
-    "pre", "post", "model", "deliver_to", "shards", "areas", "cell", "align", "features", "views", "event", "taken",
+    "pre", "post", "model", "deliver_to", "shards", "footprints", "areas", "cell", "align", "features", "views",
+    "event", "taken",
 )  # fmt: skip
 SETTINGS = [field.name for kind in (Reading, Windows) for field in fields(kind)]
 
@@ -40,6 +41,7 @@ class MapGraph(Graph):
         "deliver_to": "where the map goes, empty or with an earlier map: s3://BUCKET/PREFIX",
         "root": "where plan, shards and map are made: s3://BUCKET/PREFIX; what an earlier run left there is taken",
         "shards": "how many parts are predicted side by side",
+        "footprints": "vector file of buildings to grade; empty: those that are found",
         "areas": "vector file of areas to sum up by; empty: by squares",
         "cell": "metres of a square's side, where there are no areas",
         "align": "how the shift between the images is corrected: off, global or local",
@@ -82,6 +84,7 @@ class MapGraph(Graph):
             root: str,
             model: str = f"models:/{params.register_.name}@production",
             shards: int = SHARDS,
+            footprints: str = "",
             areas: str = "",
             cell: float = CELL,
             align: str = ALIGN,
@@ -116,6 +119,7 @@ class MapGraph(Graph):
                 features=features,
                 views=views,
                 event=event,
+                footprints=footprints,
                 areas=areas,
                 mlflow_uri=mlflow_uri,
                 s3_endpoint=s3_endpoint,
@@ -163,6 +167,8 @@ class MapGraph(Graph):
         text = "model directory, or models:/NAME@ALIAS (default: the registered one, @production)"
         given.add_argument("--model", metavar="LOCATION", help=text)
         given.add_argument("--shards", type=whole_number(1, MOST), metavar="N", help=f"parts of the map ({SHARDS})")
+        text = "vector file of buildings to grade, not those found"
+        given.add_argument("--footprints", metavar="LOCATION", help=text)
         given.add_argument("--areas", metavar="LOCATION", help="vector file of areas to sum up by, and not by squares")
         given.add_argument("--cell", type=float, help=f"metres of the summary's squares ({CELL:g})")
         given.add_argument("--views", type=int, choices=(1, 4, 8), help="as of components.predict (1)")
@@ -204,7 +210,7 @@ class MapGraph(Graph):
 
 def _refuse_paths(given: Mapping[str, Any]) -> None:
     """Raises KubeflowError where pods would not see what is given."""
-    for name in ("pre", "post", "deliver_to", "model", "areas"):
+    for name in ("pre", "post", "deliver_to", "model", "footprints", "areas"):
         locations = given.get(name, ())
         for location in [locations] if isinstance(locations, str) else locations:
             if not location.startswith("models:/"):

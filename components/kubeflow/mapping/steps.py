@@ -33,6 +33,7 @@ def plan(
     features: bool,
     views: int,
     event: str,
+    footprints: str,
     areas: str,
     mlflow_uri: str,
     s3_endpoint: str,
@@ -43,6 +44,7 @@ def plan(
 
     with task(mlflow_uri, s3_endpoint):
         options = {"align": align, "features": features, "views": views, "event": event or None}
+        options |= {"footprints": footprints or None}
         return tasks.plan(model, pre, post, root, deliver_to, shards, reading, windows, areas, options, plan)
 
 

@@ -33,8 +33,8 @@ def plan(
 ) -> list[str]:  # fmt: skip
     """Plans the map; returns the numbers of its shards, as text.
 
-    options: align, features, views and event of `components.plan.plan`. Refuses, before hours of work, what would fail
-    at the end: areas that cannot be read, and a place for the map that holds something else.
+    options: align, features, views, event and footprints of `components.plan.plan`. Refuses, before hours of work, what
+    would fail at the end: areas that cannot be read, and a place for the map that holds something else.
     """
     from components.plan import plan
     from imagery.give.outputs import is_ours

@@ -39,7 +39,7 @@ def plan() -> Plan:
     return Plan(
         model="models:/m/1", identity="f00", domain=PlannedDomain.of(DOMAIN), views=4,
         reading=Reading(nodata=(float("nan"),), bands=((1, 2, 3), None)),
-        tile=128, overlap=32, features=True, pre=image, post=image, grid=grid,
+        tile=128, overlap=32, features=True, footprints=None, pre=image, post=image, grid=grid,
         ranges=(((0.1, 0.2, 0.3), (1.0, 2.0, 1e9)), None), alignment=PlannedAlignment.of(aligned), facts={"doubts": []},
         shards=(Shard(column=0, row=0, width=1024, height=900), Shard(column=1024, row=0, width=476, height=900)),
         left_out=(LeftOut(what="b.tif", why="is no raster"),),

@@ -24,7 +24,7 @@ from tests.servers.s3_server import S3Server
 __all__ = ["listening", "s3_away"]
 pytestmark = pytest.mark.endurance
 WINDOWS = {"tile": 128, "overlap": 32, "workers": 0}
-OPTIONS = {"align": "off", "features": True, "views": 1, "event": None}
+OPTIONS = {"align": "off", "features": True, "views": 1, "event": None, "footprints": None}
 
 
 @pytest.fixture(scope="module")
