@@ -99,8 +99,9 @@ def make_plan(folder: Path, side: int, shards: int) -> Plan:
     }  # fmt: skip
     alignment = Alignment("off", 0.0, 0.0, 0.0, False, None, (), (), False)
     return Plan(
-        model="a model", identity="made", domain=None, views=1, reading=Reading(), tile=1024, overlap=256,
-        features=True, footprints=None, pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=(None, None),
+        model="a model", network="a model", identity="made", domain=None, event=None, views=1, reading=Reading(),
+        tile=1024, overlap=256, features=True, footprints=None, pre=images[0], post=images[1],
+        grid=PlannedGrid.of(grid), ranges=(None, None),
         alignment=PlannedAlignment.of(alignment), facts=facts,
         shards=divide(grid.width, grid.height, np.ones((side, side), np.int64), shards), left_out=(),
     )  # fmt: skip

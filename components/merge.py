@@ -71,7 +71,7 @@ def merge(
                 found.append(read_shard(stack.enter_context(local_input(join(shards, name))), made, number))
             except InputError as error:
                 missing.append(LeftOut(what=name, why=str(error)))
-        made_by = describe_source(made.model) if "stac" in formats else None
+        made_by = describe_source(made.network) if "stac" in formats else None
         summary, state = merge_shards(
             made, found, missing, lambda location: stack.enter_context(local_input(location)), folder, scratch,
             areas=polygons, cell=cell, formats=formats, made_by=made_by, crew=crew,

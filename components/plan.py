@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from base.command_line import Parser, whole_number
 from base.times import read_time
 from components.cli import errors_in_one_line
-from components.events.sources import local_source
+from components.events.sources import local_source, refuse_another_network
 from components.storage.locations import LOCATIONS, Location, files_at, local_input, local_output
 from imagery.options import add_reading, refuse_two, taken
 from imagery.settings import ALIGN, RASTERS, Reading, Windows
@@ -34,11 +34,12 @@ def plan(
     pre, post: files, folders of them, of which all rasters are taken, or collections of STAC items, .json. event: when
     the disaster was, by ISO 8601: of collections what was taken before it is in pre, and what after in post. What
     cannot be used is left out, printed, and kept in the plan. The rest: see `components.predict.predict_imagery`.
-    Raises ModelError, PlanError, RasterError, VectorError, StorageError, TrackingError.
+    Raises EventError, EventModelError, ModelError, OutputError, PlanError, RasterError, VectorError, StorageError,
+    TrackingError.
     """
     from imagery.predict.inference import identity_of
     from imagery.shards.items import choose
-    from imagery.shards.plan import PLAN, PlanError
+    from imagery.shards.plan import PLAN
     from imagery.shards.planning import PlannedModel, make_plan
     from model.calibration.domain import read_domain
     from model.inference import load_model, read_origin
@@ -47,15 +48,13 @@ def plan(
 
         def load() -> PlannedModel:
             source = stack.enter_context(local_source(model))  # of an alias the version that it names now
-            if source.event is not None:
-                raise PlanError(
-                    f"--model {model}: is the model of an event, which grades buildings of a map of one machine alone, "
-                    f"expected a network. Give {source.location}."
-                )
-            directory, location = source.directory, _lasting(source.location)
-            calibrated = load_model(directory).temperatures is not None
+            directory, learned = source.directory, source.event
+            identity, calibrated = identity_of(directory), load_model(directory).temperatures is not None
+            if learned is not None:
+                refuse_another_network(model, identity, learned.network)
+            places = _lasting(source.location), _lasting(source.fetched)
             origin, domain = read_origin(directory), read_domain(directory)
-            return PlannedModel(location, identity_of(directory), origin, domain, calibrated=calibrated)
+            return PlannedModel(*places, identity, origin, domain, learned, calibrated=calibrated)
 
         folder = stack.enter_context(local_output(out))
         when = None if event is None else read_time("--event", event)
@@ -103,7 +102,8 @@ def _lasting(location: Location) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the step."""
     parser = Parser(prog="python -m components.plan", description=__doc__, epilog=LOCATIONS)
-    parser.add_argument("--model", required=True, metavar="LOCATION", help="model directory, or models:/NAME@ALIAS")
+    text = "model directory, or models:/NAME@ALIAS, also of an event"
+    parser.add_argument("--model", required=True, metavar="LOCATION", help=text)
     text = "GeoTIFFs {} the disaster, folders of them, or collections of STAC items (.json)"
     parser.add_argument("--pre", required=True, nargs="+", metavar="LOCATION", help=text.format("before"))
     parser.add_argument("--post", required=True, nargs="+", metavar="LOCATION", help=text.format("after"))

@@ -108,7 +108,7 @@ def predict_imagery(
             directory, event = source.directory, source.event
             predictor, identity = _predictor(directory, device, views), identity_of(directory)
             if event is not None:
-                refuse_another_network(model, identity, event.network, "Assess a map of the network that is there.")
+                refuse_another_network(model, identity, event.network)
             made_by = read_made_by(directory, source.location, source.address)
             return Loaded(predictor, identity, read_origin(directory), read_domain(directory), made_by, event)
 
@@ -144,7 +144,7 @@ def predict_shard(plan: Location, number: int, out: Location, *, windows: Window
         made = read_plan(stack.enter_context(local_input(plan)))
 
         def load() -> "tuple[Predictor, str]":
-            directory = stack.enter_context(local_source(made.model)).directory
+            directory = stack.enter_context(local_source(made.network)).directory
             return _predictor(directory, device, made.views), identity_of(directory)
 
         folder = stack.enter_context(local_output(place, replaces=is_ours))

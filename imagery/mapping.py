@@ -67,7 +67,7 @@ def make_map(
             onto_grid(footprints, pair.grid)
         predictor, identity, origin, domain, made_by, event = load()
         if event is not None:
-            _begin(event, features=features)
+            tell_event(event, features=features)
         facts = align_pair(pair, align, origin, calibrated=predictor.temperatures is not None)
         facts["model"] |= {"location": made_by.location, "identity": identity}
         facts["event"] = None if event is None else event.facts
@@ -106,7 +106,8 @@ def look_over(pair: ImagePair) -> None:
     warn_of_resolution(pair)
 
 
-def _begin(event: Event, *, features: bool) -> None:
+def tell_event(event: Event, *, features: bool) -> None:
+    """Prints which event's model grades the buildings; raises OutputError where it reads features and none are kept."""
     if event.reads_features and not features:
         raise OutputError(
             "--no-features: is not used with an event's model that reads the features of each building. Leave it out."

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 class Source(NamedTuple):
     """directory: of the network, on this machine; location: where that is, of a registered model the version; address:
     of the directory itself, of a registered model within the version; event: the model of an event that was asked for,
-    None where it was the network.
+    None where it was the network; fetched: the location that the directory came from, which is that of the event's
+    version or folder where the network lies in it.
     """
 
     directory: Path
     location: str
     address: str
     event: "Event | None"
+    fetched: str
 
 
 @contextmanager
@@ -41,14 +43,14 @@ def local_source(model: Location) -> Iterator[Source]:
         directory, location, address = stack.enter_context(_local(model))
         is_registered = location.startswith(f"models:/{EVENTS}/")
         if not is_registered and not any((directory / name).exists() for name in MODEL_FILES):
-            yield Source(directory, location, address, None)
+            yield Source(directory, location, address, None, location)
             return
         from imagery.give.event import read_event
         from model.inference import CONFIG, WEIGHTS
 
         event = read_event(directory, location.removeprefix("models:/") if is_registered else None)
         if is_registered or (directory / CONFIG).exists():
-            yield Source(directory, event.base or location, address, event)
+            yield Source(directory, event.base or location, address, event, location)
             return
         try:
             network, location, address = stack.enter_context(_local(event.base or "no location"))
@@ -60,7 +62,7 @@ def local_source(model: Location) -> Iterator[Source]:
                 f"{directory / MODEL_FILES[0]}: was learned over the network of {event.base or 'an unknown location'}, "
                 f"which cannot be had ({found}). Bring it back, or lay its {CONFIG} and {WEIGHTS} beside this file."
             )
-        yield Source(network, location, address, event)
+        yield Source(network, location, address, event, location)
 
 
 def describe_source(model: Location) -> "MadeBy":
@@ -75,7 +77,9 @@ def describe_source(model: Location) -> "MadeBy":
         return MadeBy(str(model))
 
 
-def refuse_another_network(place: Location, found: str, expected: str, remedy: str) -> None:
+def refuse_another_network(
+    place: Location, found: str, expected: str, remedy: str = "Assess a map of the network that is there."
+) -> None:
     """Raises EventError where the network at a place is not the expected one. found, expected: what tells networks
     apart, by `imagery.predict.inference.identity_of`.
     """

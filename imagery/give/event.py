@@ -12,7 +12,7 @@ from base.problems import first_problem
 from imagery.adapting.evidence import evidence_of
 from imagery.adapting.learning import EventModel
 from imagery.adapting.names import MODEL_FILES
-from imagery.adapting.saved import EventModelError, load_event_model
+from imagery.adapting.saved import EventModelError, load_event_model, save_event_model
 from imagery.find.votes import CERTAIN, Votes
 from imagery.give.table import Table, regraded
 
@@ -77,6 +77,13 @@ def read_event(folder: Path, version: str | None) -> Event:
         place, said, _ = first_problem(error, "about")
         raise EventModelError(f"{folder / MODEL_FILES[0]}: {place}: {said}. Run assess again.") from None
     return Event(model, about.event, about.worth.judged, about.map.network, about.base, version)
+
+
+def write_event(event: Event, folder: Path) -> None:
+    """Writes what `read_event` reads into a folder; which version it is of is not in it."""
+    of, worth = _Map(network=event.network), _Worth(judged=event.judged)
+    about = _About(map=of, worth=worth, base=event.base, event=event.name)
+    save_event_model(event.model, folder, about.model_dump())
 
 
 def grade_by_event(table: Table, event: Event, votes: Votes, features: Part | None) -> Table:

@@ -82,7 +82,10 @@ def merge_shards(
         judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
         look = tell_likeness(_look(plan, by_number, left_out), _likeness(plan, ordered))
         further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
-        summary = give_out(classes, found, out, look, areas=areas, cell=cell, judged=judged, further=further, crew=crew)
+        summary = give_out(
+            classes, found, out, look, areas=areas, cell=cell, judged=judged,
+            event=None if plan.event is None else plan.event.event, further=further, crew=crew,
+        )  # fmt: skip
     for note in summary.notes:
         print(f"warning: {note}", file=sys.stderr)
     return summary, PARTIAL if left_out else COMPLETE

@@ -3,6 +3,7 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,6 +17,9 @@ from base.access import unreadable
 from base.errors import InputError
 from base.files import write_file
 from base.problems import first_problem
+from imagery.adapting.names import MODEL_FILES
+from imagery.adapting.saved import EventModelError
+from imagery.give.event import Event, read_event, write_event
 from imagery.predict.blending import BLOCK
 from imagery.read.alignment import Alignment
 from imagery.read.bands import Bands
@@ -74,6 +78,37 @@ class PlannedFootprints(_Part):
     name: str
     location: str
     sha256: str
+
+
+class PlannedEvent(_Part):
+    """The model of an event that grades the buildings. version: the registered one; files: MODEL_FILES."""
+
+    version: str | None
+    files: tuple[bytes, bytes]
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """The event's model, to be written."""
+        with TemporaryDirectory() as folder:
+            write_event(event, Path(folder))
+            model, tensors = (Path(folder, name).read_bytes() for name in MODEL_FILES)
+        return cls(version=event.version, files=(model, tensors))
+
+    @cached_property
+    def event(self) -> Event:
+        """The event's model, to grade by."""
+        with TemporaryDirectory() as folder:
+            for name, content in zip(MODEL_FILES, self.files, strict=True):
+                Path(folder, name).write_bytes(content)
+            try:
+                return read_event(Path(folder), self.version)
+            except EventModelError as error:  # which names a file that nobody has
+                raise ValueError("holds no model of an event") from error
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        _ = self.event
+        return self
 
 
 class PlannedGrid(_Part):
@@ -165,17 +200,20 @@ class Shard(_Part):
 
 
 class Plan(_Part):
-    """model: its location, identity: see `imagery.predict.inference.identity_of`; domain: what it was trained on looked
-    like, None where that is not known. tile, overlap: of the windows. features: whether those of the buildings are
-    kept. footprints: of buildings that are graded, None where they are found. facts: for summary and report, see
-    `imagery.mapping.align_pair`.
+    """model: its location, as the map names it; network: where shards get it; identity: see
+    `imagery.predict.inference.identity_of`; domain: what it was trained on looked like, None where that is not known;
+    event: the model of an event that grades the buildings, if any. tile, overlap: of the windows. features: whether
+    those of the buildings are kept. footprints: of buildings that are graded, None where they are found. facts: for
+    summary and report, see `imagery.mapping.align_pair`.
     Of what is not said here: `imagery.settings`, `imagery.read.raster`.
     """
 
     version: Literal[1] = 1
     model: str
+    network: str
     identity: str
     domain: PlannedDomain | None
+    event: PlannedEvent | None
     views: Literal[1, 4, 8]
     reading: Reading
     tile: int

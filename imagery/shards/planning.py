@@ -8,7 +8,8 @@ from typing import NamedTuple
 import rasterio
 from rasterio.windows import Window
 
-from imagery.mapping import align_pair, look_over
+from imagery.give.event import Event
+from imagery.mapping import align_pair, look_over, tell_event
 from imagery.read.grid import Grid, meet
 from imagery.read.image import KnownImage
 from imagery.read.mosaic import renamed
@@ -17,21 +18,33 @@ from imagery.settings import ALIGN, CACHE, Reading, Sources, Windows
 from imagery.shards.division import divide, weigh
 from imagery.shards.footprints import index_footprints
 from imagery.shards.indexing import Fetch, Indexed, index
-from imagery.shards.plan import LeftOut, Plan, PlannedAlignment, PlannedDomain, PlannedFile, PlannedGrid, PlannedImage
+from imagery.shards.plan import (
+    LeftOut,
+    Plan,
+    PlannedAlignment,
+    PlannedDomain,
+    PlannedEvent,
+    PlannedFile,
+    PlannedGrid,
+    PlannedImage,
+)
 from imagery.shards.reading import MARGIN
 from model.calibration.domain import Domain
 from model.inference import Origin, Views
 
 
 class PlannedModel(NamedTuple):
-    """location: of a model directory; identity: see `imagery.predict.inference.identity_of`; origin: what it was
-    trained on; domain: what that looked like, None where that is not known; calibrated: whether it is.
+    """location: of a model directory, as the map names it; network: where shards get it; identity: see
+    `imagery.predict.inference.identity_of`; origin: what it was trained on; domain: what that looked like, None where
+    that is not known; event: the model of an event that grades the buildings, if any; calibrated: whether it is.
     """
 
     location: str
+    network: str
     identity: str
     origin: Origin
     domain: Domain | None
+    event: Event | None
     calibrated: bool
 
 
@@ -47,8 +60,8 @@ def make_plan(
     brings one. names: what the report calls the images. taken: when the first and the last of each was, by "before" and
     "after". footprints: the name, as it was given, and the location of a file of buildings. The rest: see
     `imagery.mapping.make_map`.
-    Prints what it works on, and as warnings what is left out. Raises PlanError, RasterError, VectorError, and what
-    `load` raises.
+    Prints what it works on, and as warnings what is left out. Raises PlanError, RasterError, VectorError,
+    OutputError, and what `load` raises.
     """
     files, left = dict[str, list[Indexed]](), list[LeftOut]()
     for option, locations, place in (("--pre", pre, 0), ("--post", post, -1)):
@@ -61,7 +74,10 @@ def make_plan(
         look_over(pair)
         buildings = None if footprints is None else index_footprints(*footprints, fetch, pair.grid)
         model = load()
+        if model.event is not None:
+            tell_event(model.event, features=features)
         facts = align_pair(pair, align, model.origin, calibrated=model.calibrated)
+        facts["event"] = model.event and model.event.facts
         grid, known = pair.grid, pair.known
     if taken is not None:
         facts["taken"] = dict(taken)
@@ -70,7 +86,8 @@ def make_plan(
     ]
     boxes = [[file.box for file in image.files if file.box is not None] for image in images]
     plan = Plan(
-        model=model.location, identity=model.identity, domain=model.domain and PlannedDomain.of(model.domain),
+        model=model.location, network=model.network, identity=model.identity,
+        domain=model.domain and PlannedDomain.of(model.domain), event=model.event and PlannedEvent.of(model.event),
         views=views, reading=reading, tile=windows.tile, overlap=windows.overlap, features=features,
         footprints=buildings, pre=images[0], post=images[1], grid=PlannedGrid.of(grid), ranges=known.ranges,
         alignment=PlannedAlignment.of(known.alignment), facts={**names, **facts},

@@ -60,7 +60,7 @@ def predict_shard(
     predictor, identity = load()
     if identity != plan.identity:
         raise PlanError(
-            f"{plan.model}: is another model than the plan was made with: found {identity[:12]}, expected "
+            f"{plan.network}: is another model than the plan was made with: found {identity[:12]}, expected "
             f"{plan.identity[:12]}. Give the plan a version that stays, or make it again."
         )
     tiles = reaching(part, (grid.height, grid.width), plan_windows(grid.width, grid.height, plan.tile, plan.overlap))

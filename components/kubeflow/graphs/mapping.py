@@ -37,7 +37,7 @@ class MapGraph(Graph):
     parameters: ClassVar = {
         "pre": "images before the disaster: a list of files, prefixes and STAC collections, s3://BUCKET/PREFIX",
         "post": "images after the disaster, as pre",
-        "model": "the network: models:/NAME@ALIAS, models:/NAME/VERSION or s3://BUCKET/PREFIX",
+        "model": "network, or model of an event: models:/NAME@ALIAS, models:/NAME/VERSION or s3://BUCKET/PREFIX",
         "deliver_to": "where the map goes, empty or with an earlier map: s3://BUCKET/PREFIX",
         "root": "where plan, shards and map are made: s3://BUCKET/PREFIX; what an earlier run left there is taken",
         "shards": "how many parts are predicted side by side",

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imagery.formats.stac import MadeBy
+from imagery.give.event import Event as Learned
 from imagery.give.summary import Summary
 from imagery.mapping import Loaded, make_map
 from imagery.settings import Reading, Sources, Windows
@@ -90,20 +91,22 @@ def make_event(folder: Path) -> Event:
     return Event(pre, post)
 
 
-def load() -> Loaded:
-    """The network."""
-    return Loaded(Predictor(Bright()), "a network", Origin("real", ("an event",)), DOMAIN, MadeBy("a model"), None)
+def load(learned: Learned | None = None) -> Loaded:
+    """The network, and the model of an event over it."""
+    return Loaded(Predictor(Bright()), "a network", Origin("real", ("an event",)), DOMAIN, MadeBy("a model"), learned)
 
 
-def on_one_machine(event: Event, out: Path, **more: Any) -> Summary:
+def on_one_machine(event: Event, out: Path, learned: Learned | None = None, **more: Any) -> Summary:
     names = {"before": [*map(str, event.pre)], "after": [*map(str, event.post)]}
     sources = Sources(tuple(event.pre), tuple(event.post), **vars(READING))
     work = out.parent / f".{out.name}"
-    return make_map(load, sources, out, work, names=names, **{"windows": WINDOWS, "features": True, **more})
+    settings = {"windows": WINDOWS, "features": True, **more}
+    return make_map(lambda: load(learned), sources, out, work, names=names, **settings)
 
 
-def plan_of(event: Event, shards: int, **more: Any) -> Plan:
-    model = PlannedModel("a model", load().identity, load().origin, load().domain, calibrated=False)
+def plan_of(event: Event, shards: int, learned: Learned | None = None, **more: Any) -> Plan:
+    own = load(learned)
+    model = PlannedModel("a model", "its place", own.identity, own.origin, own.domain, own.event, calibrated=False)
     places = [*map(str, event.pre)], [*map(str, event.post)]
     settings = {"reading": READING, "windows": WINDOWS, "features": True, **more}
     return make_plan(

@@ -90,7 +90,7 @@ def test_another_model_than_that_of_the_plan_is_refused(plan: Plan, tmp_path: Pa
     def other() -> tuple[Predictor, str]:
         return load().predictor, "another"
 
-    with pytest.raises(PlanError, match="a model: is another model than the plan was made with: found another"):
+    with pytest.raises(PlanError, match="its place: is another model than the plan was made with: found another"):
         predicting.predict_shard(plan, 0, other, Path, tmp_path / "out", tmp_path / "work", batch=1, workers=1)
     assert list(tmp_path.iterdir()) == []
 

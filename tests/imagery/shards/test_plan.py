@@ -37,8 +37,8 @@ def plan() -> Plan:
     image = PlannedImage(name="a", files=(file,), bands=Bands((3, 2, 1), "by their names", doubt="odd"), vrt=None)
     aligned = Alignment("local", 0.1, -2.3, 9.7, True, PLACES, (1.5, 2.5, 3.5), (1.0, 2.0, 3.0, 1 / 3), True)
     return Plan(
-        model="models:/m/1", identity="f00", domain=PlannedDomain.of(DOMAIN), views=4,
-        reading=Reading(nodata=(float("nan"),), bands=((1, 2, 3), None)),
+        model="models:/m/1", network="models:/e/2", identity="f00", domain=PlannedDomain.of(DOMAIN), event=None,
+        views=4, reading=Reading(nodata=(float("nan"),), bands=((1, 2, 3), None)),
         tile=128, overlap=32, features=True, footprints=None, pre=image, post=image, grid=grid,
         ranges=(((0.1, 0.2, 0.3), (1.0, 2.0, 1e9)), None), alignment=PlannedAlignment.of(aligned), facts={"doubts": []},
         shards=(Shard(column=0, row=0, width=1024, height=900), Shard(column=1024, row=0, width=476, height=900)),
