@@ -1,6 +1,7 @@
 """Known buildings, graded by the pixels that they cover, with all that was said of them before."""
 
 import json
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pyogrio
 import pytest
 import shapely
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.crs import CRS
 
-from imagery.find.footprints import grade_footprints
+from imagery.find.footprints import footprint_pixels, grade_footprints, grade_part, place_footprints
 from imagery.find.votes import decide
+from imagery.read.grid import Grid
 from imagery.read.vector_files import VectorError
-from imagery.read.vectors import read_polygons
-from tests.imagery.geotiff import UTM
+from imagery.read.vectors import Polygons, read_polygons
+from tests.imagery.geotiff import ORIGIN, UTM
 from tests.imagery.predicted import give_out, write_classes
 
 
@@ -199,3 +204,37 @@ def test_files_that_cannot_be_used_are_told_in_one_line(
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
     assert sorted(found.name for found in tmp_path.iterdir()) == ["classes.tif", "given"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_votes_of_parts_of_a_raster_add_up_to_those_of_the_whole(
+    seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever the parts, also of polygons that lie at their corners and are smaller than a pixel."""
+    folder, random = tmp_path_factory.mktemp("parts"), np.random.default_rng(seed)
+    width, height = random.integers(20, 60, 2).tolist()
+    damage = np.where(random.random((height, width)) < 0.2, 255, 0)
+    grades = random.integers(0, 256, (4, height, width))
+    cuts = [
+        [0, *sorted(random.choice(np.arange(1, side), 2, replace=False).tolist()), side] for side in (width, height)
+    ]
+    corners = np.stack([random.choice(cut, 30) for cut in cuts], 1) + random.uniform(-1.2, 1.2, (30, 2)).round(1)
+    corners = np.concatenate([corners, random.uniform(-3, (width, height), (30, 2))])
+    sizes = np.concatenate([random.uniform(0.05, 1.5, (30, 2)).round(1) + 0.1, random.uniform(0.1, 25, (30, 2))])
+    boxes = [square(*corner, *size) for corner, size in zip(corners.tolist(), sizes.tolist(), strict=True)]
+    polygons = Polygons(folder, geopandas.GeoDataFrame(geometry=boxes, crs=UTM), ())
+    whole = grade_footprints(polygons, write_classes(folder / "whole.tif", damage, grades=grades))
+    grid = Grid(CRS.from_string(UTM), ORIGIN, width, height)
+    votes, partly = np.zeros_like(whole.votes), np.zeros_like(whole.partly)
+    for (left, right), (top, bottom) in product(*map(pairwise, cuts)):
+        rows, columns = slice(top, bottom), slice(left, right)
+        part = write_classes(folder / "part.tif", damage[rows, columns], grades=grades[:, rows, columns])
+        graded = grade_part(place_footprints(polygons, grid), part, grid, (left, top))
+        votes += graded.votes
+        partly |= graded.partly
+        for pixels in footprint_pixels(part, graded, (left, top)):
+            graded.votes[pixels.buildings, 1, 0] -= np.bincount(pixels.owners, minlength=len(pixels.buildings))
+        assert (graded.votes[:, 1].sum(1) == 0).all()  # each pixel that voted is named once
+    np.testing.assert_array_equal(votes, whole.votes)
+    np.testing.assert_array_equal(partly, whole.partly)
