@@ -88,12 +88,16 @@ class S3Server:
         )
 
     def _answers(self) -> bool:
-        """Whether every bucket is there and takes an object: the parts of the server start one after the other."""
+        """Whether every bucket is there, takes an object, and gives all that it holds: the parts of the server start
+        one after the other, and each learns a little later than the last where older objects lie.
+        """
         client = self.client()
         try:
             for bucket in BUCKETS:
                 client.head_bucket(Bucket=bucket)
                 client.put_object(Bucket=bucket, Key=".ready", Body=b"yes")
+                for held in client.list_objects_v2(Bucket=bucket)["Contents"]:
+                    client.get_object(Bucket=bucket, Key=held["Key"])["Body"].read()
                 client.delete_object(Bucket=bucket, Key=".ready")
         except (BotoCoreError, ClientError):
             return False
