@@ -3,7 +3,6 @@
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Protocol
@@ -15,6 +14,7 @@ from imagery.find.ground import Geometries
 from imagery.find.pixels import Flags, Numbers
 
 ROWS = 8192  # buildings that are in memory at once
+_GAP = 1 << 16  # bytes, up to which it is faster to read what nobody asked for than to read twice
 
 
 class Shapes(Protocol):
@@ -69,22 +69,19 @@ class StoredShapes:
         return len(self._offsets) - 1
 
     def __getitem__(self, which: slice | Numbers, /) -> Geometries:
-        numbers = numbers_of(which, len(self))
-        order = np.argsort(numbers, kind="stable")
-        found = np.empty(len(numbers), object)
-        found[order] = of_wkb(self.wkb(numbers[order]))
-        return found
+        return of_wkb(self.wkb(which))
 
     def wkb(self, which: slice | Numbers) -> list[bytes]:
-        """A part of them as bytes; of numbers in their order."""
+        """A part of them as bytes."""
         wanted = numbers_of(which, len(self))
-        offsets, known = self._offsets, list[bytes]()
-        cuts = np.flatnonzero(np.diff(wanted) != 1) + 1
-        for run in np.split(wanted, cuts) if len(wanted) else ():
-            first, last = int(run[0]), int(run[-1]) + 1
-            content = self._read(int(offsets[first]), int(offsets[last]))
-            ends = (offsets[first : last + 1] - offsets[first]).tolist()
-            known += [content[start:end] for start, end in pairwise(ends)]
+        order = np.argsort(wanted, kind="stable")
+        starts, ends = self._offsets[wanted[order]], self._offsets[wanted[order] + 1]
+        known, cuts = [b""] * len(wanted), np.flatnonzero(starts[1:] - ends[:-1] > _GAP) + 1
+        for run in np.split(np.arange(len(wanted)), cuts) if len(wanted) else ():
+            content = self._read(int(starts[run[0]]), int(ends[run[-1]]))
+            within = (np.stack([order[run], starts[run] - starts[run[0]], ends[run] - starts[run[0]]], axis=1)).tolist()
+            for place, start, end in within:
+                known[place] = content[start:end]
         return known
 
     def _read(self, start: int, stop: int) -> bytes:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import rasterio
@@ -46,7 +47,8 @@ def write_rasters(classes: Path, folder: Path) -> None:
         written = dict.fromkeys(plain, 0)
         for window in blocks(source.width, source.height, SIDE):
             grades, certain = source.read([DAMAGE_BAND, CONFIDENCE_BAND], window=window)
-            percent = np.where(grades == NODATA, np.uint8(NODATA), _PERCENT[certain])
+            percent = cv2.LUT(certain, _PERCENT)
+            percent[grades == NODATA] = NODATA
             for name, out, values in ((DAMAGE, damage, grades), (CONFIDENCE, confidence, percent)):
                 out.write(values, 1, window=window)
                 written[name] = _sum(values, written[name])

