@@ -61,8 +61,12 @@ class Crew(AbstractContextManager["Crew"]):
             waiting.extend(self._submit(self._pool, work, part) for part in more)
             yield _result(waiting.popleft())
 
-    def begin(self, work: Callable[[Part], Result], part: Part) -> Callable[[], Result]:
-        """Begins work that others need not wait for; returns what gives its result, and raises as `map` does."""
+    def begin(self, work: Callable[[Part], Result], part: Part, *, is_long: bool = False) -> Callable[[], Result]:
+        """Begins work that others need not wait for; returns what gives its result, and raises as `map` does. is_long:
+        whether it takes so long that processes are started for it.
+        """
+        if self._size > 1 and self._pool is None and is_long:
+            self._pool = _start(self._size, self._loaded)
         if self._pool is None:
             done = work(part)
             return lambda: done

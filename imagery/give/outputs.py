@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import rasterio
@@ -31,6 +32,7 @@ from imagery.sampling.judgements_file import JUDGE
 from imagery.settings import CACHE, CELL, CELLS
 
 FILES = (DAMAGE, CONFIDENCE, GEOPACKAGE, GEOJSON, STYLE, REPORT, *SUMMARY_FILES, FEATURES, JUDGE)
+MANY = 1 << 26  # pixels, whose rasters take some seconds to write
 Further = Callable[[Path, Table], None]
 
 
@@ -50,34 +52,33 @@ def write_outputs(
     classes: see `imagery.predict.inference`. Raises VectorError where no footprint lies in the imagery, and what
     `check_outputs` does.
     """
-    check_outputs(out, cell)
-    with write_errors(out):
-        found = find(classes, footprints, None if kept is None else kept.tiles, crew)
     judged = None if kept is None else Judged(kept.model, kept.location, kept.read)
+    finding = partial(find, classes, footprints, None if kept is None else kept.tiles, crew)
     return give_out(
-        classes, found, out, look, areas=areas, cell=cell, judged=judged, event=event, further=further, crew=crew
+        classes, finding, out, look, areas=areas, cell=cell, judged=judged, event=event, further=further, crew=crew
     )
 
 
 def give_out(
-    classes: Path, found: Found, out: Path, look: Look, *, areas: Polygons | None = None, cell: float = CELL,
-    judged: Judged | None = None, event: Event | None = None, further: Further | None = None, crew: Crew = ALONE,
+    classes: Path, finding: Callable[[], Found], out: Path, look: Look, *, areas: Polygons | None = None,
+    cell: float = CELL, judged: Judged | None = None, event: Event | None = None, further: Further | None = None,
+    crew: Crew = ALONE,
 ) -> Summary:  # fmt: skip
     """Writes FILES into the folder `out`, which appears with all of them; those it holds already are replaced. FEATURES
     and JUDGE are not written, and nobody can judge in the report, where nothing is `judged`.
 
-    classes, found: the pixels and the buildings of one map. look: of the same pair, for the report. areas: polygons to
-    sum up by, in any CRS, instead of squares of `cell` metres. event: grades the buildings, by their features where it
-    reads these; the rasters are the network's all the same. further: writes more of the same map
-    into the folder, with the names of `imagery.give.names.is_requested`. crew: shares the work. Raises what
-    `check_outputs` does, and LostProcessError.
+    classes, finding: the pixels of a map, and what finds its buildings, beside which the rasters are written. look: of
+    the same pair, for the report. areas: polygons to sum up by, in any CRS, instead of squares of `cell` metres. event:
+    grades the buildings, by their features where it reads these; the rasters are the network's all the same. further:
+    writes more of the same map into the folder, with the names of `imagery.give.names.is_requested`. crew: shares the
+    work. Raises what `check_outputs` and `finding` do, and LostProcessError.
     """
     check_outputs(out, cell)
-    table, seen, notes, are_given = found
     with new_folder(out, is_ours) as folder, crew.settled():
         judging, means = None, None
         with write_errors(out), ExitStack() as stack:
-            rasters = crew.begin(_write_rasters, (classes, folder))
+            rasters = crew.begin(_write_rasters, (classes, folder), is_long=_pixels(classes) > MANY)
+            table, seen, notes, are_given = finding()
             if judged is not None:
                 means = stack.enter_context(mean_over_pixels(folder, seen))
             if event is not None:
@@ -128,6 +129,11 @@ def is_ours(path: Path) -> bool:
 def _write_rasters(given: tuple[Path, Path]) -> None:
     with rasterio.Env(GDAL_CACHEMAX=CACHE):
         write_rasters(*given)
+
+
+def _pixels(classes: Path) -> int:
+    with rasterio.open(classes) as dataset:
+        return int(dataset.width * dataset.height)
 
 
 def _middle(classes: Path) -> tuple[float, float]:

@@ -24,7 +24,6 @@ from imagery.give.found import Found, of_buildings, of_footprints
 from imagery.give.look import Look, factor_of, look_of, reduced
 from imagery.give.outputs import check_outputs, give_out
 from imagery.give.summary import Summary
-from imagery.give.writing import write_errors
 from imagery.mapping import tell_likeness
 from imagery.predict.blending import compose_nothing
 from imagery.predict.domain import Likeness, Parts, compare
@@ -71,19 +70,21 @@ def merge_shards(
             f"{plan.post.name}: has no data where {plan.pre.name} has some. Give two images of the same place."
         )
     by_number, given = {shard.number: shard for shard in shards}, planned_footprints(plan, fetch)
+    ordered = [by_number[number] for number in sorted(by_number)]
     with rasterio.Env(GDAL_CACHEMAX=CACHE), PlannedImages(plan, fetch) as images:
         classes = _lay_together(plan, by_number, work)
-        with write_errors(out):
+
+        def finding() -> Found:
             found, parts = _join(plan, by_number, given, work, crew)
-        scales = next((shard.scales for shard in shards if shard.scales), ())
-        ordered = [by_number[n] for n in sorted(by_number)]
-        if scales:
-            found = found._replace(seen=found.seen._replace(scales=scales, means=_means(ordered, parts)))
+            scales = next((shard.scales for shard in shards if shard.scales), ())
+            means = _means(ordered, parts) if scales else ()
+            return found._replace(seen=found.seen._replace(scales=scales, means=means))
+
         judged = Judged(plan.identity, plan.model, images.read) if plan.features else None
         look = tell_likeness(_look(plan, by_number, left_out), _likeness(plan, ordered))
         further = Formats(formats, images.read, made_by or MadeBy(plan.model)).write
         summary = give_out(
-            classes, found, out, look, areas=areas, cell=cell, judged=judged,
+            classes, finding, out, look, areas=areas, cell=cell, judged=judged,
             event=None if plan.event is None else plan.event.event, further=further, crew=crew,
         )  # fmt: skip
     for note in summary.notes:

@@ -85,6 +85,11 @@ def test_work_begun_beside_others_is_waited_for(crew: Crew) -> None:
     assert process != os.getpid()
 
 
+def test_long_work_has_processes_started_for_it(crew: Crew) -> None:
+    _, process = crew.begin(who, 3, is_long=True)()
+    assert process != os.getpid()
+
+
 def test_what_the_work_raises_is_raised_here(crew: Crew) -> None:
     results = crew.map(refuse, range(5))
     assert [next(results), next(results)] == [0, 1]

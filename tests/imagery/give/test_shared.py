@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imagery.find.shapes import ROWS
-from imagery.give.outputs import crew_of
+from imagery.give import outputs
 from imagery.give.page import report
 from tests.conftest import tree
 from tests.imagery.predicted import give_out, write_classes
@@ -26,12 +26,14 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_classes(tmp_path_factory.mktemp("shared") / "classes.tif", damage)
 
 
+@pytest.mark.parametrize("pixels", [0, outputs.MANY], ids=["rasters first", "rasters when others are started"])
 def test_processes_share_the_work_and_write_the_same(
-    classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pixels: int, classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "MOST", 100)
+    monkeypatch.setattr(outputs, "MANY", pixels)
     alone = give_out(classes, tmp_path / "alone")
-    with crew_of(2) as crew:
+    with outputs.crew_of(2) as crew:
         shared = give_out(classes, tmp_path / "shared", crew=crew)
     assert len(shared) == len(alone) > ROWS
     one, other = (tree(tmp_path / name) for name in ("alone", "shared"))
