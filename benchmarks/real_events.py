@@ -118,7 +118,7 @@ def scores(event: Event, found: EventMap, path: Path, draws: int) -> pd.DataFram
         row
         for draw in tqdm(range(draws), event.name, disable=None)
         for count in counts
-        for row in _scores_of(event, found, draw, count)
+        for row in scores_of(event, found, draw, count)
     ]
     table = pd.DataFrame(rows)
     with new_file(path) as file:
@@ -126,7 +126,8 @@ def scores(event: Event, found: EventMap, path: Path, draws: int) -> pd.DataFram
     return table
 
 
-def _scores_of(event: Event, found: EventMap, seed: int, count: int) -> list[dict[str, object]]:
+def scores_of(event: Event, found: EventMap, seed: int, count: int) -> list[dict[str, object]]:
+    """A row for each method, see `scores`, with the first `count` buildings of an order judged. seed: of the order."""
     draw = found.draw(seed)
     order, truth = draw.order, found.truth[draw.order]
     sample = Prefix(draw, truth[:count], 0)
@@ -137,11 +138,11 @@ def _scores_of(event: Event, found: EventMap, seed: int, count: int) -> list[dic
         SUMS: _assessed(sample, evidence._replace(features=None), mapped),
         COLOURS: _by_colours(truth[:count], found.colours[order], seed),
     }
-    base = _measure(event, truth[count:], mapped[0][count:], mapped[1][count:])
+    base = measure(event, truth[count:], mapped[0][count:], mapped[1][count:])
     return [
         {
             "draw": seed, "judged": count, "method": name, "keeps": keeps,
-            **_measure(event, truth[count:], grades[count:], sure[count:]),
+            **measure(event, truth[count:], grades[count:], sure[count:]),
             **{f"map_{key}": value for key, value in base.items()},
         }
         for name, (grades, sure, keeps) in own.items()
@@ -163,7 +164,7 @@ def _by_colours(judged: Grades, colours: npt.NDArray[np.float64], seed: int) -> 
     return forest.classes_[likely.argmax(1)], likely.max(1), False
 
 
-def _measure(event: Event, truth: Grades, grades: Grades, sure: npt.NDArray[np.float64]) -> dict[str, float]:
+def measure(event: Event, truth: Grades, grades: Grades, sure: npt.NDArray[np.float64]) -> dict[str, float]:
     """f1 on the mean, and the calibration error of the confidence, over those whose grade the labels tell."""
     told = np.isin(truth, _GRADED)
     truth, grades, sure = truth[told], grades[told], sure[told]
