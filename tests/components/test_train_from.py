@@ -22,7 +22,9 @@ from model.inference import load_model, read_origin, save_model
 from model.networks.by_name import build
 from model.settings import network_settings
 from tests.commands import exit_line, step_here, succeed_here
+from tests.components.storage.s3_objects import put, use_server
 from tests.paths import ROOT
+from tests.servers.s3_server import S3Server
 from tests.tiny import FEW_LAYERS, SMALL, write_params
 from tests.workers.forked_training import trained
 
@@ -106,6 +108,22 @@ def test_a_folder_is_named_with_the_hash_of_its_weights(
     digest = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     assert read_origin(tmp_path / "out" / "model").started_from == f"{base} (sha256 {digest[:12]})"
     assert same(tmp_path / "out" / "model", base)
+
+
+def test_a_folder_on_s3_is_started_from_as_a_local_one(
+    versions: Versions, step: Callable[..., list[str]], s3: S3Server, tmp_path: Path, monkeypatch: Any
+) -> None:
+    use_server(s3, tmp_path / "cache", monkeypatch)
+    folder = model_of(tmp_path / "mine", 9)
+    for path in folder.iterdir():
+        put(s3, f"s3://data/models/mine/{path.name}", path.read_bytes())
+    succeed_here("train", *step(start_from="s3://data/models/mine"))
+    own = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    assert read_origin(tmp_path / "out" / "model").started_from == f"s3://data/models/mine (sha256 {own})"
+    assert same(tmp_path / "out" / "model", folder)
+    gone = exit_line(step_here("train"), *step("none", start_from="s3://data/models/other"))
+    assert "s3://data/models/other" in gone
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_cannot_be_started_from_is_one_line_before_anything_is_written(
