@@ -29,7 +29,7 @@ from base.command_line import whole_number
 from base.errors import errors_in_one_line
 from base.files import write_file
 from benchmarks.event_maps import UID, EventMap, map_event
-from benchmarks.generalization import CPU_RECIPE, VARIANTS, folder_of
+from benchmarks.generalization import CPU_RECIPE, CROPS, VARIANTS, folder_of
 from benchmarks.real_events import ASSESS, EVENTS, MAP, SUMS, Event, measure, scores_of
 from components.label import label
 from components.params import load_params
@@ -153,7 +153,7 @@ def _settings(given: TrainSettings, tuning: Tuning, out: Path) -> TrainSettings:
     held = tuple(part for part in given.network.parts if part != HEAD) if tuning.how != WHOLE else ()
     given = replace(
         given, start_from=str(tuning.model), freeze=held, freeze_batch_norm=True, learning_rate=LEARNING_RATE,
-        validate_every=0, seed=tuning.draw, epochs=2,
+        validate_every=0, seed=tuning.draw, epochs=2, crops_per_scene=CROPS,
     )  # fmt: skip
     ends = list[float]()
     probe = out / "probe"
