@@ -136,7 +136,6 @@ STAGES: Sequence[tuple[str, ModuleType | type, str]] = (
     ("features of buildings", TileFeatures, "sums"),
     ("straighten, table", found, "of_buildings"),
     ("rasters out", outputs, "write_rasters"),
-    ("vectors out", outputs, "write_geopackage"),
     ("vectors out", outputs, "write_geojson"),
     ("features out", outputs, "write_features"),
     ("pictures to judge, beside reading", judging, "chips"),

@@ -190,7 +190,6 @@ PARTS = (
     (merging, "of_buildings"),
     (outputs, "mean_over_pixels"),
     (outputs, "by_cells"),
-    (outputs, "write_geopackage"),
     (outputs, "write_geojson"),
     (outputs, "write_features"),
     (outputs, "draw_table"),

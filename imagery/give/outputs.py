@@ -27,7 +27,7 @@ from imagery.give.summary import SUMMARY_FILES, Summary, by_areas, by_cells
 from imagery.give.table import Table
 from imagery.give.writing import OutputError, write_errors
 from imagery.read.grid import WGS84
-from imagery.read.vectors import Polygons, write_geojson, write_geopackage
+from imagery.read.vectors import Polygons, through_geopackage, write_geojson
 from imagery.sampling.judgements_file import JUDGE
 from imagery.settings import CACHE, CELL, CELLS
 
@@ -89,9 +89,9 @@ def give_out(
                 summary = by_areas(table, areas, notes)
             summary = replace(summary, scene=dict(look.facts))
             style = qgis_style(table.columns["damage"])
-            write_geopackage(table.frames(), folder / GEOPACKAGE)
+            # Each part is written here as the one, while processes write earlier parts as the other.
+            write_geojson(through_geopackage(table.frames(), folder / GEOPACKAGE), folder / GEOJSON, crew)
             add_style(folder / GEOPACKAGE, style)
-            write_geojson(table.frames(), folder / GEOJSON, crew)
             rasters()
             features: Future[None] | None = None
             if judged is not None:

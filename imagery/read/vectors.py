@@ -1,7 +1,7 @@
 """Polygons in files of map programs: any format is read, GeoPackage and GeoJSON are written. OGR stays in here."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,6 +112,12 @@ def write_geopackage(frames: Iterable[Any], path: Path) -> None:
     """Writes frames of the same columns, one after the other, as the layer `buildings`. Of columns whose names differ
     only by case, which a GeoPackage cannot hold, the later ones get a number.
     """
+    for _ in through_geopackage(frames, path):
+        pass
+
+
+def through_geopackage(frames: Iterable[Any], path: Path) -> Iterator[Any]:
+    """The same, and gives on each frame that is written."""
     for number, frame in enumerate(frames):
         names = {name: new for name, new in zip(frame.columns, _distinct(frame.columns), strict=True) if name != new}
         taken = {str(name).lower() for name in frame.columns if name != frame.geometry.name}
@@ -123,6 +129,7 @@ def write_geopackage(frames: Iterable[Any], path: Path) -> None:
             frame.rename(columns=names), path, layer=LAYER, driver="GPKG", promote_to_multi=True, layer_options=options,
             geometry_type="MultiPolygon", append=number > 0,
         )  # fmt: skip
+        yield frame
 
 
 def write_geojson(frames: Iterable[Any], path: Path, crew: Crew = ALONE) -> None:
