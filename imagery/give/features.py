@@ -5,7 +5,8 @@ has, under `METADATA`, JSON that says which model and which map it belongs to, a
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -71,12 +72,15 @@ class StoredMeans:
     for memory.
     """
 
-    def __init__(self, rows: IO[bytes], pixels: npt.NDArray[np.int64], channels: int) -> None:
-        """pixels: [N], of each building."""
-        self._rows, self._pixels, self._channels = rows, pixels, channels
+    def __init__(
+        self, rows: IO[bytes], pixels: npt.NDArray[np.int64], channels: int, written: Callable[[], None]
+    ) -> None:
+        """pixels: [N], of each building. written: waits until all are in the file, and raises what went wrong."""
+        self._rows, self._pixels, self._channels, self._written = rows, pixels, channels, written
 
     def __call__(self, start: int, stop: int) -> npt.NDArray[np.float16]:
         """Of the buildings from `start` to before `stop`, [stop - start, channels], NaN without pixels."""
+        self._written()
         found = np.zeros((stop - start, self._channels), np.float16)
         self._rows.seek(start * self._channels * found.itemsize)
         content = self._rows.read(found.nbytes)  # less where the last buildings have none
@@ -87,19 +91,25 @@ class StoredMeans:
 
 @contextmanager
 def mean_over_pixels(folder: Path, seen: Seen) -> Iterator[StoredMeans | None]:
-    """The means in a file that is gone in the end; None where there are no features. folder: of a disk with room."""
+    """The means in a file that is gone in the end, and is written while others go on; None where there are no features.
+    folder: of a disk with room.
+    """
     if not seen.scales:
         yield None
         return
-    with TemporaryFile(dir=folder) as rows:
-        for numbers, found in seen.means:
-            order = np.argsort(numbers)
-            cuts = np.flatnonzero(np.diff(numbers[order]) != 1) + 1
-            for run in np.split(order, cuts) if len(order) else ():
-                own = found[run]
-                rows.seek(int(numbers[run[0]]) * own[0].nbytes)
-                rows.write(own.tobytes())
-        yield StoredMeans(rows, seen.votes[:, 1].sum(1), channels_of(seen.scales))
+    with TemporaryFile(dir=folder) as rows, ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(_write_means, rows, seen.means)
+        yield StoredMeans(rows, seen.votes[:, 1].sum(1), channels_of(seen.scales), writing.result)
+
+
+def _write_means(rows: IO[bytes], means: Iterable[Means]) -> None:
+    for numbers, found in means:
+        order = np.argsort(numbers)
+        cuts = np.flatnonzero(np.diff(numbers[order]) != 1) + 1
+        for run in np.split(order, cuts) if len(order) else ():
+            own = found[run]
+            rows.seek(int(numbers[run[0]]) * own[0].nbytes)
+            rows.write(own.tobytes())
 
 
 def write_features(
