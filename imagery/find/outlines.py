@@ -22,15 +22,17 @@ AREA = 0.04  # by how much of itself straightening may change an area
 _NEAR = 1e-3  # of itself, by which a quick sum of an area is never wrong
 _UPRIGHT = 1e-4  # pixels
 Points = npt.NDArray[np.floating]
+Bounds = npt.NDArray[np.float64]  # west, north, east, south
 
 
 @dataclass(frozen=True, eq=False)
 class Straight:
-    """Straightened outlines, of which some keep their pixels' own."""
+    """Straightened outlines, of which some keep their pixels' own. bounds: [N, 4] of these own ones."""
 
     outlines: Shapes
     straight: StoredShapes
     kept: Flags
+    bounds: Bounds
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -54,13 +56,14 @@ def straighten(outlines: Shapes, folder: Path, rows: int = ROWS, crew: Crew = AL
     those that reach down to later ones: few, where the outlines come row by row of pixels. crew: shares the work.
     """
     count = len(outlines)
-    straight, changed, boxes = StoredShapes(folder), np.zeros(count, bool), np.zeros((count, 4))
+    straight, changed = StoredShapes(folder), np.zeros(count, bool)
+    bounds, boxes = np.zeros((count, 4)), np.zeros((count, 4))
     parts = list(parts_of(count, rows))
     known = crew.map(_straighten_part, (wkb_of(outlines, part) for part in parts))
-    for part, (new, are_new, around) in zip(parts, known, strict=True):
+    for part, (new, are_new, own, around) in zip(parts, known, strict=True):
         straight.append_wkb(new)
-        changed[part], boxes[part] = are_new, around
-    found = Straight(outlines, straight, np.zeros(count, bool))
+        changed[part], bounds[part], boxes[part] = are_new, own, around
+    found = Straight(outlines, straight, np.zeros(count, bool), bounds)
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *_near(boxes, changed, rows)])
     while len(clashing := _clashing(found, pairs, changed, rows)):
         found.kept[clashing] = True
@@ -68,14 +71,16 @@ def straighten(outlines: Shapes, folder: Path, rows: int = ROWS, crew: Crew = AL
     return found
 
 
-def _straighten_part(known: Sequence[bytes]) -> tuple[list[bytes], Flags, npt.NDArray[np.float64]]:
-    """Of a part of the outlines: the straightened ones, which are changed, and the boxes around both, [K, 4]."""
+def _straighten_part(known: Sequence[bytes]) -> tuple[list[bytes], Flags, Bounds, Bounds]:
+    """Of a part of the outlines: the straightened ones, which are changed, the bounds of the given ones, and the boxes
+    around both, [K, 4].
+    """
     own = of_wkb(known)
     new = _straightened(own)
     changed = np.asarray(new != own)
     both = np.stack([shapely.bounds(own), shapely.bounds(new)])
     boxes = np.concatenate([both[..., :2].min(0), both[..., 2:].max(0)], axis=1)
-    return shapely.to_wkb(new).tolist(), changed, boxes
+    return shapely.to_wkb(new).tolist(), changed, both[0], boxes
 
 
 def _straightened(outlines: Geometries) -> Geometries:
@@ -158,7 +163,7 @@ def _keep_area(some: Geometries, others: Geometries) -> Flags:
     return np.asarray(np.abs(shapely.area(some) - areas) <= AREA * areas)
 
 
-def _near(boxes: npt.NDArray[np.float64], changed: Flags, rows: int) -> Iterator[Numbers]:
+def _near(boxes: Bounds, changed: Flags, rows: int) -> Iterator[Numbers]:
     """Pairs of numbers of outlines whose boxes meet and of which one is changed, [M, 2], each once."""
     later = np.append(np.minimum.accumulate(boxes[::-1, 1])[::-1], np.inf)  # first row of this one and all behind it
     before = np.zeros(0, np.int64)

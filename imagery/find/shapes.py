@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 
 from imagery.find.ground import Geometries
@@ -106,8 +107,14 @@ def of_wkb(known: Sequence[bytes]) -> Geometries:
     return np.asarray(shapely.from_wkb(np.array(known, object)), dtype=object)
 
 
-def reaches_edge(polygons: Shapes, width: int, height: int) -> Flags:
-    """Whether polygons in pixels of a raster touch its edge or go beyond it, [N]: more of them may lie outside."""
-    bounds = np.concatenate([shapely.bounds(polygons[part]).reshape(-1, 4) for part in parts_of(len(polygons))])
+def bounds_of(polygons: Shapes) -> npt.NDArray[np.float64]:
+    """West, north, east and south of polygons in pixels, [N, 4]."""
+    return np.concatenate([shapely.bounds(polygons[part]).reshape(-1, 4) for part in parts_of(len(polygons))])
+
+
+def reaches_edge(bounds: npt.NDArray[np.float64], width: int, height: int) -> Flags:
+    """Whether polygons in pixels of a raster, of which [N, 4] are the bounds, touch its edge or go beyond it, [N]: more
+    of them may lie outside.
+    """
     west, north, east, south = bounds.T
     return np.asarray((west <= 0) | (north <= 0) | (east >= width) | (south >= height))

@@ -16,8 +16,7 @@ from imagery.find.footprints import Footprints, footprint_pixels, grade_footprin
 from imagery.find.ground import place, square_metres, to_degrees
 from imagery.find.joining import Buildings
 from imagery.find.outlines import straighten
-from imagery.find.shapes import Shapes, StoredShapes, of_wkb, parts_of, reaches_edge
-from imagery.find.votes import Votes
+from imagery.find.shapes import StoredShapes, bounds_of, of_wkb, parts_of, reaches_edge
 from imagery.give.features import Seen
 from imagery.give.table import Places, Table, joined, places_of, tabulate
 from imagery.predict.tile_features import TileFeatures
@@ -58,7 +57,7 @@ def find(classes: Path, footprints: Polygons | None, tiles: TileFeatures | None,
 
 def of_footprints(graded: Footprints, grid: Grid) -> Found:
     """Buildings that were known before, with the attributes of their file, of a map on this grid; without features."""
-    at_edge = reaches_edge(graded.placed, grid.width, grid.height)
+    at_edge = reaches_edge(bounds_of(graded.placed), grid.width, grid.height)
     table = tabulate(graded.polygons, graded.votes, graded.attributes)
     return Found(table, Seen(graded.votes, at_edge, graded.partly), graded.notes, are_given=True)
 
@@ -67,23 +66,16 @@ def of_buildings(found: Buildings, grid: Grid, folder: Path, crew: Crew = ALONE)
     """Buildings that were found in a map on this grid; without features. folder: of a disk with room for their
     polygons; crew: shares the work.
     """
-    at_edge = reaches_edge(found.outlines, grid.width, grid.height)
-    table = _tabulate(found.outlines, found.votes, grid, folder, crew)
-    return Found(table, Seen(found.votes, at_edge, found.partly))
-
-
-def _tabulate(outlines: Shapes, votes: Votes, grid: Grid, folder: Path, crew: Crew) -> Table:
-    """The table of buildings that were found. outlines: [N], along their pixels, in pixels of the grid; folder: of a
-    disk with room for their polygons; crew: shares the work.
-    """
-    straight, polygons = straighten(outlines, folder, crew=crew), StoredShapes(folder)
+    straight, polygons = straighten(found.outlines, folder, crew=crew), StoredShapes(folder)
     areas, places = list[npt.NDArray[np.float64]](), list[Places]()
-    parts = ((straight.wkb(part), grid) for part in parts_of(len(outlines)))
+    parts = ((straight.wkb(part), grid) for part in parts_of(len(straight)))
     for known, area, own in crew.map(_on_the_ground, parts):
         polygons.append_wkb(known)
         areas.append(area)
         places.append(own)
-    return tabulate(polygons, votes, areas=np.concatenate(areas), places=joined(places))
+    table = tabulate(polygons, found.votes, areas=np.concatenate(areas), places=joined(places))
+    at_edge = reaches_edge(straight.bounds, grid.width, grid.height)
+    return Found(table, Seen(found.votes, at_edge, found.partly))
 
 
 def _on_the_ground(part: tuple[Sequence[bytes], Grid]) -> tuple[list[bytes], npt.NDArray[np.float64], Places]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from imagery.find.shapes import StoredShapes, parts_of, reaches_edge
+from imagery.find.shapes import StoredShapes, bounds_of, parts_of, reaches_edge
 
 
 def test_geometries_come_back_by_slices_and_by_numbers(tmp_path: Path) -> None:
@@ -34,5 +34,5 @@ def test_what_touches_the_edge_of_a_raster_or_lies_beyond_it_is_known() -> None:
         (2, 7, 3, 20.5),
         (4, 19, 5, 19.9),
     ]
-    found = reaches_edge(np.array([shapely.box(*box) for box in boxes]), 10, 20)
+    found = reaches_edge(bounds_of(np.array([shapely.box(*box) for box in boxes])), 10, 20)
     assert found.tolist() == [False, True, True, True, True, True, False]
