@@ -80,8 +80,8 @@ class StoredShapes:
         known, cuts = [b""] * len(wanted), np.flatnonzero(starts[1:] - ends[:-1] > _GAP) + 1
         for run in np.split(np.arange(len(wanted)), cuts) if len(wanted) else ():
             content = self._read(int(starts[run[0]]), int(ends[run[-1]]))
-            within = (np.stack([order[run], starts[run] - starts[run[0]], ends[run] - starts[run[0]]], axis=1)).tolist()
-            for place, start, end in within:
+            within = np.stack([order[run], starts[run] - starts[run[0]], ends[run] - starts[run[0]]], axis=1)
+            for place, start, end in within.tolist():
                 known[place] = content[start:end]
         return known
 

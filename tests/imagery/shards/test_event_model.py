@@ -12,14 +12,9 @@ from imagery.give.event import Event as Learned
 from imagery.give.writing import OutputError
 from imagery.shards.plan import LeftOut, PlanError, read_plan
 from tests.conftest import tree
-from tests.imagery.shards.making import Event, make_event, merge, on_one_machine, plan_of, predict, small_blocks
+from tests.imagery.shards.making import Event, merge, on_one_machine, plan_of, predict, small_blocks
 
 __all__ = ["small_blocks"]
-
-
-@pytest.fixture(scope="module")
-def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
-    return make_event(tmp_path_factory.mktemp("event"))
 
 
 def learned(*, reads_features: bool) -> Learned:

@@ -14,14 +14,9 @@ from imagery.shards import predicting, stored
 from imagery.shards.plan import LeftOut, Plan, PlanError
 from model.inference import Predictor
 from tests.imagery.geotiff import moved, noise, values, write_tif
-from tests.imagery.shards.making import Event, changed_plan, load, make_event, merge, plan_of, predict, small_blocks
+from tests.imagery.shards.making import Event, changed_plan, load, merge, plan_of, predict, small_blocks
 
 __all__ = ["small_blocks"]
-
-
-@pytest.fixture(scope="module")
-def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
-    return make_event(tmp_path_factory.mktemp("event"))
 
 
 @pytest.fixture(scope="module")

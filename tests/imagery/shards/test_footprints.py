@@ -26,7 +26,6 @@ from tests.imagery.geotiff import UTM, moved, values, write_tif
 from tests.imagery.shards.making import (
     SIDE,
     Event,
-    make_event,
     merge,
     on_one_machine,
     plan_of,
@@ -36,11 +35,6 @@ from tests.imagery.shards.making import (
 
 __all__ = ["small_blocks"]
 WIDTH, HEIGHT = 224, 160  # pixels of the made event
-
-
-@pytest.fixture(scope="module")
-def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
-    return make_event(tmp_path_factory.mktemp("event"))
 
 
 def on_the_ground(polygon: Any) -> Any:

@@ -18,7 +18,6 @@ from tests.imagery.shards.making import (
     READING,
     Event,
     changed_plan,
-    make_event,
     merge,
     on_one_machine,
     plan_of,
@@ -29,11 +28,6 @@ from tests.imagery.shards.making import (
 __all__ = ["small_blocks"]
 WINDOWS = Windows(tile=64, overlap=32, workers=1)
 MISSING = [LeftOut(what="shard-00001", why="it failed.")]
-
-
-@pytest.fixture(scope="module")
-def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
-    return make_event(tmp_path_factory.mktemp("event"))
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,10 @@ import pytest
 
 from imagery.give.outputs import FILES
 from tests.conftest import tree
-from tests.imagery.shards.making import Event, make_event, merge, on_one_machine, plan_of, predict, small_blocks
+from tests.imagery.shards.making import Event, merge, on_one_machine, plan_of, predict, small_blocks
 
 __all__ = ["small_blocks"]
 FORMATS = ("flatgeobuf", "geoparquet", "tiles")  # a STAC item has the time in it
-
-
-@pytest.fixture(scope="module")
-def event(tmp_path_factory: pytest.TempPathFactory) -> Event:
-    return make_event(tmp_path_factory.mktemp("event"))
 
 
 @pytest.fixture(scope="module")
