@@ -24,6 +24,7 @@ from imagery.read.doubts import Seen, find_collar, smaller
 from imagery.read.file import alpha_is_mask, check_raster, errors_named, mask_of, open_raster, plain
 from imagery.read.grid import HALF_EQUATOR, WEB_MERCATOR, Grid, meet, turns
 from imagery.read.mosaic import mosaic
+from imagery.read.shifting import AFTER, BEFORE, TYPES, shifted
 from imagery.settings import GSDS
 
 SMALLEST, LARGEST = GSDS[0] / 10, GSDS[1] * 10  # metres of a pixel, beyond which a geotransform is taken for damaged
@@ -66,6 +67,7 @@ class Image:
             self.gsd = self._gsd()
             self._stack = stack.pop_all()
         self._reader, self._column, self._row = self._file, 0, 0
+        self._shift: tuple[float, float] | None = None
         self._collar: float | None = None
 
     def _find(self, paths: Sequence[Path], given: Numbers | None, nodata: float | None) -> KnownImage:
@@ -128,16 +130,21 @@ class Image:
             return Grid(grid.crs, turned.transform, turned.width, turned.height)
 
     def place(self, grid: Grid) -> None:
-        """From now on, windows are windows of `grid`: pixels that lie on it are read as they are, others are warped."""
+        """From now on, windows are windows of `grid`: pixels that lie on it are read as they are, others are warped, or
+        only moved where the grids differ by nothing else.
+        """
         placed = ~self.grid.transform @ grid.transform
         corner = round(placed.c), round(placed.f)
-        exact = Affine.translation(*corner)
-        reach = max(grid.width, grid.height)
-        if grid.crs == self.grid.crs and placed.almost_equals(exact, 0.01 / reach) and self._holds(corner, grid):
+        small = 0.01 / max(grid.width, grid.height)
+        is_moved = grid.crs == self.grid.crs and placed.almost_equals(Affine.translation(placed.c, placed.f), small)
+        self._shift = None
+        if is_moved and placed.almost_equals(Affine.translation(*corner), small) and self._holds(corner, grid):
             self._reader, (self._column, self._row) = self._file, corner
             return
         file = self._coarser(grid)
         crs, moved = _without_break(self.grid, grid)
+        if is_moved and moved == 0 and self._file.dtypes[0] in TYPES:
+            self._shift = placed.c, placed.f
         # Bands of one pixel go together: a pixel without data has none in any band.
         settings = {"tolerance": 0.01, "UNIFIED_SRC_NODATA": "YES"}
         self._column, self._row = 0, 0
@@ -205,10 +212,13 @@ class Image:
 
     def read(self, window: Window, limits: Range | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Colours of a window of the grid it was placed on, uint8 [3, H, W], and where it has data, bool [H, W]."""
-        window = Window(self._column + window.col_off, self._row + window.row_off, window.width, window.height)
         with errors_named(self.name):
-            values = self._reader.read(self._bands, window=window)
-            valid = mask_of(self._reader, window=window)
+            if self._shift is not None:
+                values, valid = self._moved(window, self._shift)
+            else:
+                left, top = self._column + window.col_off, self._row + window.row_off
+                window = Window(left, top, window.width, window.height)
+                values, valid = self._reader.read(self._bands, window=window), mask_of(self._reader, window=window)
         if limits is not None:
             valid &= np.isfinite(values).all(0)
             low, high = (np.array(limit, np.float32)[:, None, None] for limit in limits)
@@ -220,6 +230,25 @@ class Image:
         """Reads the last pixels; raises RasterError where the files break off before these."""
         with errors_named(self.name):
             self._file.read(self._bands, window=Window(self.grid.width - 1, self.grid.height - 1, 1, 1))
+
+    def _moved(self, window: Window, by: tuple[float, float]) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Values and where there are some, of a window that lies `by` columns and rows beside the file's pixels."""
+        left, top = (
+            math.floor(part) + start - BEFORE for part, start in zip(by, (window.col_off, window.row_off), strict=True)
+        )
+        width, height = (size + BEFORE + AFTER for size in (window.width, window.height))
+        values = np.zeros((len(self._bands), height, width), self._file.dtypes[0])
+        valid = np.zeros((height, width), bool)
+        columns, rows = (
+            (max(0, start), min(start + size, whole))
+            for start, size, whole in ((left, width, self.grid.width), (top, height, self.grid.height))
+        )
+        if columns[0] < columns[1] and rows[0] < rows[1]:
+            there = Window(columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0])
+            inside = np.s_[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+            values[:, *inside] = self._file.read(self._bands, window=there)
+            valid[inside] = mask_of(self._file, window=there)
+        return shifted(values, valid, (by[0] % 1, by[1] % 1))
 
     def _holds(self, corner: tuple[int, int], grid: Grid) -> bool:
         column, row = corner
