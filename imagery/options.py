@@ -43,7 +43,10 @@ def add_reading(group: Any) -> list[argparse.Action]:
 def add_formats(group: Any) -> argparse.Action:
     """Adds the option to a group whose argument_default is SUPPRESS."""
     action: argparse.Action = group.add_argument(
-        "--formats", nargs="+", choices=FORMATS, help="also write the map as these (stac: a STAC item; tiles: XYZ)"
+        "--formats",
+        nargs="+",
+        choices=FORMATS,
+        help="also write the map as these (pmtiles: buildings for web maps; stac: a STAC item; tiles: the images, XYZ)",
     )
     return action
 

@@ -10,7 +10,7 @@ from base.errors import InputError
 
 ALIGNMENTS = ("off", "global", "local")  # of post with pre
 ALIGN = "global"
-FORMATS = ("flatgeobuf", "geoparquet", "stac", "tiles")  # of a map, on request
+FORMATS = ("flatgeobuf", "geoparquet", "pmtiles", "stac", "tiles")  # of a map, on request
 CELL = 500.0  # metres of a side of the squares that a map is summed up by
 CELLS = (1.0, 1e6)  # the smallest and the largest: a zone of UTM is not a million metres wide
 GSDS = (0.01, 1000.0)  # metres of a pixel that can be asked for

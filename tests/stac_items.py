@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jsonschema import Draft7Validator
+from jsonschema import Draft7Validator, Draft202012Validator
 from referencing import Registry, Resource
 
 from tests.paths import ROOT
 
 _CORE = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema"
 _GEOJSON = "https://geojson.org/schema"
+_SCHEMAS = ROOT / "tests" / "schemas"
 _MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 
 
@@ -20,11 +21,22 @@ def check_item(item: Mapping[str, Any]) -> None:
     resources = [
         (f"{base}/{path.name}", Resource.from_contents(json.loads(path.read_text(encoding="utf-8"))))
         for folder, base in (("stac-v1.1.0", _CORE), ("geojson", _GEOJSON))
-        for path in sorted((ROOT / "tests" / "schemas" / folder).glob("*.json"))
+        for path in sorted((_SCHEMAS / folder).glob("*.json"))
     ]
     registry: Any = Registry().with_resources(resources)
     schema = registry.contents(f"{_CORE}/item.json")
     Draft7Validator(schema, registry=registry).validate(json.loads(json.dumps(item, allow_nan=False)))
+
+
+def check_properties(item: Mapping[str, Any]) -> None:
+    """Raises jsonschema's ValidationError where the properties are none of a model by the classes of stac-model."""
+    schema = json.loads((_SCHEMAS / "stac-model-0.7.0" / "MLModelProperties.json").read_text(encoding="utf-8"))
+    named = [{"required": ["name"]}, {"required": ["description"]}]
+    texts = {key: {"type": "string", "minLength": 1} for key in ("name", "description", "color_hint")}
+    schema["$defs"]["MLMClassification"] = {  # see tests/schemas/README.md
+        "type": "object", "properties": {"value": {"type": "integer"}, **texts}, "required": ["value"], "anyOf": named,
+    }  # fmt: skip
+    Draft202012Validator(schema).validate(json.loads(json.dumps(item["properties"], allow_nan=False)))
 
 
 def check_model(item: Mapping[str, Any]) -> None:

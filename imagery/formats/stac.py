@@ -22,7 +22,7 @@ from base.files import write_file
 from base.grades import LEGEND
 from base.times import rfc3339
 from imagery.find.ground import place, to_degrees
-from imagery.give.names import FEATURES, FLATGEOBUF, GEOJSON, GEOPACKAGE, GEOPARQUET, STYLE, TILES, hash_of
+from imagery.give.names import FEATURES, FLATGEOBUF, GEOJSON, GEOPACKAGE, GEOPARQUET, PMTILES, STYLE, TILES, hash_of
 from imagery.give.page.report import REPORT
 from imagery.give.rasters import CONFIDENCE, DAMAGE
 from imagery.give.summary import SUMMARY_FILES
@@ -56,6 +56,7 @@ _FILES = {
     FEATURES: ("features", _PARQUET, "data", "what the network sees of each building"),
     FLATGEOBUF: ("buildings-flatgeobuf", "application/vnd.flatgeobuf", "data", "buildings by damage"),
     GEOPARQUET: ("buildings-geoparquet", _PARQUET, "data", "buildings by damage"),
+    PMTILES: ("buildings-pmtiles", "application/vnd.pmtiles", "data", "buildings by damage, vector tiles"),
     f"{TILES}/before.json": ("tiles-before", stac.JSON, "overview", "tiles of the image before, TileJSON"),
     f"{TILES}/after.json": ("tiles-after", stac.JSON, "overview", "tiles of the image after, TileJSON"),
     JUDGE: ("judge", stac.JSON, "metadata", "the order in which buildings are judged"),

@@ -24,13 +24,12 @@ from imagery.find.buildings import SIDE as BLOCK
 from imagery.give.look import Read
 from imagery.give.names import TILES
 from imagery.give.writing import OutputError
-from imagery.read.grid import HALF_EQUATOR, WEB_MERCATOR, WGS84, Grid, blocks, convert
+from imagery.read.grid import HALF_EQUATOR, NORTHERNMOST, WEB_MERCATOR, WGS84, Grid, blocks, convert
 from imagery.read.image import Image
 
 SIDE = 256  # pixels of a tile
 QUALITY = 85  # of JPEG
 FINEST = 22  # the last zoom level that tools know
-NORTHERNMOST = 85.05  # degrees, where Web Mercator ends
 SETS = ("before", "after")
 _LEAF = 2  # levels below a part that is read at once: 4 x 4 tiles
 Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]  # colours [H, W, 3] and where there is data [H, W]
@@ -65,12 +64,7 @@ def pyramid_of(grid: Grid) -> Pyramid:
     """
     middle = grid.transform @ (grid.width / 2, grid.height / 2)
     (longitude,), (latitude,) = convert(np.array([middle[0]]), np.array([middle[1]]), grid.crs, WGS84)
-    _, latitudes = convert(*grid.outline(), grid.crs, WGS84)
-    if not np.abs(latitudes).max() < NORTHERNMOST:
-        raise OutputError(
-            f"--formats tiles: found a map that reaches beyond {NORTHERNMOST} degrees, expected one that web maps can "
-            "show. Leave tiles out."
-        )
+    refuse_poles(grid, "tiles")
     near = HALF_EQUATOR * float(longitude) / 180
     x, y = convert(*grid.outline(), grid.crs, WEB_MERCATOR, near=near)
     ground = 2 * HALF_EQUATOR * math.cos(math.radians(float(latitude)))
@@ -80,6 +74,16 @@ def pyramid_of(grid: Grid) -> Pyramid:
     right, bottom = math.ceil((x.max() + HALF_EQUATOR) / tile), math.ceil((HALF_EQUATOR - y.min()) / tile)
     columns, rows = right - left, bottom - top
     return Pyramid(zoom, max(0, zoom - math.ceil(math.log2(max(columns, rows)))), left, top, columns, rows)
+
+
+def refuse_poles(grid: Grid, name: str) -> None:
+    """Raises OutputError where a grid reaches beyond what web maps show. name: the format that is for these."""
+    _, latitudes = convert(*grid.outline(), grid.crs, WGS84)
+    if not np.abs(latitudes).max() < NORTHERNMOST:
+        raise OutputError(
+            f"--formats {name}: found a map that reaches beyond {NORTHERNMOST} degrees, expected one that web maps can "
+            f"show. Leave {name} out."
+        )
 
 
 def write_tiles(folder: Path, read: Read, grid: Grid) -> None:

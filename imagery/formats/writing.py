@@ -8,12 +8,13 @@ from typing import NamedTuple
 import rasterio
 
 from imagery.formats.stac import MadeBy, write_item
-from imagery.formats.tiles import pyramid_of, write_tiles
+from imagery.formats.tiles import refuse_poles, write_tiles
 from imagery.give.look import Read
-from imagery.give.names import FLATGEOBUF, GEOPARQUET
+from imagery.give.names import FLATGEOBUF, GEOPARQUET, PMTILES
 from imagery.give.rasters import DAMAGE
 from imagery.give.table import Table
 from imagery.read.grid import Grid
+from imagery.read.vector_tiles import write_pmtiles
 from imagery.read.vectors import write_flatgeobuf, write_geoparquet
 
 
@@ -32,6 +33,8 @@ class Formats(NamedTuple):
             write_flatgeobuf(table.frame, folder / FLATGEOBUF)
         if "geoparquet" in self.names:
             write_geoparquet(table.frame, folder / GEOPARQUET)
+        if "pmtiles" in self.names:
+            write_pmtiles(table.frames, folder / PMTILES)
         if "tiles" in self.names:
             with rasterio.open(folder / DAMAGE) as dataset:
                 grid = Grid(dataset.crs, dataset.transform, dataset.width, dataset.height)
@@ -44,5 +47,6 @@ def check_formats(names: Collection[str], grid: Grid) -> None:
     """Raises OutputError where a map of this grid cannot be had in these formats: what a run should know before its
     work.
     """
-    if "tiles" in names:
-        pyramid_of(grid)
+    for name in ("pmtiles", "tiles"):
+        if name in names:
+            refuse_poles(grid, name)

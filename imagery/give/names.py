@@ -12,13 +12,13 @@ GEOPACKAGE, GEOJSON, STYLE = "buildings.gpkg", "buildings.geojson", "buildings.q
 FEATURES = "features.parquet"
 METADATA, VECTORS, PROBABILITY = b"dual-hrnet", "features", "probability_"
 # Of what is written on request; TILES is a folder.
-FLATGEOBUF, GEOPARQUET, TILES = "buildings.fgb", "buildings.parquet", "tiles"
+FLATGEOBUF, GEOPARQUET, PMTILES, TILES = "buildings.fgb", "buildings.parquet", "buildings.pmtiles", "tiles"
 _TILE = re.compile(rf"{TILES}/(before|after)(\.json|/\d+/\d+/\d+\.jpg)")
 
 
 def is_requested(path: Path) -> bool:
     """Whether a file, by its path in a map's folder, is one that is written on request."""
-    return str(path) in (FLATGEOBUF, GEOPARQUET, ITEM) or _TILE.fullmatch(path.as_posix()) is not None
+    return str(path) in (FLATGEOBUF, GEOPARQUET, PMTILES, ITEM) or _TILE.fullmatch(path.as_posix()) is not None
 
 
 def hash_of(buildings: Path) -> str:

@@ -15,6 +15,7 @@ from rasterio.windows import Window
 WGS84 = CRS.from_epsg(4326)
 WEB_MERCATOR = CRS.from_epsg(3857)
 HALF_EQUATOR = 20037508.342789244  # metres; where Web Mercator ends in the west and in the east
+NORTHERNMOST = 85.05  # degrees, where it ends in the north and in the south
 _ELLIPSOID = Geod(ellps="WGS84")
 Box = tuple[float, float, float, float]
 _SLACK = 1e-3  # of a pixel: what rounding of coordinates may differ by without costing or adding a row of pixels

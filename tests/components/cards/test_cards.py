@@ -13,7 +13,7 @@ from components.cards.card import NOT_KNOWN, write_card
 from components.cards.facts import Facts
 from components.cards.mlm import describe_model, mlm_name
 from model.inference import Origin
-from tests.stac_items import check_item, check_model
+from tests.stac_items import check_item, check_model, check_properties
 
 METRICS: dict[str, Any] = {
     "score": 0.6125,
@@ -169,6 +169,43 @@ def test_the_item_is_one_by_the_schema_of_stac_and_the_rules_of_the_extension_of
     item = describe_model(facts)
     check_item(item)
     check_model(item)
+    check_properties(item)
+
+
+@pytest.mark.parametrize("key", ["name", "architecture", "tasks", "input", "output"])
+def test_the_schema_of_models_refuses_an_item_without_what_it_requires(key: str) -> None:
+    item = describe_model(FACTS)
+    del item["properties"][f"mlm:{key}"]
+    with pytest.raises(ValidationError, match=f"'mlm:{key}' is a required property"):
+        check_properties(item)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("mlm:total_parameters",), "59535494", "is not valid under any"),
+        (("mlm:total_parameters",), -1, "is not valid under any"),
+        (("mlm:tasks",), ["guessing"], "'guessing' is not valid under any"),
+        (("mlm:input",), {"name": "pre"}, "is not of type 'array'"),
+        (("mlm:input", 1, "input", "data_type"), "bytes", "'bytes' is not one of"),
+        (("mlm:input", 0, "input", "shape"), [-1, "three"], "is not valid under any"),
+        (("mlm:input", 0, "value_scaling", 0, "stddev"), None, "is not valid under any"),
+        (("mlm:input", 0, "resize_type"), "stretch", "is not valid under any"),
+        (("mlm:output", 0, "result"), None, "is not of type 'object'"),
+        (("mlm:output", 1, "classification:classes", 3, "value"), "4", "is not valid under any"),
+        (("mlm:accelerator",), "abacus", "is not valid under any"),
+        (("mlm:hyperparameters",), 1, "is not valid under any"),
+    ],
+)
+def test_the_schema_of_models_refuses_values_of_another_type(path: tuple[Any, ...], value: Any, said: str) -> None:
+    item = describe_model(FACTS)
+    check_properties(item)
+    owner = item["properties"]
+    for key in path[:-1]:
+        owner = owner[key]
+    owner[path[-1]] = value
+    with pytest.raises(ValidationError, match=said):
+        check_properties(item)
 
 
 def test_the_check_tells_what_is_no_item_of_a_model() -> None:

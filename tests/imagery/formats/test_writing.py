@@ -64,7 +64,7 @@ def test_the_item_names_what_was_written_and_the_rest_is_as_ever(out: Path, clas
     item = json.loads((out / "stac.json").read_text(encoding="utf-8"))
     check_item(item)
     hrefs = {asset["href"].removeprefix("./") for asset in item["assets"].values()}
-    assert {"buildings.fgb", "buildings.parquet", "tiles/before.json", "tiles/after.json"} <= hrefs
+    assert {"buildings.fgb", "buildings.parquet", "buildings.pmtiles", "tiles/before.json", "tiles/after.json"} <= hrefs
     assert all((out / href).is_file() for href in hrefs)
     give_out(classes, tmp_path / "map")
     with_, without = tree(out), tree(tmp_path / "map")
@@ -90,6 +90,9 @@ def test_a_map_without_buildings_has_all_formats(tmp_path: Path) -> None:
     give_out(empty, tmp_path / "map", further=ALL.write)
     assert len(pyogrio.read_dataframe(tmp_path / "map" / "buildings.fgb")) == 0
     assert len(geopandas.read_parquet(tmp_path / "map" / "buildings.parquet")) == 0
+    assert not (tmp_path / "map" / "buildings.pmtiles").exists()  # GDAL has none without tiles
+    hrefs = {asset["href"] for asset in json.loads((tmp_path / "map" / "stac.json").read_text())["assets"].values()}
+    assert "./buildings.fgb" in hrefs and "./buildings.pmtiles" not in hrefs
 
 
 def test_a_disk_that_is_full_leaves_the_earlier_map(
@@ -122,5 +125,6 @@ def test_earlier_tiles_are_replaced_and_what_lies_between_them_never(classes: Pa
 def test_a_format_that_a_map_cannot_have_is_told_before_the_work() -> None:
     polar = Grid(CRS.from_epsg(32661), Affine(1, 0, 2_000_000, 0, -1, 2_000_000), 10, 10)
     check_formats(["stac", "flatgeobuf", "geoparquet"], polar)
-    with pytest.raises(OutputError, match="--formats tiles"):
-        check_formats(["tiles"], polar)
+    for name in ("tiles", "pmtiles"):
+        with pytest.raises(OutputError, match=f"--formats {name}: found .* 85.05 degrees"):
+            check_formats([name], polar)

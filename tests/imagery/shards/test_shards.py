@@ -12,7 +12,7 @@ from tests.conftest import tree
 from tests.imagery.shards.making import Event, merge, on_one_machine, plan_of, predict, small_blocks
 
 __all__ = ["small_blocks"]
-FORMATS = ("flatgeobuf", "geoparquet", "tiles")  # a STAC item has the time in it
+FORMATS = ("flatgeobuf", "geoparquet", "pmtiles", "tiles")  # a STAC item has the time in it
 
 
 @pytest.fixture(scope="module")
