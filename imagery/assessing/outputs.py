@@ -19,6 +19,7 @@ from imagery.assessing.judged_map import JudgedMap
 from imagery.assessing.page import PAGE, write_page
 from imagery.estimating.accuracy import Accuracy
 from imagery.estimating.totals import ALL
+from imagery.find.shapes import parts_of
 from imagery.give.names import GEOJSON, GEOPACKAGE, STYLE
 from imagery.give.style import add_style, qgis_style
 from imagery.give.table import free, regraded
@@ -48,7 +49,7 @@ def write_assessment(out: Path, given: JudgedMap, found: Assessment, about: Mapp
         style = qgis_style(damage)
         write_geopackage([frame], folder / GEOPACKAGE)
         add_style(folder / GEOPACKAGE, style)
-        write_geojson([frame], folder / GEOJSON)
+        write_geojson((frame.iloc[part] for part in parts_of(len(frame))), folder / GEOJSON)
         (folder / STYLE).write_text(style, encoding="utf-8")
         table = pd.concat([found.estimates.table, _of_squares(found)], ignore_index=True)
         table.to_csv(folder / ESTIMATES, index=False, lineterminator="\n")

@@ -23,6 +23,8 @@ WRITE_ERRORS = (DataLayerError, DataSourceError)  # of what cannot be written
 LONGEST = 300  # characters of what a library says of a file
 INT64 = 2**63 - 1
 _FEATURES, _END = b'"features": [\n', b"\n]\n}\n"  # before and behind the features of a GeoJSON file of GDAL
+_NOWHERE = b"null }"  # how the line of a feature without a polygon ends
+_DECIMALS = 7  # of degrees: a centimetre
 _FEATURE_ID = "id of the feature"
 # Tags of what is no building; beside `building` they tell a table of OpenStreetMap from others with such a column.
 _OTHER_TAGS = ("landuse", "leisure", "natural", "amenity")
@@ -141,34 +143,49 @@ def write_geojson(frames: Iterable[Any], path: Path, crew: Crew = ALONE) -> None
     parts = ((frame, path.with_name(f"part-{number}-{path.name}")) for number, frame in enumerate(frames))
     with path.open("wb") as file:
         behind = b""
-        for part, count in crew.map(_write_geojson, parts):
-            before, features, behind = _taken_apart(part.read_bytes(), count)
-            part.unlink()
+        for part in crew.map(_geojson, parts):
+            before, features, behind = part
             file.write(b",\n" if file.tell() else before)
             file.write(features)
         file.write(behind)
 
 
-def _write_geojson(frame_and_path: tuple[Any, Path]) -> tuple[Path, int]:
-    """Writes a file of its own; returns its path and how many features it should have."""
+def _geojson(frame_and_path: tuple[Any, Path]) -> tuple[bytes, bytes, bytes]:
+    """What a file of the frame has before its features, these, with a line each, and what stands behind.
+
+    GDAL writes the attributes, into a file that is taken away again, and what rounding makes invalid, which it mends;
+    shapely writes all other polygons, in a third of the time that GDAL takes for them.
+    """
     frame, path = frame_and_path
+    polygons = np.asarray(frame.geometry, dtype=object)
+    rounded = shapely.transform(polygons, lambda points: points.round(_DECIMALS) + 0.0)  # without -0.0
+    is_plain = shapely.is_valid(rounded)
+    rest = polygons.copy()
+    rest[is_plain] = None
     options = {"RFC7946": "YES"}
     if "id" in frame.columns:  # a property, too, as map programs take an id for a mere number of rows
         frame, options["ID_FIELD"] = frame.assign(**{_FEATURE_ID: frame["id"]}), _FEATURE_ID
+    frame = frame.assign(**{frame.geometry.name: geopandas.GeoSeries(rest, frame.index, frame.crs)})
     pyogrio.write_dataframe(frame, path, layer=LAYER, driver="GeoJSON", geometry_type="Unknown", layer_options=options)
-    return path, len(frame)
+    before, lines, behind = _taken_apart(path.read_bytes(), len(frame))
+    path.unlink()
+    texts = shapely.to_geojson(shapely.orient_polygons(rounded[is_plain])).tolist()
+    for number, text in zip(np.flatnonzero(is_plain).tolist(), texts, strict=True):
+        assert lines[number].endswith(_NOWHERE)
+        lines[number] = b"%b%b }" % (lines[number].removesuffix(_NOWHERE), text.encode())
+    return before, b",\n".join(lines), behind
 
 
-def _taken_apart(content: bytes, count: int) -> tuple[bytes, bytes, bytes]:
-    """A file that GDAL wrote, of `count` features with a line each: what stands before, these, and what stands behind.
+def _taken_apart(content: bytes, count: int) -> tuple[bytes, list[bytes], bytes]:
+    """A file that GDAL wrote: what stands before its `count` features, the line of each, and what stands behind.
 
     GDAL tells nobody that the disk was full when it closes a file.
     """
     start, end = content.find(_FEATURES) + len(_FEATURES), content.rfind(_END)
-    found = content.count(b"\n", start, end) + 1 if end > start else 0
-    if not content.startswith(b"{") or end < 0 or found != count:
-        raise DataSourceError(f"the GeoJSON has {found} features instead of {count}")
-    return content[:start], content[start:end], content[end:]
+    lines = content[start:end].split(b",\n") if end > start else []
+    if not content.startswith(b"{") or end < 0 or len(lines) != count:
+        raise DataSourceError(f"the GeoJSON has {len(lines)} features instead of {count}")
+    return content[:start], lines, content[end:]
 
 
 def write_flatgeobuf(frame: Any, path: Path) -> None:
