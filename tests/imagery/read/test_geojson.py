@@ -20,19 +20,21 @@ POLYGONS = (
     shapely.box(1e-6, -1e-6, 2e-6, 0),
     shapely.Point(24, 61).buffer(1e-5),
     shapely.box(10, 50, 10 + 3e-8, 50.1),  # in 7 decimals nothing is left of it
+    shapely.box(179.9, 3, 180.1, 4),  # over the antimeridian, in two ways
+    shapely.Polygon([(179.9, 5), (-179.9, 5), (-179.9, 6), (179.9, 6)]),
 )
 
 
 def frame() -> Any:
     attributes = {
-        "id": ["a", "é\u2028", '"b"\n', ',\n{ "type"', "null }", ""],
-        "grade": pd.array([1, None, 3, 4, None, 2], dtype="Int64"),
-        "seen": pd.array([True, None, False, True, True, None], dtype="boolean"),
-        "big": [2**62] * 6,
-        "share": [0.1, np.nan, 1e-300, 1e300, -0.0, 0.3333],
-        "when": pd.to_datetime(["2026-05-01T08:30:00.125Z", "NaT"] * 3),
-        "tags": ['{"a": [1, null]}', None, "[1, 2]", '"geometry": null }', "]\n}", "plain"],
-        "none": [None] * 6,
+        "id": ["a", "é\u2028", '"b"\n', ',\n{ "type"', "null }", "", "west", "east"],
+        "grade": pd.array([1, None, 3, 4, None, 2, 1, 1], dtype="Int64"),
+        "seen": pd.array([True, None, False, True, True, None, True, True], dtype="boolean"),
+        "big": [2**62] * 8,
+        "share": [0.1, np.nan, 1e-300, 1e300, -0.0, 0.3333, 0.5, 1.0],
+        "when": pd.to_datetime(["2026-05-01T08:30:00.125Z", "NaT"] * 4),
+        "tags": ['{"a": [1, null]}', None, "[1, 2]", '"geometry": null }', "]\n}", "plain", "", " "],
+        "none": [None] * 8,
     }
     return geopandas.GeoDataFrame(attributes, geometry=list(POLYGONS), crs="EPSG:4326")
 
@@ -75,5 +77,5 @@ def test_the_file_is_the_same_however_it_is_parted(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     written(tmp_path / "whole" / "a.geojson", given)
     (tmp_path / "parts").mkdir()
-    written(tmp_path / "parts" / "a.geojson", *(given.iloc[[row]].reset_index(drop=True) for row in range(6)))
+    written(tmp_path / "parts" / "a.geojson", *(given.iloc[[row]].reset_index(drop=True) for row in range(8)))
     assert (tmp_path / "whole" / "a.geojson").read_bytes() == (tmp_path / "parts" / "a.geojson").read_bytes()
