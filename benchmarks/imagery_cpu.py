@@ -23,6 +23,9 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 from unittest import mock
 
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from pydantic import ConfigDict
@@ -80,7 +83,7 @@ class StandIn(PairNetwork):
     def with_features(self, pre: Tensor, post: Tensor) -> tuple[DualLogits, list[Tensor]]:
         """Features as large as those of the full network."""
         before, after = (F.avg_pool2d(image.mean(1, keepdim=True), 4, ceil_mode=True) for image in (pre, post))
-        light = 4 * (F.avg_pool2d(before, 5, 1, 2) - F.avg_pool2d(before, 31, 1, 15) - 0.55)
+        light = 4 * (mean_around(before, 5) - mean_around(before, 31) - 0.55)
         damage = torch.cat([-(after - level).abs() for level in (-1.0, 0.0, 1.0, 2.0)], 1)
         height, width = before.shape[-2:]
         maps = [
@@ -90,6 +93,12 @@ class StandIn(PairNetwork):
         time.sleep(self.seconds * len(pre))
         self.slept += self.seconds * len(pre)
         return DualLogits(torch.cat([torch.zeros_like(light), light], 1), damage), maps
+
+
+def mean_around(images: Tensor, side: int) -> Tensor:
+    """The mean of a square around each pixel, of [B, 1, H, W]; beyond the image all is 0."""
+    found = [cv2.blur(image.numpy(), (side, side), borderType=cv2.BORDER_CONSTANT) for image in images[:, 0]]
+    return torch.from_numpy(np.stack(found))[:, None]
 
 
 class Meter:
@@ -137,7 +146,7 @@ STAGES: Sequence[tuple[str, ModuleType | type, str]] = (
     ("straighten, table", found, "of_buildings"),
     ("rasters out", outputs, "write_rasters"),
     ("vectors out", outputs, "write_geojson"),
-    ("features out", outputs, "write_features"),
+    ("features out", pq.ParquetWriter, "write_table"),
     ("pictures to judge, beside reading", judging, "chips"),
     ("pictures to judge, beside reading", squares, "chips"),
     ("report out", outputs, "write_report"),

@@ -191,7 +191,6 @@ PARTS = (
     (outputs, "mean_over_pixels"),
     (outputs, "by_cells"),
     (outputs, "write_geojson"),
-    (outputs, "write_features"),
     (outputs, "draw_table"),
     (outputs, "squares_of"),
     (outputs, "write_report"),

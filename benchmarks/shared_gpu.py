@@ -1,12 +1,12 @@
 """How busy one GPU is that several processes share, each with shards of one map, as pods do with a share of a GPU.
 
-python -m benchmarks.shared_gpu --raw XBD [--side 8192] [--shards 8] [--processes 1 2 3 4]
+python -m benchmarks.shared_gpu --raw XBD [--side 12288] [--shards 16] [--processes 2 4]
 
 The network is the stand-in of benchmarks.imagery_cpu. First it takes no time, and the CPU-seconds of all shards tell
 how many cores a GPU needs. Then it sleeps for each window as long as a GPU would work, stretched by these cores over
 those of this machine, and only in one process at a time. The share of the time that somebody sleeps is how busy the GPU
-would be, from when the first process begins its first shard until the last one has written its last. Plan and merge are
-not in it: they need no GPU.
+would be: from the first window to the last one, and of all the time, from when the first process begins its first shard
+until the last one has written its last. Plan and merge are not in it: they need no GPU.
 """
 
 import argparse
@@ -37,10 +37,14 @@ NAME = "a stand-in"
 
 
 class Cost(NamedTuple):
-    """Of a process: CPU-seconds without those of the stand-in, and windows that were not empty."""
+    """Of a process: CPU-seconds without those of the stand-in, windows that were not empty, and when the first of them
+    began and the last ended, in seconds of one clock.
+    """
 
     cpu: float
     windows: int
+    first: float
+    last: float
 
 
 class SharedStandIn(StandIn):
@@ -50,6 +54,7 @@ class SharedStandIn(StandIn):
         super().__init__()
         self.turn, self.of_a_window = turn, seconds
         self.windows, self.used = 0, 0.0
+        self.first, self.last = float("inf"), 0.0
 
     def for_inference(self) -> "SharedStandIn":
         """Itself: a lock cannot be copied."""
@@ -61,7 +66,9 @@ class SharedStandIn(StandIn):
         found = super().with_features(pre, post)
         self.used += time.thread_time() - start
         with self.turn:
+            self.first = min(self.first, time.monotonic())
             time.sleep(self.of_a_window * len(pre))
+            self.last = time.monotonic()
         self.windows += len(pre)
         return found
 
@@ -85,7 +92,7 @@ def work(
     ready.wait()
     start = time.process_time()
     predict(plan, numbers, out, network)
-    costs.put(Cost(time.process_time() - start - network.used, network.windows))
+    costs.put(Cost(time.process_time() - start - network.used, network.windows, network.first, network.last))
 
 
 def run(folder: Path, plan: Plan, processes: int, seconds: float) -> tuple[Cost, float]:
@@ -107,8 +114,9 @@ def run(folder: Path, plan: Plan, processes: int, seconds: float) -> tuple[Cost,
         wall = time.perf_counter() - start
     if any(process.exitcode for process in own):
         raise SystemExit("a process failed")
-    found = [costs.get() for _ in own]
-    return Cost(*(sum(part) for part in zip(*found, strict=True))), wall
+    found: list[Cost] = [costs.get() for _ in own]
+    total = sum(one.cpu for one in found), sum(one.windows for one in found)
+    return Cost(*total, min(one.first for one in found), max(one.last for one in found)), wall
 
 
 def plan_of(folder: Path, shards: int) -> Plan:
@@ -132,9 +140,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m benchmarks.shared_gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--raw", type=Path, required=True, metavar="DIR", help="raw scenes in the xBD layout")
-    parser.add_argument("--side", type=int, default=8192, help="pixels of a side (%(default)s)")
-    parser.add_argument("--shards", type=int, default=8)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 3, 4], help="that share the GPU")
+    parser.add_argument("--side", type=int, default=12288, help="pixels of a side (%(default)s)")
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4], help="that share the GPU")
     parser.add_argument("--gpu-ms", type=float, default=2.1, help="milliseconds of a window on a GPU (%(default)s)")
     parser.add_argument("--cores", type=int, default=2, help="of this machine (%(default)s)")
     a = parser.parse_args(argv)
@@ -151,12 +159,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{cost.windows} windows of {a.shards} shards: {cost.cpu:.1f} CPU s, {1000 * of_a_window:.0f} ms a window"
         )
         print(f"{cores:.0f} cores for a GPU of {a.gpu_ms:g} ms a window", flush=True)
-        print("| processes | sleep of a window | CPU s | s | busy |\n|---|---|---|---|---|", flush=True)
+        print(
+            "| processes | sleep of a window | CPU s | s | busy between first and last | of all |\n" + 6 * "|---" + "|"
+        )
         for processes in a.processes:
             sleep = of_a_window / a.cores
             own, wall = run(folder / "plan.json", plan, processes, sleep)
-            busy = 100 * sleep * own.windows / wall
-            print(f"| {processes} | {1000 * sleep:.0f} ms | {own.cpu:.1f} | {wall:.0f} | {busy:.0f} % |", flush=True)
+            busy = [f"{100 * sleep * own.windows / seconds:.0f} %" for seconds in (own.last - own.first, wall)]
+            row = [str(processes), f"{1000 * sleep:.0f} ms", f"{own.cpu:.1f}", f"{wall:.0f}", *busy]
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def _read_features(path: Path) -> tuple[Any, _Facts]:
     """The rows as an Arrow table, and what its metadata say."""
     try:
         rows = pq.read_table(path)
-        facts = _Facts.model_validate_json((rows.schema.metadata or {})[METADATA])
+        facts = _Facts.model_validate_json((pq.read_metadata(path).metadata or {})[METADATA])
         kinds = {name: rows.schema.field(name).type for name in ("id", *_SUMS)}
         if not all(pa.types.is_floating(kinds[name]) for name in _SUMS):
             raise KeyError(*_SUMS)

@@ -1,7 +1,7 @@
 """What a later step needs to grade the buildings of a map anew, as a Parquet file beside them.
 
-A row for each building, in the order of buildings.geojson; read it by pandas or pyarrow. The metadata of its schema
-has, under `METADATA`, JSON that says which model and which map it belongs to, and what the numbers of `features` are.
+A row for each building, in the order of buildings.geojson; read it by pandas or pyarrow. Its metadata
+have, under `METADATA`, JSON that says which model and which map it belongs to, and what the numbers of `features` are.
 """
 
 import json
@@ -112,10 +112,12 @@ def _write_means(rows: IO[bytes], means: Iterable[Means]) -> None:
             rows.write(own.tobytes())
 
 
-def write_features(
-    path: Path, map_hash: str, judged: Judged, table: Table, seen: Seen, means: StoredMeans | None
-) -> None:
-    """Writes the Parquet file. map_hash: of the GeoJSON of the same buildings, which stands in the metadata.
+@contextmanager
+def features_written(
+    path: Path, judged: Judged, table: Table, seen: Seen, means: StoredMeans | None
+) -> Iterator[Callable[[str], None]]:
+    """Writes the Parquet file while others go on. Gives what completes it and raises what went wrong, given the hash of
+    the GeoJSON of the same buildings, which stands in the metadata.
 
     Columns: id, that of the building; probability_..., the sums over its pixels of the probabilities of the grades;
     pixels, how many these are; area_m2 and confidence as in the GeoJSON; at_edge, whether it touches the edge of the
@@ -134,19 +136,29 @@ def write_features(
     }
     known = pa.table({name: pa.array(column, from_pandas=True) for name, column in columns.items()})
     channels, schema = channels_of(seen.scales), known.schema
-    facts = {
-        "model": judged.model,
-        "location": judged.location,
-        "map": {"file": GEOJSON, "sha256": map_hash},
-        "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in seen.scales],
-    }
     if channels:
         schema = schema.append(pa.field(VECTORS, pa.list_(pa.float16(), channels)))
-    schema = schema.with_metadata({METADATA: json.dumps(facts)})
-    with pq.ParquetWriter(path, schema, **_ENCODING) as writer:
+
+    def write() -> None:
         for start in range(0, len(known), ROWS):
             part = known[start : start + ROWS]
             if means is not None:
                 flat = pa.array(means(start, start + len(part)).reshape(-1))
                 part = part.append_column(schema.field(VECTORS), pa.FixedSizeListArray.from_arrays(flat, channels))
             writer.write_table(part)
+
+    with pq.ParquetWriter(path, schema, **_ENCODING) as writer, ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(write)
+
+        def complete(map_hash: str) -> None:
+            writing.result()
+            facts = {
+                "model": judged.model,
+                "location": judged.location,
+                "map": {"file": GEOJSON, "sha256": map_hash},
+                "features": [{"stride": scale.pixels, "channels": scale.channels} for scale in seen.scales],
+            }
+            writer.add_key_value_metadata({METADATA: json.dumps(facts)})
+            writer.close()
+
+        yield complete

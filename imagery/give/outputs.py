@@ -1,7 +1,6 @@
 """What a map is given out as: rasters and vectors for map programs, and a summary for people."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,7 +12,7 @@ from pyproj import Transformer
 from base.files import new_folder, refuse_to_replace_others
 from base.processes import ALONE, Crew
 from imagery.give.event import Event, grade_by_event
-from imagery.give.features import Judged, Kept, mean_over_pixels, write_features
+from imagery.give.features import Judged, Kept, features_written, mean_over_pixels
 from imagery.give.found import Found, find
 from imagery.give.look import Look
 from imagery.give.names import FEATURES, GEOJSON, GEOPACKAGE, STYLE, hash_of, is_requested
@@ -89,22 +88,22 @@ def give_out(
                 summary = by_areas(table, areas, notes)
             summary = replace(summary, scene=dict(look.facts))
             style = qgis_style(table.columns["damage"])
+            if judged is not None:
+                complete = stack.enter_context(features_written(folder / FEATURES, judged, table, seen, means))
             # Each part is written here as the one, while processes write earlier parts as the other.
             write_geojson(through_geopackage(table.frames(), folder / GEOPACKAGE), folder / GEOJSON, crew)
             add_style(folder / GEOPACKAGE, style)
             rasters()
-            features: Future[None] | None = None
             if judged is not None:
-                map_hash, beside = hash_of(folder / GEOJSON), stack.enter_context(ThreadPoolExecutor(1))
-                features = beside.submit(write_features, folder / FEATURES, map_hash, judged, table, seen, means)
+                map_hash = hash_of(folder / GEOJSON)
                 draw = draw_table(map_hash, table, seen.votes, _middle(classes))
                 judging = Judging(draw, judged.read, None if are_given else squares_of(folder / DAMAGE, map_hash))
                 (folder / JUDGE).write_text(draw_as_text(judging) + "\n", encoding="utf-8")
             (folder / STYLE).write_text(style, encoding="utf-8")
             write_report(folder, classes, look, table, summary, judging, crew)
             summary.write(folder)
-            if features is not None:
-                features.result()
+            if judged is not None:
+                complete(map_hash)
             if further is not None:
                 further(folder, table)
     return summary

@@ -95,7 +95,7 @@ def test_features_are_the_mean_of_the_networks_own_over_each_building(
 
 
 def test_a_map_says_which_model_and_which_buildings_its_features_are_of(model: Path, windows: Path) -> None:
-    facts = json.loads(pq.read_schema(windows / FEATURES).metadata[b"dual-hrnet"])
+    facts = json.loads(pq.read_metadata(windows / FEATURES).metadata[b"dual-hrnet"])
     assert facts["model"] == identity_of(model)
     assert facts["map"]["sha256"] == hashlib.sha256((windows / "buildings.geojson").read_bytes()).hexdigest()
     channels = [part["channels"] for part in facts["features"]]

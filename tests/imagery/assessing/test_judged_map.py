@@ -91,7 +91,8 @@ def test_a_table_that_lost_columns_is_one_line(folder: Path, tmp_path: Path) -> 
     order = (out / "judge.json").read_text(encoding="utf-8").replace(old, new)
     (out / "judge.json").write_text(order, encoding="utf-8")
     rows = pq.read_table(out / "features.parquet")
-    facts = {key: value.replace(old.encode(), new.encode()) for key, value in rows.schema.metadata.items()}
+    own = pq.read_metadata(out / "features.parquet").metadata
+    facts = {key: value.replace(old.encode(), new.encode()) for key, value in own.items()}
     pq.write_table(rows.replace_schema_metadata(facts), out / "features.parquet")
     with pytest.raises(MapError, match=r"buildings\.geojson: ends with the columns .*, colour, expected grade, damage"):
         read_map(out)

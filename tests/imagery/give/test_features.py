@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,7 @@ def test_a_block_that_names_a_building_without_pixels_of_it_leaves_its_features(
 
 def test_the_file_says_whose_it_is_and_what_its_numbers_are(out: Path) -> None:
     schema = pq.read_schema(out / "features.parquet")
-    facts = json.loads(schema.metadata[b"dual-hrnet"])
+    facts = json.loads(pq.read_metadata(out / "features.parquet").metadata[b"dual-hrnet"])
     assert facts == {
         "model": "a hash",
         "location": "a folder",
@@ -194,13 +196,19 @@ def test_a_full_disk_is_one_line(
 ) -> None:
     size = (out / "features.parquet").stat().st_size
 
-    def limited(*given: Any) -> None:
-        with files_up_to(size - 4):
-            write(*given)
+    @contextmanager
+    def limited(*given: Any) -> Iterator[Callable[[str], None]]:
+        with written(*given) as complete:
 
-    from imagery.give.features import write_features as write
+            def within(map_hash: str) -> None:
+                with files_up_to(size - 4):
+                    complete(map_hash)
 
-    monkeypatch.setattr("imagery.give.outputs.write_features", limited)
+            yield within
+
+    from imagery.give.features import features_written as written
+
+    monkeypatch.setattr("imagery.give.outputs.features_written", limited)
     with pytest.raises(OutputError, match=r"out: cannot be written \(.*\)\. Make room on the disk"):
         give_out(classes, tmp_path / "out", kept=pixels[0])
     assert list(tmp_path.iterdir()) == []
