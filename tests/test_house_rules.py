@@ -59,8 +59,8 @@ DOORS = {
     "dvc": ("components/storage/dvc.py",),
     "dvc_data": ("components/storage/dvc.py",),
     "dvc_objects": ("components/storage/dvc.py",),
-    "pyarrow": ("imagery/give/features.py", "imagery/assessing/judged_map.py", "imagery/read/vector_tiles.py"),
-    "pyogrio": ("imagery/read/vector_files.py", "imagery/read/vector_tiles.py", "imagery/read/vectors.py"),
+    "pyarrow": ("imagery/give/features.py", "imagery/assessing/judged_map.py", "imagery/formats/vector_tiles.py"),
+    "pyogrio": ("imagery/read/vector_files.py", "imagery/formats/vector_tiles.py", "imagery/read/vectors.py"),
 }
 # Configuration is data, validated once: what a step does must not depend on the machine but through these.
 READERS_OF_THE_ENVIRONMENT = (

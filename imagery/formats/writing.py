@@ -9,12 +9,12 @@ import rasterio
 
 from imagery.formats.stac import MadeBy, write_item
 from imagery.formats.tiles import refuse_poles, write_tiles
+from imagery.formats.vector_tiles import write_pmtiles
 from imagery.give.look import Read
 from imagery.give.names import FLATGEOBUF, GEOPARQUET, PMTILES
 from imagery.give.rasters import DAMAGE
 from imagery.give.table import Table
 from imagery.read.grid import Grid
-from imagery.read.vector_tiles import write_pmtiles
 from imagery.read.vectors import write_flatgeobuf, write_geoparquet
 
 

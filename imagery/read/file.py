@@ -94,6 +94,8 @@ def check_raster(file: Any, name: Path, bands: Numbers | None, nodata: float | N
     odd = [kind for kind in kinds if kind not in TYPES]
     if odd:
         raise RasterError(f"{name}: has values of {odd[0]}, expected one of {', '.join(TYPES)}. Convert it.")
+    if len(set(kinds)) > 1:
+        raise RasterError(f"{name}: has colours of {', '.join(kinds)}, expected one kind of value. Convert it.")
     with np.errstate(invalid="ignore"):  # of NaN as a whole number
         fits = nodata is None or all(rasterio.dtypes.can_cast_dtype([nodata], kind) for kind in kinds)
     if not fits:

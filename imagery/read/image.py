@@ -143,7 +143,7 @@ class Image:
             return
         file = self._coarser(grid)
         crs, moved = _without_break(self.grid, grid)
-        if is_moved and moved == 0 and self._file.dtypes[0] in TYPES:
+        if is_moved and moved == 0 and self._kind in TYPES:
             self._shift = placed.c, placed.f
         # Bands of one pixel go together: a pixel without data has none in any band.
         settings = {"tolerance": 0.01, "UNIFIED_SRC_NODATA": "YES"}
@@ -164,9 +164,14 @@ class Image:
         self._reader = self._stack.enter_context(warped)
 
     @property
+    def _kind(self) -> str:
+        """Of the values of its colours."""
+        return str(self._file.dtypes[self._bands[0] - 1])
+
+    @property
     def has_8_bits(self) -> bool:
         """Whether its values are what the model knows."""
-        return all(self._file.dtypes[band - 1] == "uint8" for band in self._bands)
+        return self._kind == "uint8"
 
     def look(self, grid: Grid, percentiles: tuple[float, float]) -> Range | None:
         """Percentiles of each colour where the image lies in `grid`; None for 8 bits. A collar is no part of them, and
@@ -237,7 +242,7 @@ class Image:
             math.floor(part) + start - BEFORE for part, start in zip(by, (window.col_off, window.row_off), strict=True)
         )
         width, height = (size + BEFORE + AFTER for size in (window.width, window.height))
-        values = np.zeros((len(self._bands), height, width), self._file.dtypes[0])
+        values = np.zeros((len(self._bands), height, width), self._kind)
         valid = np.zeros((height, width), bool)
         columns, rows = (
             (max(0, start), min(start + size, whole))

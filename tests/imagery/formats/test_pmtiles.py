@@ -13,10 +13,10 @@ import pytest
 import shapely
 
 from imagery.formats.stac import MadeBy
+from imagery.formats.vector_tiles import write_pmtiles
 from imagery.formats.writing import Formats
 from imagery.give.names import is_requested
 from imagery.give.writing import OutputError, write_errors
-from imagery.read.vector_tiles import write_pmtiles
 from tests.imagery.predicted import black, give_out, write_classes
 from tests.limits import files_up_to
 
@@ -139,3 +139,26 @@ def test_a_full_disk_is_told_whichever_file_it_meets(tmp_path: Path) -> None:
     assert len(said) > 5 and all(line.startswith(f"{tmp_path}: cannot be written (") for line in said)
     assert any("has 0 features instead of 300 or more" in line for line in said)
     assert not any("\n" in line for line in said)
+
+
+def test_attributes_that_are_called_as_the_outline_is_stay_such(tmp_path: Path) -> None:
+    house = shapely.box(10, 45, 10 + 10 * METRE, 45 + 10 * METRE)
+    attributes = {"id": [1], "GEOMETRY": ["POINT(3 0)"], "Outline0": [7]}
+    frame = geopandas.GeoDataFrame(attributes, geometry=[house], crs="EPSG:4326")
+    write_pmtiles(lambda: [frame], tmp_path / NAME)
+    found = read(tmp_path / NAME)
+    assert (found.loc[1, "GEOMETRY"], found.loc[1, "Outline0"]) == ("POINT(3 0)", 7)
+    assert found.geometry.area.sum() == pytest.approx(10 * 10 * 2**0.5, rel=0.1)  # as high as wide at the equator
+
+
+def test_what_lies_over_the_antimeridian_is_cut_and_what_is_no_building_left_out(tmp_path: Path) -> None:
+    boxes = [(179.9999, 10, 180.0001, 10.0001), (10, 10, 10.2, 10.0001), (10, 10, 10.0001, 11), (10, 10, 350, 20)]
+    over = shapely.MultiPolygon([shapely.box(179.9999, 5, 180, 5.0001), shapely.box(-180, 5, -179.9999, 5.0001)])
+    polygons = [*(shapely.box(*box) for box in boxes), over]
+    frame = geopandas.GeoDataFrame({"id": [1, 2, 3, 4, 5]}, geometry=polygons, crs="EPSG:4326")
+    write_pmtiles(lambda: [frame], tmp_path / NAME)
+    found = read(tmp_path / NAME)
+    assert found.index.tolist() == [1, 5]
+    edge = 20037508.342789244
+    for west, _, east, _ in (part.bounds for whole in found.geometry for part in whole.geoms):
+        assert min(abs(abs(west) - edge), abs(abs(east) - edge)) < 1 and east - west == pytest.approx(11.13, rel=0.05)

@@ -10,19 +10,34 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+from imagery.errors import RasterError
 from imagery.read import image
 from imagery.read.grid import Grid
 from imagery.read.image import Image
 from imagery.read.shifting import AFTER, BEFORE, TYPES, shifted
-from tests.imagery.geotiff import ORIGIN, moved, noise, write_tif
+from tests.imagery.geotiff import ORIGIN, UTM, moved, noise, write_tif
 
 FEW = 37, 41  # rows and columns
 BY = [(0.5, 0.25), (0.3, 0.8), (0.0, 0.5), (0.75, 0.0), (-3.3, 4.6), (-0.001, 0.5)]
 
 
-def read(path: Path, by: tuple[float, float], window: Window, *, warped: bool = False) -> Any:
+def stacked(path: Path, bands: list[tuple[str, Path, int]]) -> Path:
+    """A VRT of bands: type, file and band in it."""
+    size, place = f'rasterXSize="{FEW[1]}" rasterYSize="{FEW[0]}"', ", ".join(map(str, ORIGIN.to_gdal()))
+    parts = [
+        f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename>{file}</SourceFilename>'
+        f"<SourceBand>{own}</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (kind, file, own) in enumerate(bands, 1)
+    ]
+    path.write_text(
+        f"<VRTDataset {size}><SRS>{UTM}</SRS><GeoTransform>{place}</GeoTransform>{''.join(parts)}</VRTDataset>"
+    )
+    return path
+
+
+def read(path: Path, by: tuple[float, float], window: Window, bands: Any = None, *, warped: bool = False) -> Any:
     """Colours and where there are some, of a window of a grid that lies `by` pixels beside. warped: by GDAL."""
-    with rasterio.Env(), Image((path,)) as opened, patch.object(image, "TYPES", () if warped else TYPES):
+    with rasterio.Env(), Image((path,), bands) as opened, patch.object(image, "TYPES", () if warped else TYPES):
         opened.place(Grid(opened.grid.crs, moved(*by), opened.grid.width, opened.grid.height))
         limits = None if opened.has_8_bits else (3 * (0.0,), 3 * (4000.0,))
         return opened.read(window, limits)
@@ -47,6 +62,18 @@ def test_values_of_more_than_8_bits_are_moved_before_they_become_8(kind: Any, tm
     expected, there = read(path, (0.4, 0.7), window, warped=True)
     assert valid.all() and there.all()
     assert np.abs(values.astype(int) - expected).max() <= 1
+
+
+def test_the_kind_of_value_is_that_of_the_colours_and_not_of_another_band(tmp_path: Path) -> None:
+    many = write_tif(tmp_path / "many.tif", (16 * noise(*FEW).astype(np.uint16)))
+    mask = write_tif(tmp_path / "mask.tif", np.ones((1, *FEW), np.uint8))
+    bands = [("Byte", mask, 1), *(("UInt16", many, number) for number in (1, 2, 3))]
+    path, window = stacked(tmp_path / "first.vrt", bands), Window(5, 5, 20, 20)
+    values, _ = read(path, (0.4, 0.7), window, (2, 3, 4))
+    expected, _ = read(path, (0.4, 0.7), window, (2, 3, 4), warped=True)
+    assert np.abs(values.astype(int) - expected).max() <= 1 and values.std() > 20
+    with pytest.raises(RasterError, match=r"first.vrt: has colours of uint8, uint16, uint16, expected one kind"):
+        read(path, (0.4, 0.7), window, (1, 2, 3))
 
 
 def test_where_data_is_missing_the_nearest_pixel_decides_and_those_beside_are_left_out(tmp_path: Path) -> None:
