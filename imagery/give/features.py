@@ -1,7 +1,7 @@
 """What a later step needs to grade the buildings of a map anew, as a Parquet file beside them.
 
-A row for each building, in the order of buildings.geojson; read it by pandas or pyarrow. Its metadata
-have, under `METADATA`, JSON that says which model and which map it belongs to, and what the numbers of `features` are.
+A row for each building, in the order of buildings.geojson; read it by pandas or pyarrow. Its metadata have, under
+`METADATA`, JSON that says which model and which map it belongs to, and what the numbers of `features` are.
 """
 
 import json
