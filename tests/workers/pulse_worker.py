@@ -20,7 +20,7 @@ from model.train.distributed import World, join_world
 from model.train.pulse import Pulse
 from tests.workers.worlds import fork_world
 
-TIMEOUT = 3.0
+TIMEOUT = 6.0  # a tenth of it between two looks: 18 processes on two cores need more than a blink
 STUCK_AT = 5  # steps
 
 
