@@ -17,21 +17,13 @@ from imagery.formats.vector_tiles import write_pmtiles
 from imagery.formats.writing import Formats
 from imagery.give.names import is_requested
 from imagery.give.writing import OutputError, write_errors
-from tests.imagery.predicted import black, give_out, write_classes
+from tests.imagery.predicted import black, give_out
 from tests.limits import files_up_to
 
 FORMATS = Formats(["pmtiles"], black, MadeBy("a folder"))
 NAME = "buildings.pmtiles"
 METRE = 1 / 111_320  # degrees on the equator
 UNIT = 40_075_016.686 / 2**15 / 4096  # metres of Web Mercator
-
-
-@pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    damage = np.zeros((300, 400), np.uint8)
-    for number, (row, column) in enumerate(np.ndindex(3, 4)):
-        damage[20 + 90 * row : 60 + 90 * row, 20 + 95 * column : 50 + 95 * column] = 1 + number % 4
-    return write_classes(tmp_path_factory.mktemp("classes") / "classes.tif", damage)
 
 
 def read(path: Path, zoom: int = 15) -> Any:

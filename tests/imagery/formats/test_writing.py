@@ -29,14 +29,6 @@ ALL = Formats(FORMATS, black, MadeBy("a folder"))
 
 
 @pytest.fixture(scope="module")
-def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    damage = np.zeros((300, 400), np.uint8)
-    for number, (row, column) in enumerate(np.ndindex(3, 4)):
-        damage[20 + 90 * row : 60 + 90 * row, 20 + 95 * column : 50 + 95 * column] = 1 + number % 4
-    return write_classes(tmp_path_factory.mktemp("classes") / "classes.tif", damage)
-
-
-@pytest.fixture(scope="module")
 def out(classes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "map"
     give_out(classes, folder, further=ALL.write)
