@@ -10,9 +10,10 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -222,50 +223,6 @@ def validate(sections: Mapping[str, Any], source: str) -> Params:
         raise ParamsError(f"{source}: {printable(problems)}.") from None
 
 
-def recipe_of(params: Params) -> str:
-    """Names of the recipes that training follows, as "paper+mine"; "none" where there is none.
-
-    Followed are those whose sections `train`, laid over the parameters one after the other, change nothing any more,
-    and of which each says something that the later ones do not.
-    """
-    given = params.model_dump(mode="json", by_alias=True)
-    recipes = {path.stem: _read_yaml(path).get("train") for path in sorted(RECIPES.glob("*.yaml"))}
-    # None where the recipe is of a cluster only.
-    return "+".join(_followed({name: {"train": train} for name, train in recipes.items() if train}, given)) or "none"
-
-
-def _followed(recipes: Mapping[str, Any], given: Mapping[str, Any]) -> Sequence[str]:
-    """Those of the recipes that are followed, in an order in which they may have been given. What lies over another is
-    found first, and of two the longer one, which may say all that the shorter one says.
-    """
-    longest_first = sorted(recipes, key=lambda name: -len(json.dumps(recipes[name])))
-    names: list[str] = []
-    while more := next(
-        (
-            name
-            for name in longest_first
-            if name not in names and _are_followed([recipes[each] for each in (name, *names)], given)
-        ),
-        None,
-    ):
-        names.insert(0, more)
-    return names
-
-
-def _are_followed(recipes: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> bool:
-    try:
-        if validate(_laid_over(given, recipes), "").train != validate(given, "").train:
-            return False
-    except ParamsError:  # a recipe for another network
-        return False
-    said = _laid_over({}, recipes)
-    return all(_laid_over({}, [each for each in recipes if each is not one]) != said for one in recipes)
-
-
-def _laid_over(base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return reduce(_merge, changes, base)
-
-
 def add_recipes(parser: argparse.ArgumentParser, required: bool = False) -> None:
     """The option --recipe, as `recipes`: a list of paths."""
     text = "overrides of params.yaml, such as recipes/cpu.yaml; given again, the later one wins"
@@ -285,11 +242,33 @@ def _read(path: str | Path, recipes: Sequence[Path]) -> tuple[dict[str, Any], st
             f"{INLINE}: is empty, expected the path of a parameter file, or its content as JSON. Give one."
         )
     merged = _read_yaml(path)
-    known = ", ".join(path.stem for path in sorted(RECIPES.glob("*.yaml")))
     for recipe in recipes:
-        over = _read_yaml(recipe, f"Give the path of a recipe; of {RECIPES.name}/NAME.yaml there are {known}.")
-        merged = _merge(merged, over)
+        merged = lay_over(merged, read_recipe(recipe))
     return merged, " with ".join([INLINE if _is_inline(path) else f"{path}", *map(str, recipes)])
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The overrides of a recipe. Where it says `over: NAME`, they are laid over those of recipes/NAME.yaml.
+
+    Raises ParamsError.
+    """
+    known = known_recipes()
+    names = f"of {RECIPES.name}/NAME.yaml there are {', '.join(known)}."
+    said, below = [_read_yaml(path, f"Give the path of a recipe; {names}")], [path.resolve()]
+    while "over" in said[-1]:
+        name = said[-1].pop("over")
+        base = known.get(name) if isinstance(name, str) else None
+        if base is None or base in below:
+            found = shorten(printable(repr(name)), 200, placeholder=" ...")
+            raise ParamsError(f"{path}: over: found {found}, expected the name of another recipe; {names} Correct it.")
+        below.append(base)
+        said.append(_read_yaml(base))
+    return reduce(lay_over, reversed(said), {})
+
+
+def known_recipes() -> dict[str, Path]:
+    """Those that come with the project, and those that its users put beside them, by their names, in order."""
+    return {path.stem: path.resolve() for path in sorted(RECIPES.glob("*.yaml"))}
 
 
 def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter file.") -> dict[str, Any]:
@@ -308,13 +287,14 @@ def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter fil
     return content
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's overrides laid over parameters, or over another recipe's: mappings key by key, all else as it is."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(value, Mapping) and ((key == "network" and "name" in value) or "transform" in value):
             old = None  # another network has other fields, and a pipeline of Albumentations is one whole
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = lay_over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from base.errors import Preempted
 from components.cli import errors_in_one_line, read_params, step_parser
-from components.params import Params, recipe_of
+from components.params import Params
 from components.storage.locations import LOCATIONS, Growing, Location, growing_output, join, local_input
 from components.storage.prepared import local_scenes
 from model.train.one_voice import may_say, one_line_for_all_ranks
@@ -116,6 +116,7 @@ def _train_tracked(
 ) -> None:
     from components.tracking import runs
     from components.tracking.lineage import STARTED_FROM, TRAINED_SCENES
+    from components.tracking.recipe import recipe_of
     from model.train.run import identity_of
     from xbd.scenes import prepared_version, read_index
 

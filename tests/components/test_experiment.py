@@ -127,7 +127,10 @@ def shown_params(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_stages_and_dvc_see_exactly_what_the_file_and_the_recipe_give(repository: Path, name: str) -> None:
     recipe = write_recipe(repository, RECIPES[name])
-    content = laid_over(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")), RECIPES[name])
+    given = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    below = RECIPES.get(RECIPES[name].get("over"), {})
+    over = {section: value for section, value in RECIPES[name].items() if section != "over"}
+    content = laid_over(laid_over(given, below), over)
     expected = load_params(repository / "params.yaml", recipe)
     assert experiment(recipe, "--name", "mine") == 0
     assert yaml.safe_load((repository / "seen.yaml").read_text(encoding="utf-8")) == content
@@ -224,5 +227,5 @@ def test_a_recipe_that_is_not_there_is_one_line_with_those_that_are(repository: 
     line = exit_line(main, "--recipe", "recipes/papre.yaml")
     assert line == (
         "ParamsError: recipes/papre.yaml: cannot be read (No such file or directory). Give the path of a recipe; of "
-        "recipes/NAME.yaml there are cpu, new-events, paper, small."
+        "recipes/NAME.yaml there are best, cpu, new-events, paper, small."
     )

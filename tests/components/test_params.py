@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.params import Params, ParamsError, load_params, recipe_of
+from components.params import Params, ParamsError, load_params
 from model.networks.by_name import NETWORKS
 from model.settings import AugmentationSettings
 from tests.commands import exit_line
@@ -55,6 +55,36 @@ def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None
     base["train"]["seed"] = 7
     base["promote"]["tolerance"] = 0.5
     assert merged == base
+
+
+def test_a_recipe_over_another_is_both(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("over: best\ntrain: {epochs: 3, network: {blocks: 2}}\n", encoding="utf-8")
+    found = load_params(ROOT / "params.yaml", mine)
+    paper = load_params(ROOT / "params.yaml", ROOT / "recipes" / "paper.yaml")
+    train = dataclasses.replace(
+        paper.train,
+        logit_adjustment=1.0,
+        epochs=3,
+        network=dataclasses.replace(paper.train.network, blocks=2),
+    )
+    assert found == paper.model_copy(update={"train": train})
+
+
+@pytest.mark.parametrize("over", ["papre", "[paper]", "../recipes/paper", "null", "circle", "other"])
+def test_a_recipe_over_none_or_over_itself_is_refused(
+    over: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.params.RECIPES", tmp_path)
+    for name, content in {"circle": f"over: {over}", "other": "over: circle", "paper": "train: {epochs: 3}"}.items():
+        (tmp_path / f"{name}.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(ParamsError) as caught:
+        load_params(ROOT / "params.yaml", tmp_path / "circle.yaml")
+    found = {"[paper]": "['paper']", "null": "None", "other": "'circle'"}.get(over, f"'{over}'")
+    assert str(caught.value) == (
+        f"{tmp_path / 'circle.yaml'}: over: found {found}, expected the name of another recipe; of "
+        f"{tmp_path.name}/NAME.yaml there are circle, other, paper. Correct it."
+    )
 
 
 def test_a_list_in_a_recipe_replaces_the_list(tmp_path: Path) -> None:
@@ -234,59 +264,12 @@ def test_every_section_and_parameter_of_the_schema_stands_in_params_yaml() -> No
     assert set(content) == {field.alias or name for name, field in Params.model_fields.items()}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
-def test_a_recipe_is_known_by_its_training(recipe: Path) -> None:
-    params = load_params(ROOT / "params.yaml", recipe)
-    has_training = "train" in yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    known = recipe.stem if has_training else "none"
-    assert recipe_of(params) == known
-    other = params.evaluate.model_copy(update={"pictures": 17})  # training stays the same
-    assert recipe_of(params.model_copy(update={"evaluate": other})) == known
-    changed = dataclasses.replace(params.train, epochs=3, damage_focus=0.25)  # of which each recipe says one
-    assert recipe_of(params.model_copy(update={"train": changed})) == "none"
-    assert recipe_of(load_params(ROOT / "params.yaml")) == "none"
-
-
-@pytest.mark.parametrize(
-    ("recipes", "known"),
-    [
-        ("base mine", "base+mine"),  # mine says other epochs, and base the rest
-        ("mine base", "base"),  # nothing is left of mine
-        ("base apart", "apart+base"),
-        ("base apart mine", "apart+base+mine"),
-        ("apart", "apart"),
-    ],
-)
-def test_of_several_recipes_all_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipes: str, known: str
-) -> None:
-    monkeypatch.setattr("components.params.RECIPES", tmp_path)
-    contents = {"base": "{epochs: 3, patience: 2}", "mine": "{epochs: 4}", "apart": "{seed: 17}"}
-    for name, train in contents.items():
-        (tmp_path / f"{name}.yaml").write_text(f"train: {train}\n", encoding="utf-8")
-    given = [tmp_path / f"{name}.yaml" for name in recipes.split()]
-    assert recipe_of(load_params(ROOT / "params.yaml", *given)) == known
-
-
-def test_a_recipe_of_another_network_is_known_by_its_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(NETWORKS, "tiny", Tiny)
-    monkeypatch.setattr("components.params.RECIPES", tmp_path)
-    for name, network in (
-        ("a_usual", "{width: 16}"),
-        ("b_tiny", "{name: tiny}"),
-        ("c_tiny", "{name: tiny, channels: 3}"),
-    ):
-        (tmp_path / f"{name}.yaml").write_text(f"train: {{network: {network}}}\n", encoding="utf-8")
-        params = load_params(ROOT / "params.yaml", tmp_path / f"{name}.yaml")
-        assert recipe_of(params) == name
-
-
 def test_a_recipe_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ParamsError) as caught:
         load_params(ROOT / "params.yaml", tmp_path / "papre.yaml")
     assert str(caught.value) == (
         f"{tmp_path / 'papre.yaml'}: cannot be read (No such file or directory). Give the path of a recipe; "
-        "of recipes/NAME.yaml there are cpu, new-events, paper, small."
+        "of recipes/NAME.yaml there are best, cpu, new-events, paper, small."
     )
 
 
