@@ -66,10 +66,7 @@ def _dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Los
     localization = lovasz_softmax(places, building, UNCLASSIFIED)
     damage = lovasz_softmax(grades, grade, UNCLASSIFIED, settings.class_weights)
     if settings.damage_cross_entropy > 0:
-        smoothing = settings.grade_smoothing
-        damage = damage + settings.damage_cross_entropy * _cross_entropy(
-            grades, grade, settings.class_weights, smoothing
-        )
+        damage = damage + settings.damage_cross_entropy * _cross_entropy(grades, grade, settings.class_weights)
     for weight, term in ((settings.focal, focal_loss), (settings.dice, dice_loss)):
         if weight > 0:
             localization = localization + weight * term(places, building)
@@ -105,12 +102,8 @@ def dice_loss(probs: Tensor, labels: Tensor) -> Tensor:
     return (1 - dice).mean() if bool(present.any()) else probs.sum() * 0
 
 
-def _cross_entropy(
-    probs: Tensor, grade: Tensor, class_weights: Sequence[float] | None, smoothing: float = 0.0
-) -> Tensor:
+def _cross_entropy(probs: Tensor, grade: Tensor, class_weights: Sequence[float] | None) -> Tensor:
     """Weighted mean over the graded pixels, 0 where there is none.
-
-    smoothing: the share of a pixel's label that its neighbouring grades have, half each; at the ends one has it all.
 
     Why it is there: Lovász-softmax pulls a grade up by a force that falls with p (1 - p) of its softmax, so that a
     grade which lost its probability early (in small batches that lack it) never comes back; cross-entropy's pull
@@ -119,14 +112,4 @@ def _cross_entropy(
     if bool((grade == UNCLASSIFIED).all()):
         return probs.sum() * 0
     weights = None if class_weights is None else probs.new_tensor(class_weights)
-    logs = probs.clamp_min(1e-12).log()
-    if smoothing > 0:
-        logs = torch.einsum("bchw,gc->bghw", logs, _smoothed(probs.shape[1], smoothing).to(logs))
-    return F.nll_loss(logs, grade.long(), weights, ignore_index=UNCLASSIFIED)
-
-
-def _smoothed(grades: int, smoothing: float) -> Tensor:
-    """[grades, grades]: what of a label of each grade (row) counts for each grade (column)."""
-    near = torch.diag(torch.ones(grades - 1), 1)
-    near = near + near.T
-    return (1 - smoothing) * torch.eye(grades) + smoothing * near / near.sum(1, keepdim=True)
+    return F.nll_loss(probs.clamp_min(1e-12).log(), grade.long(), weights, ignore_index=UNCLASSIFIED)

@@ -92,8 +92,6 @@ class TrainSettings:
     augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
     focal: Annotated[float, Ge(0)] = 0.0  # share of the focal loss that is added to both losses
     dice: Annotated[float, Ge(0)] = 0.0  # share of the Dice loss that is added to both losses
-    # Share of a label that the neighbouring grades have in cross-entropy: they are ordered.
-    grade_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     # Times the logarithm of a grade's share of the training buildings that its logit is given in the losses only.
     logit_adjustment: Annotated[float, Ge(0)] = 0.0
     swap: Annotated[float, Ge(0), Le(1)] = 0.0  # share of the crops without damage whose images change places
@@ -120,15 +118,6 @@ class TrainSettings:
         if odd and "network" in info.data:  # else it was refused itself
             raise ValueError(f"{odd[0]!r} is no part of the network; expected some of {', '.join(parts) or 'none'}")
         return freeze
-
-    @field_validator("grade_smoothing")
-    @classmethod
-    def _smooths_what_is_there(cls, grade_smoothing: float, info: ValidationInfo) -> float:
-        if grade_smoothing > 0 and info.data.get("damage_cross_entropy") == 0:
-            raise ValueError(
-                "smooths the labels of cross-entropy; expected train.damage_cross_entropy above 0, or 0 here"
-            )
-        return grade_smoothing
 
     @field_validator("crop_size")
     @classmethod

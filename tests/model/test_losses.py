@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.params import ParamsError, load_params
+from components.params import load_params
 from model.dual_hrnet import DualLogits
 from model.losses import dice_loss, dual_loss, grade_offsets
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
-from tests.conftest import write_params
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def inner(gradient: Tensor | None, top: int, left: int) -> Tensor:
 TERMS = [
     {},
     {"damage_cross_entropy": 0.3},
-    {"damage_cross_entropy": 0.3, "grade_smoothing": 0.2, "focal": 2, "dice": 1},
+    {"damage_cross_entropy": 0.3, "focal": 2, "dice": 1},
 ]
 
 
@@ -152,29 +151,8 @@ def test_dice_leaves_out_classes_without_a_pixel() -> None:
     assert dice_loss(probs, labels).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_smoothing_gives_the_neighbours_of_a_grade_their_share(settings: TrainSettings) -> None:
-    logits, mask = random_logits(), quartered_mask()
-    weights = (0.4, 1.2, 2.0, 0.5)
-    settings = dataclasses.replace(settings, class_weights=weights, damage_cross_entropy=1.0)
-    without = dual_loss(logits, mask, dataclasses.replace(settings, damage_cross_entropy=0.0)).damage
-    found = dual_loss(logits, mask, dataclasses.replace(settings, grade_smoothing=0.2)).damage - without
-    shares = [[0.8, 0.2, 0, 0], [0.1, 0.8, 0.1, 0], [0, 0.1, 0.8, 0.1], [0, 0, 0.2, 0.8]]
-    logs, total, norm = np.log(upsampled(logits.damage)), 0.0, 0.0
-    for grade, (weight, share) in enumerate(zip(weights, shares, strict=True), start=1):
-        of_grade = logs[:, mask[0].numpy() == grade]
-        total -= weight * float((np.array(share)[:, None] * of_grade).sum())
-        norm += weight * of_grade.shape[1]
-    assert found.item() == pytest.approx(total / norm, rel=1e-4)
-
-
-def test_smoothing_without_the_cross_entropy_that_it_smooths_is_refused(tmp_path: Path) -> None:
-    changes = {"damage_cross_entropy": 0.0, "grade_smoothing": 0.1}
-    with pytest.raises(ParamsError, match=r"train\.grade_smoothing: found 0\.1: smooths the labels of cross-entropy"):
-        load_params(write_params(tmp_path / "params.yaml", {"train": changes}))
-
-
 def test_terms_without_a_graded_pixel_are_zero_and_not_nan(settings: TrainSettings) -> None:
-    settings = dataclasses.replace(settings, damage_cross_entropy=0.3, grade_smoothing=0.1, focal=1.0, dice=1.0)
+    settings = dataclasses.replace(settings, damage_cross_entropy=0.3, focal=1.0, dice=1.0)
     mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
     mask[:, 32:] = 255
     assert dual_loss(random_logits(), mask, settings).damage.item() == 0
