@@ -94,7 +94,6 @@ class TrainSettings:
     dice: Annotated[float, Ge(0)] = 0.0  # share of the Dice loss that is added to both losses
     # Times the logarithm of a grade's share of the training buildings that its logit is given in the losses only.
     logit_adjustment: Annotated[float, Ge(0)] = 0.0
-    swap: Annotated[float, Ge(0), Le(1)] = 0.0  # share of the crops without damage whose images change places
     # Of the exponential moving average of the weights that is judged and kept; 0 keeps the weights themselves.
     average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     # A model to go on from, in place of random or ImageNet weights: a folder, or models:/NAME@ALIAS or /VERSION.

@@ -46,7 +46,6 @@ class _Crop(NamedTuple):
     flips: npt.NDArray[np.int64]
     transposed: bool
     shift: npt.NDArray[np.int64]
-    swapped: bool
 
 
 class SceneCrops(Dataset[Sample]):
@@ -69,10 +68,6 @@ class SceneCrops(Dataset[Sample]):
     misalignment: the post image is read up to so many pixels of the scene beside pre and mask, by whole numbers drawn
     uniformly for each axis. Where that reaches beyond the scene, post is 0; the mask stays as it is.
 
-    swap: the probability with which pre and post change places in a crop whose buildings are all undamaged: what
-    differs there is season, sun and sensor, which is no damage in either direction. The mask stays where it is, and so
-    lies beside the new pre by the misalignment.
-
     augmentation: the pipelines `geometry` and `photometry` of `xbd.augmentation.pipelines`, which take the place of the
     flips and quarter turns. Where they turn by any angle, a wider window is read, so that the corners show the scene;
     a damaged pixel that `damage_focus` placed near a corner may then turn out of the crop.
@@ -92,13 +87,12 @@ class SceneCrops(Dataset[Sample]):
         seed: int = 0,
         damage_focus: float = 0.0,
         misalignment: int = 0,
-        swap: float = 0.0,
         augmentation: Mapping[str, Any] | None = None,
     ) -> None:
         self.root, self.split, self.records = Path(root), split, read_index(Path(root), [split])
         self.crop_size, self.scale = crop_size, (float(scale[0]), float(scale[1]))
         self.crops_per_scene, self.seed = crops_per_scene, seed
-        self.damage_focus, self.misalignment, self.swap = damage_focus, misalignment, swap
+        self.damage_focus, self.misalignment = damage_focus, misalignment
         self.augmentation = None if augmentation is None else _pipelines(augmentation, crop_size)
         self._damaged = np.flatnonzero([r.minor_damage + r.major_damage + r.destroyed > 0 for r in self.records])
         if damage_focus > 0 and not len(self._damaged):
@@ -109,12 +103,6 @@ class SceneCrops(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         crop = self._draw(index)
-        sample = self._read(crop, index)
-        if crop.swapped and bool((sample.mask <= SUBTYPES["no-damage"]).all()):
-            return sample._replace(pre=sample.post, post=sample.pre)
-        return sample
-
-    def _read(self, crop: _Crop, index: int) -> Sample:
         if self.augmentation is not None:
             return _augmented(open_scene(self.root, crop.record), crop, self.augmentation, (self.seed, index))
         planes = read_planes(open_scene(self.root, crop.record), crop.corner, crop.side, crop.flips, crop.shift)
@@ -136,7 +124,7 @@ class SceneCrops(Dataset[Sample]):
             lengths = (record.height, record.width)
             top, left = (_draw_start(rng, *axis, side) for axis in zip(pixel, lengths, strict=True))
         shift = rng.integers(-self.misalignment, self.misalignment, 2, endpoint=True)
-        return _Crop(record, (top, left), side, flips, transposed, shift, rng.random() < self.swap)
+        return _Crop(record, (top, left), side, flips, transposed, shift)
 
     def _draw_damage(self, rng: np.random.Generator) -> tuple[SceneRecord, tuple[int, int]]:
         """A scene, and the row and the column of a damaged pixel of it."""

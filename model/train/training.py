@@ -138,7 +138,6 @@ def _crops(data: Path, settings: TrainSettings) -> SceneCrops:
         seed=settings.seed,
         damage_focus=settings.damage_focus,
         misalignment=settings.misalignment,
-        swap=settings.swap,
         augmentation=None if settings.augmentation is None else asdict(settings.augmentation),
     )
     if len(crops) < settings.global_batch_size:

@@ -304,23 +304,3 @@ def test_a_focus_without_any_damage_is_an_error_that_names_the_parameter(tmp_pat
             crops[index]
     assert str(tmp_path / "index.csv") in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("augmentation", [None, {"geometry": "none", "photometry": "none"}], ids=["plain", "pipelines"])
-def test_images_change_places_at_the_given_rate_and_only_where_nothing_is_damaged(
-    tmp_path: Path, augmentation: dict[str, str] | None
-) -> None:
-    scenes = {}
-    for name, grades in {"intact": (0, 1), "damaged": (0, 1, 2), "unknown": (0, 1, 255)}.items():
-        scenes[name] = np.zeros((CROP, CROP, 7), np.uint8)
-        scenes[name][..., :3], scenes[name][..., 3:6] = 50, 200
-        scenes[name][:, : len(grades), 6] = grades
-    root = write_scenes(tmp_path / "data", scenes)
-    swapped = dict.fromkeys(scenes, 0)
-    crops = SceneCrops(root, "train", CROP, scale=(1, 1), crops_per_scene=100, swap=0.3, augmentation=augmentation)
-    for index in range(len(crops)):
-        pre, post, _ = as_arrays(crops[index])
-        assert {int(pre.max()), int(post.max())} == {50, 200}
-        swapped[crops.scene_of(index)] += int(pre.max()) == 200
-    assert swapped["damaged"] == swapped["unknown"] == 0
-    assert 15 <= swapped["intact"] <= 45
