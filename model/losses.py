@@ -67,39 +67,7 @@ def _dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Los
     damage = lovasz_softmax(grades, grade, UNCLASSIFIED, settings.class_weights)
     if settings.damage_cross_entropy > 0:
         damage = damage + settings.damage_cross_entropy * _cross_entropy(grades, grade, settings.class_weights)
-    for weight, term in ((settings.focal, focal_loss), (settings.dice, dice_loss)):
-        if weight > 0:
-            localization = localization + weight * term(places, building)
-            damage = damage + weight * term(grades, grade)
     return Losses(localization + settings.damage_weight * damage, localization, damage)
-
-
-def focal_loss(probs: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy times (1 - p)^2, so that pixels which are nearly right count little; mean over the labelled pixels.
-
-    probs: [B, C, H, W]; labels: [B, H, W], a class or 255. 0 where no pixel has a label. Returns a scalar.
-    Source: Lin et al., "Focal loss for dense object detection", https://arxiv.org/abs/1708.02002, equation 4.
-    """
-    if bool((labels == UNCLASSIFIED).all()):
-        return probs.sum() * 0
-    weighted = (1 - probs).square() * probs.clamp_min(1e-12).log()
-    return F.nll_loss(weighted, labels.long(), ignore_index=UNCLASSIFIED)
-
-
-def dice_loss(probs: Tensor, labels: Tensor) -> Tensor:
-    """1 - Dice coefficient over the pixels of the batch, mean over the classes that have a pixel; a scalar.
-
-    probs: [B, C, H, W]; labels: [B, H, W], a class or 255. 0 where no pixel has a label.
-    Source: Milletari et al., "V-Net", https://arxiv.org/abs/1606.04797, section 3.
-    """
-    valid = labels != UNCLASSIFIED
-    truth = F.one_hot(torch.where(valid, labels, 0).long(), probs.shape[1]).movedim(-1, 1) * valid[:, None]
-    found = probs * valid[:, None]
-    sums = [(part * other).sum((0, 2, 3)) for part, other in ((found, truth), (found, found), (truth, truth))]
-    both, found_size, true_size = sums
-    present = true_size > 0
-    dice = 2 * both[present] / (found_size + true_size)[present]
-    return (1 - dice).mean() if bool(present.any()) else probs.sum() * 0
 
 
 def _cross_entropy(probs: Tensor, grade: Tensor, class_weights: Sequence[float] | None) -> Tensor:

@@ -90,8 +90,6 @@ class TrainSettings:
     profile: bool  # trace a few updates
     # None is what there was before: flips and quarter turns.
     augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
-    focal: Annotated[float, Ge(0)] = 0.0  # share of the focal loss that is added to both losses
-    dice: Annotated[float, Ge(0)] = 0.0  # share of the Dice loss that is added to both losses
     # Times the logarithm of a grade's share of the training buildings that its logit is given in the losses only.
     logit_adjustment: Annotated[float, Ge(0)] = 0.0
     # Of the exponential moving average of the weights that is judged and kept; 0 keeps the weights themselves.

@@ -36,8 +36,7 @@ class Sample(NamedTuple):
 
 class _Crop(NamedTuple):
     """What is random about an item: its scene, the window's upper left corner and side in pixels, which axes run
-    backwards (-1), whether they change places, how many pixels post is read beside pre, and whether the two images
-    change places where nothing is damaged.
+    backwards (-1), whether they change places, and how many pixels post is read beside pre.
     """
 
     record: SceneRecord

@@ -4,14 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 
 from components.params import load_params
 from model.dual_hrnet import DualLogits
-from model.losses import dice_loss, dual_loss, grade_offsets
+from model.losses import dual_loss, grade_offsets
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
 
@@ -45,11 +44,7 @@ def inner(gradient: Tensor | None, top: int, left: int) -> Tensor:
 
 
 # Terms that are added to the paper's loss.
-TERMS = [
-    {},
-    {"damage_cross_entropy": 0.3},
-    {"damage_cross_entropy": 0.3, "focal": 2, "dice": 1},
-]
+TERMS: list[dict[str, float]] = [{}, {"damage_cross_entropy": 0.3}]
 
 
 @pytest.mark.parametrize("terms", TERMS, ids=str)
@@ -116,43 +111,8 @@ def test_cross_entropy_is_a_weighted_mean_over_graded_pixels(
     assert (with_it - without).item() == pytest.approx(0.3 * total / norm, rel=1e-4)
 
 
-def upsampled(head: Tensor) -> npt.NDArray[np.float64]:
-    """Probabilities at full resolution, [C, H, W]."""
-    probs = torch.nn.functional.interpolate(head.softmax(1), scale_factor=4, mode="bilinear")
-    return probs[0].detach().double().numpy()
-
-
-def test_focal_and_dice_are_added_to_both_losses_with_their_weights(settings: TrainSettings) -> None:
-    logits, mask = random_logits(), quartered_mask()
-    plain = dual_loss(logits, mask, settings)
-    added = dual_loss(logits, mask, dataclasses.replace(settings, focal=0.7, dice=0.2))
-    labels = mask[0].numpy().astype(int)
-    for head, offset, found in (
-        (logits.localization, 0, added.localization - plain.localization),
-        (logits.damage, 1, added.damage - plain.damage),
-    ):
-        probs, known = upsampled(head), (labels >= offset) & (labels != 255)
-        target = np.minimum(labels, 1) if offset == 0 else labels - offset
-        right = np.take_along_axis(probs, np.where(known, target, 0)[None], 0)[0][known]
-        focal = np.mean(-((1 - right) ** 2) * np.log(right))
-        losses = []
-        for number, prob in enumerate(probs):
-            truth = (target == number)[known]
-            losses.append(1 - 2 * prob[known][truth].sum() / ((prob[known] ** 2).sum() + truth.sum()))
-        assert found.item() == pytest.approx(0.7 * focal + 0.2 * np.mean(losses), rel=1e-4)
-
-
-def test_dice_leaves_out_classes_without_a_pixel() -> None:
-    probs = torch.full((1, 4, 8, 8), 0.25)
-    labels = torch.full((1, 8, 8), 255, dtype=torch.uint8)
-    labels[:, :4], labels[:, 4:6] = 1, 3
-    # Each has 32 and 16 pixels of 48, on which its probability is a quarter.
-    expected = np.mean([1 - 2 * count / 4 / (48 / 16 + count) for count in (32, 16)])
-    assert dice_loss(probs, labels).item() == pytest.approx(expected, rel=1e-6)
-
-
 def test_terms_without_a_graded_pixel_are_zero_and_not_nan(settings: TrainSettings) -> None:
-    settings = dataclasses.replace(settings, damage_cross_entropy=0.3, focal=1.0, dice=1.0)
+    settings = dataclasses.replace(settings, damage_cross_entropy=0.3)
     mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
     mask[:, 32:] = 255
     assert dual_loss(random_logits(), mask, settings).damage.item() == 0
