@@ -48,7 +48,7 @@ class Polygons(NamedTuple):
 def read_polygons(path: Path) -> Polygons:
     """Polygons of a file with one layer of them, of any format that OGR reads or `imagery.read.vector_files` knows.
     Heights are dropped, invalid polygons are made valid, those without a place on the earth are left out; lists and
-    objects among the attributes become JSON text, as whole numbers beyond 64 bits become text. Raises VectorError.
+    objects among the attributes become JSON text, and whole numbers of 2^64 and more decimal ones. Raises VectorError.
     """
     return _polygons(path, buildings=False)
 
