@@ -92,8 +92,6 @@ class TrainSettings:
     augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
     # Times the logarithm of a grade's share of the training buildings that its logit is given in the losses only.
     logit_adjustment: Annotated[float, Ge(0)] = 0.0
-    # Of the exponential moving average of the weights that is judged and kept; 0 keeps the weights themselves.
-    average_decay: Annotated[float, Ge(0), Lt(1)] = 0.0
     # A model to go on from, in place of random or ImageNet weights: a folder, or models:/NAME@ALIAS or /VERSION.
     start_from: str | None = None
     # Parts of the network, by its own names, that stay as they are: weights and statistics of batch norm.

@@ -15,7 +15,6 @@ from model.calibration.domain import Domain, to_tensors
 from model.inference import Origin, save_model
 from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
-from model.train.average import Average
 from model.train.checkpoints import Checkpoints
 from model.train.distributed import World
 from model.train.history import (
@@ -68,7 +67,6 @@ class Run:
             if world.size == 1
             else DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         )
-        self.average = Average(model, settings.average_decay) if settings.average_decay else None
         self.epoch, self.step, self.meter = 1, 0, Meter()
         self.history: list[Record] = []
         self.origin = origin_of(data, raw_version, start)
@@ -95,9 +93,6 @@ class Run:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.tensors = {name: part.to(self.world.device) for name, part in state["average"].items()}
-            self.average.steps = state["average_steps"]
         self.epoch, self.step = state["epoch"], state["step"]
         self.history, self.meter = state["history"], Meter(state["sums"])
         if len(state["rng"]) == self.world.size:
@@ -125,14 +120,8 @@ class Run:
             "history": self.history,
             "rng": rng,
         }
-        if self.average is not None:
-            state |= {"average": self.average.tensors, "average_steps": self.average.steps}
         done = (self.epoch - 1) * self.steps + self.step
         self.meter.add(checkpoint_pause=self.checkpoints.save(done, self.epoch, state, score))
-
-    def judged(self) -> PairNetwork:
-        """The network as it would be kept now."""
-        return self.model if self.average is None else self.average.model(self.settings, self.world.device)
 
     def finish_epoch(self, record: Record) -> None:
         """Ends the epoch: keeps its record and writes the checkpoint between it and the next."""
@@ -174,9 +163,7 @@ class Run:
                         f"{record['epoch']:.0f}: it could not be written or was damaged, as said above. Free the "
                         "disk and run the same command again, which goes on from the newest good checkpoint."
                     )
-                self.model.load_state_dict(best.state.get("average", best.state["model"]))
-            elif self.average is not None:
-                self.model.load_state_dict(self.average.tensors)
+                self.model.load_state_dict(best.state["model"])
             self.model.temperatures = calibrate(self.model)
             domain = to_tensors(summarize(self.model))
             save_model(self.model, self.out / "model", self.origin, self.augmentation, domain)

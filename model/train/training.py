@@ -91,7 +91,7 @@ def train(
             record = _train_epoch(run, crops, pulse, should_stop)
             if validation is not None and run.is_validation_due():
                 run.save()  # a run that is killed while it validates has its epoch behind it
-                scores = validate(run.judged(), validation, world, pulse)
+                scores = validate(run.model, validation, world, pulse)
                 record |= {f"validation_{key}": value for key, value in scores.items()}
             run.finish_epoch(record)
         return run.finish(lambda kept: _calibrate(data, kept, pulse), lambda kept: _summarize(data, kept, pulse))
@@ -177,8 +177,6 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
                 _refuse_loss(run, crops, losses, indices)
             norm = torch.nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]).item()
             run.optimizer.step()
-            if run.average is not None:
-                run.average.update(run.model)
             run.step += 1
             meter.add(
                 loss=total,
