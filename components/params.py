@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, get_args
@@ -247,23 +246,22 @@ def _read(path: str | Path, recipes: Sequence[Path]) -> tuple[dict[str, Any], st
     return merged, " with ".join([INLINE if _is_inline(path) else f"{path}", *map(str, recipes)])
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, *above: Path) -> dict[str, Any]:
     """The overrides of a recipe. Where it says `over: NAME`, they are laid over those of recipes/NAME.yaml.
 
-    Raises ParamsError.
+    above: the recipes that are laid over this one. Raises ParamsError, naming the recipe that is wrong.
     """
     known = known_recipes()
     names = f"of {RECIPES.name}/NAME.yaml there are {', '.join(known)}."
-    said, below = [_read_yaml(path, f"Give the path of a recipe; {names}")], [path.resolve()]
-    while "over" in said[-1]:
-        name = said[-1].pop("over")
-        base = known.get(name) if isinstance(name, str) else None
-        if base is None or base in below:
-            found = shorten(printable(repr(name)), 200, placeholder=" ...")
-            raise ParamsError(f"{path}: over: found {found}, expected the name of another recipe; {names} Correct it.")
-        below.append(base)
-        said.append(_read_yaml(base))
-    return reduce(lay_over, reversed(said), {})
+    said = _read_yaml(path, f"Give the path of a recipe; {names}")
+    if "over" not in said:
+        return said
+    name, above = said.pop("over"), (path.resolve(), *above)
+    base = known.get(name) if isinstance(name, str) else None
+    if base is None or base in above:
+        found = shorten(printable(repr(name)), 200, placeholder=" ...")
+        raise ParamsError(f"{path}: over: found {found}, expected the name of another recipe; {names} Correct it.")
+    return lay_over(read_recipe(base, *above), said)
 
 
 def known_recipes() -> dict[str, Path]:

@@ -80,9 +80,10 @@ def test_a_recipe_over_none_or_over_itself_is_refused(
         (tmp_path / f"{name}.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(ParamsError) as caught:
         load_params(ROOT / "params.yaml", tmp_path / "circle.yaml")
+    wrong = "other" if over == "other" else "circle"
     found = {"[paper]": "['paper']", "null": "None", "other": "'circle'"}.get(over, f"'{over}'")
     assert str(caught.value) == (
-        f"{tmp_path / 'circle.yaml'}: over: found {found}, expected the name of another recipe; of "
+        f"{tmp_path / wrong}.yaml: over: found {found}, expected the name of another recipe; of "
         f"{tmp_path.name}/NAME.yaml there are circle, other, paper. Correct it."
     )
 
