@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from imagery.give.features import Kept
 from imagery.predict.tile_features import TileFeatures
@@ -39,6 +39,16 @@ def press(page: Page, *keys: str) -> None:
 
 def text(page: Page, name: str) -> str:
     return page.locator(f"#judge-{name}").inner_text()
+
+
+def come_back(page: Page, button: str, name: str, said: str) -> None:
+    """Opens the page and its dialog anew, which then says this.
+
+    Not always at once: what one process of Chromium kept may reach that of the new page a moment later.
+    """
+    page.reload()
+    page.locator(button).click()
+    expect(page.locator(f"#judge-{name}")).to_have_text(said)
 
 
 def download(page: Page, folder: Path) -> Path:

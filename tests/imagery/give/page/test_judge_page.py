@@ -12,7 +12,7 @@ from imagery.estimating.interval import Sums, ratio
 from imagery.sampling.draw import Draw
 from imagery.sampling.judged import CANNOT_TELL, Judgement, merge, prefix
 from imagery.sampling.judgements_file import JUDGE, JUDGEMENTS_FILE, read_draw, read_judgements
-from tests.imagery.give.page.judged_page import STEP, download, give_map, press, text
+from tests.imagery.give.page.judged_page import STEP, come_back, download, give_map, press, text
 from tests.imagery.predicted import give_out, write_classes
 from tests.servers.browser import Opened, open_page
 
@@ -45,9 +45,7 @@ def test_judgements_by_keys_give_the_file_and_outlive_the_page(
     grades = [0, 1, 2, 3, 1, CANNOT_TELL, CANNOT_TELL, 4]
     assert text(page, "progress") == "8 of 60 judged"
     assert text(page, "which") == f"building {IDS[draw.order[8]]}, drawn as number 9"
-    page.reload()
-    page.locator("#judge-open").click()
-    assert text(page, "progress") == "8 of 60 judged"
+    come_back(page, "#judge-open", "progress", "8 of 60 judged")
     file = download(page, tmp_path)
     found = read_judgements(file, draw, IDS)
     assert found == [judged(draw, rank, grade, "AB") for rank, grade in enumerate(grades)]

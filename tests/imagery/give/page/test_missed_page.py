@@ -16,7 +16,7 @@ from imagery.sampling.draw import Draw
 from imagery.sampling.judgements_file import JUDGE, read_counts, read_judgements, read_squares
 from imagery.sampling.squares import Counted, Squares, merge_counts
 from imagery.settings import Windows
-from tests.imagery.give.page.judged_page import download, give_map, press, text
+from tests.imagery.give.page.judged_page import come_back, download, give_map, press, text
 from tests.imagery.predicted import black, give_out, write_classes
 from tests.servers.browser import Opened, open_page
 
@@ -66,9 +66,7 @@ def test_counts_by_keys_give_the_file_and_outlive_the_page(
     assert "1 show nothing." in text(page, "about")
     press(page, "ArrowLeft", "ArrowLeft")
     assert "Kept: nothing can be seen." in text(page, "said") and shown(page) == ["?", "0"]
-    page.reload()
-    page.locator("#missed-open").click()
-    assert text(page, "which") == "square drawn as number 8"
+    come_back(page, "#missed-open", "which", "square drawn as number 8")
     file = download(page, tmp_path)
     assert read_counts(file, draw, squares) == [Counted(rank, *own, "AB") for rank, own in enumerate(expected)]
     assert read_judgements(file, draw, IDS) == []

@@ -16,7 +16,7 @@ from imagery.give.page import quarters, report
 from imagery.sampling.draw import Draw
 from imagery.sampling.judgements_file import read_judgements
 from tests.conftest import tree
-from tests.imagery.give.page.judged_page import STEP, download, give_map, press, text
+from tests.imagery.give.page.judged_page import STEP, come_back, download, give_map, press, text
 from tests.imagery.predicted import give_out, write_classes
 from tests.servers.browser import Opened, open_page
 
@@ -137,10 +137,7 @@ def test_judgements_are_those_of_the_draw_and_come_back(
     buildings = json.loads((folder / "buildings.geojson").read_text())["features"]
     for feature in json.loads(file.read_text())["features"]:
         assert feature["geometry"] == buildings[feature["properties"]["row"]]["geometry"]
-    opened.page.reload()
-    opened.page.locator("#judge-open").click()
-    until(opened, "document.getElementById('judge').open")
-    assert text(opened.page, "progress") == "3 of 500 judged"
+    come_back(opened.page, "#judge-open", "progress", "3 of 500 judged")
 
 
 def test_a_page_without_its_folder_says_so_and_a_missing_file_leaves_the_rest(
