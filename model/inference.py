@@ -22,7 +22,7 @@ from base.problems import first_problem
 from base.tensors import reading_tensors
 from model.hrnet import resize
 from model.networks.by_name import find_network
-from model.networks.pair_network import DualLogits, NetworkError, PairNetwork, Temperatures, check_pair
+from model.networks.pair_network import DualLogits, GradeOffsets, NetworkError, PairNetwork, Temperatures, check_pair
 from model.settings import network_settings
 
 # ImageNet statistics of RGB in [0, 1]: the published weights and every HRNet backbone were trained with them.
@@ -135,6 +135,8 @@ class Predictor:
     def __init__(self, model: PairNetwork, views: Views = 1) -> None:
         self.device, self.views = next(model.parameters()).device, views
         self.network, self.temperatures = model.for_inference(), model.temperatures
+        offsets = (0.0,) * 4 if model.grade_offsets is None else tuple(asdict(model.grade_offsets).values())
+        self._offsets = torch.tensor(offsets, device=self.device).view(1, -1, 1, 1)
 
     @torch.inference_mode()
     def __call__(self, pre: Tensor, post: Tensor) -> Prediction:
@@ -154,7 +156,7 @@ class Predictor:
     def logits(self, pre: Tensor, post: Tensor) -> DualLogits:
         """What the classes are made of, [B, 2 and 4, ceil(H / 4), ceil(W / 4)], for what is put together of parts.
 
-        Divided by the temperatures of a calibrated model.
+        With the model's grade offsets, and divided by the temperatures of a calibrated model.
         """
         return self.with_features(pre, post)[0]
 
@@ -165,7 +167,7 @@ class Predictor:
         """
         check_pair(pre, post, "Predictor")
         logits, features = self._of_views([normalize(image.to(self.device)) for image in (pre, post)])
-        by = self.temperatures
+        logits, by = logits._replace(damage=logits.damage + self._offsets), self.temperatures
         if by is not None:
             logits = DualLogits(logits.localization / by.localization, logits.damage / by.damage)
         return logits, features
@@ -196,8 +198,8 @@ def save_model(
     domain: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes the model directory: weights, and DOMAIN where it is given, as safetensors; architecture, preprocessing
-    and, where they are known, the temperatures, what the model was trained on and the pipelines of Albumentations that
-    its samples went through as JSON; nothing pickled.
+    and, where there are any, the temperatures, the grade offsets, what the model was trained on and the pipelines of
+    Albumentations that its samples went through as JSON; nothing pickled.
 
     The directory appears at once, complete; an existing one is replaced.
     """
@@ -206,6 +208,7 @@ def save_model(
         "architecture": asdict(model.architecture),
         "preprocessing": {"channels": "RGB", "scale": "[0, 1]", "mean": MEAN, "std": STD},
         **({} if model.temperatures is None else {"temperatures": asdict(model.temperatures)}),
+        **({} if model.grade_offsets is None else {"grade_offsets": asdict(model.grade_offsets)}),
         **({} if origin is None else {"trained_on": asdict(origin)}),
         **({} if augmentation is None else {"augmentation": augmentation}),
     }
@@ -243,6 +246,7 @@ def load_model(directory: Path | str) -> PairNetwork:
         )
     model.load_state_dict(state)
     model.temperatures = _read_part(config_path, "temperatures", Temperatures, None)
+    model.grade_offsets = _read_part(config_path, "grade_offsets", GradeOffsets, None)
     return model.eval()
 
 

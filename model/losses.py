@@ -27,33 +27,14 @@ class Losses:
     damage: Tensor
 
 
-def dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings, offsets: Tensor | None = None) -> Losses:
+def dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Losses:
     """The paper's objective (equation 2) on probabilities upsampled to full resolution.
 
     mask: [B, H, W], 0-4 and 255. Un-classified pixels count in neither loss; the damage loss sees buildings only,
     and its classes are the grades less one. Computed in float32, whatever precision the logits have.
-    offsets: float [4], added to the damage logits of the grades: `grade_offsets`.
     """
     with torch.autocast(mask.device.type, enabled=False):
-        localization, damage = (part.float() for part in logits)
-        if offsets is not None:
-            damage = damage + offsets.to(damage).view(1, -1, 1, 1)
-        return _dual_loss(DualLogits(localization, damage), mask, settings)
-
-
-def grade_offsets(buildings: Sequence[int], strength: float) -> Tensor | None:
-    """What the losses add to the logit of each grade: strength x log of its share; float32 [4], or None for 0.
-
-    buildings: of each grade, in training; a grade without any gets 0, as nothing was learned that could be raised.
-    The network then learns logits less this: those of a world in which, at strength 1, all grades are as frequent. A
-    new event's shares are others than those of the events before it, and the score is a harmonic mean over the grades.
-    Source: Menon et al., "Long-tail learning via logit adjustment", https://arxiv.org/abs/2007.07314, equation 10.
-    """
-    if strength == 0:
-        return None
-    counts = torch.tensor(buildings, dtype=torch.float32)
-    shares = torch.where(counts > 0, counts / counts.sum(), 1)
-    return strength * shares.log()
+        return _dual_loss(DualLogits(*(part.float() for part in logits)), mask, settings)
 
 
 def _dual_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Losses:

@@ -90,8 +90,9 @@ class TrainSettings:
     profile: bool  # trace a few updates
     # None is what there was before: flips and quarter turns.
     augmentation: Annotated[AugmentationSettings | None, BeforeValidator(_augmentation_settings)] = None
-    # Times the logarithm of a grade's share of the training buildings that its logit is given in the losses only.
-    logit_adjustment: Annotated[float, Ge(0)] = 0.0
+    # Times the logarithm of a grade's share of the training's pixels that the model takes off its logit: 1 predicts as
+    # if all grades were as frequent. The weights are the same.
+    logit_adjustment: Annotated[float, Ge(0), Le(10)] = 0.0
     # A model to go on from, in place of random or ImageNet weights: a folder, or models:/NAME@ALIAS or /VERSION.
     start_from: str | None = None
     # Parts of the network, by its own names, that stay as they are: weights and statistics of batch norm.

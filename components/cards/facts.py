@@ -26,11 +26,12 @@ class Facts:
     """name: of the registered model; content: what tells this one from others of the name; registered: when.
 
     network: its name; architecture: its settings; parameters: how many numbers it has; weights: SHA-256 and bytes of
-    its file. temperatures: by which its logits are divided, None where nobody calibrated it. origin: what it was
-    trained on; scenes: how many of them, None where nobody recorded it. gsd: metres of a pixel and off_nadir: degrees
-    of the scenes that it keeps of its training data, `described` of them, each None where not known. metrics: content
-    of metrics.json. run, experiment, settings: of its training; params: of that run in MLflow, dotted names; tags:
-    recipe and the like. versions: of what it was registered with.
+    its file. temperatures: by which its logits are divided, None where nobody calibrated it. grade_offsets: what is
+    added to those of the damage, None where nothing is. origin: what it was trained on; scenes: how many of them, None
+    where nobody recorded it. gsd: metres of a pixel and off_nadir: degrees of the scenes that it keeps of its training
+    data, `described` of them, each None where not known. metrics: content of metrics.json. run, experiment, settings:
+    of its training; params: of that run in MLflow, dotted names; tags: recipe and the like. versions: of what it was
+    registered with.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Facts:
     parameters: int
     weights: tuple[str, int]
     temperatures: Mapping[str, float] | None
+    grade_offsets: Mapping[str, float] | None
     origin: "Origin"
     scenes: int | None
     described: int | None
@@ -76,6 +78,7 @@ def gather(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=(digest, weights.stat().st_size),
         temperatures=None if model.temperatures is None else asdict(model.temperatures),
+        grade_offsets=None if model.grade_offsets is None else asdict(model.grade_offsets),
         origin=read_origin(directory), scenes=int(scenes) if scenes.isdecimal() else None,
         described=None if domain is None else len(domain.gsd),
         gsd=_span(domain, "gsd"), off_nadir=_span(domain, "off_nadir"),

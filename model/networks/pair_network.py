@@ -39,6 +39,20 @@ class Temperatures:
     damage: Annotated[float, Ge(0.01), Le(100)]
 
 
+@dataclass(config=ConfigDict(extra="forbid", strict=True), frozen=True, kw_only=True)
+class GradeOffsets:
+    """What is added to the damage logits, in nats, so that a model grades as if other shares of the grades were to be
+    expected than those of its training.
+
+    Source: Menon et al., "Long-tail learning via logit adjustment", https://arxiv.org/abs/2007.07314, equation 9.
+    """
+
+    no_damage: Annotated[float, Ge(-1000), Le(1000)]
+    minor_damage: Annotated[float, Ge(-1000), Le(1000)]
+    major_damage: Annotated[float, Ge(-1000), Le(1000)]
+    destroyed: Annotated[float, Ge(-1000), Le(1000)]
+
+
 class PairNetwork(nn.Module):
     """Base of the networks; each is built from an instance of its `Settings` alone, and keeps it as `architecture`.
 
@@ -51,7 +65,9 @@ class PairNetwork(nn.Module):
 
     Settings: ClassVar[Any]
     architecture: Any  # of the class Settings
-    temperatures: Temperatures | None = None  # applied by `Predictor` alone; None where nobody calibrated the model
+    # Both are applied by `Predictor` alone: what `forward` gives, and training sees, is without them.
+    temperatures: Temperatures | None = None  # None where nobody calibrated the model
+    grade_offsets: GradeOffsets | None = None  # None where it grades by the shares of its training
 
     def forward(self, pre: Tensor, post: Tensor) -> DualLogits:
         """Logits at a quarter of the input's resolution, rounded up.

@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
-from base.grades import KEYS
 from model.calibration import domain
+from model.calibration.offsets import count_grades, grade_offsets
 from model.calibration.temperature import SCENES, calibrate
 from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
-from model.losses import dual_loss, grade_offsets
+from model.losses import dual_loss
 from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
 from model.train.batch import share_of_batch
@@ -85,6 +85,9 @@ def train(
         Run(data, out, settings, model, world, steps, on_epoch, on_checkpoint, raw_version, augmentation, start) as run,
     ):
         pulse.watch(model)
+        if settings.logit_adjustment:
+            pixels = count_grades(data, crops.records[world.rank :: world.size], pulse.alive)
+            model.grade_offsets = grade_offsets(world.reduce_sum(pixels), settings.logit_adjustment)
         _settle_buckets(run)
         run.resume()
         while not run.is_done():
@@ -153,8 +156,6 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
     settings, world, meter = run.settings, run.world, run.meter
     set_training(run.model, settings)
     batches = list(_batches(len(crops), run.epoch, settings, world))[run.step :]
-    buildings = [sum(getattr(record, name) for record in crops.records) for name in KEYS]
-    offsets = grade_offsets(buildings, settings.logit_adjustment)
     loader = DataLoader(
         crops, batch_sampler=batches, num_workers=settings.workers, pin_memory=world.device.type == "cuda"
     )
@@ -169,7 +170,7 @@ def _train_epoch(run: Run, crops: SceneCrops, pulse: Pulse, should_stop: Callabl
                 group["lr"] = rate
             run.optimizer.zero_grad(set_to_none=True)
             sample = Sample(*(part.to(world.device, non_blocking=True) for part in batch))
-            losses = _accumulate_gradients(run.network, sample, settings, offsets)
+            losses = _accumulate_gradients(run.network, sample, settings)
             # One small sum over all processes: the numbers of the log, and whether any of them was asked to stop.
             numbers = torch.cat([losses.mean(0).double(), losses.new_tensor([should_stop()]).double()])
             total, localization, damage, stop = (world.reduce_sum(numbers) / world.size).tolist()
@@ -208,14 +209,11 @@ def _learning_rate(run: Run, step: int) -> float:
     return poly_learning_rate(run.settings, ((run.epoch - 1) * run.steps + step) / (run.settings.epochs * run.steps))
 
 
-def _accumulate_gradients(
-    network: nn.Module, batch: Sample, settings: TrainSettings, offsets: Tensor | None = None
-) -> Tensor:
+def _accumulate_gradients(network: nn.Module, batch: Sample, settings: TrainSettings) -> Tensor:
     """Adds the gradients of the mean loss over the passes that make up this process's share of the batch.
 
     network: the model, or the model in DistributedDataParallel, which takes the mean over the processes in the last
-    pass only. offsets: as of `dual_loss`. Returns total, localization and damage loss of each pass: [passes, 3]
-    float32.
+    pass only. Returns total, localization and damage loss of each pass: [passes, 3] float32.
     """
     passes = len(batch.mask) // settings.device_batch_size
     device = batch.mask.device.type
@@ -227,7 +225,7 @@ def _accumulate_gradients(
         with cast(DistributedDataParallel, network).no_sync() if waits else nullcontext():
             with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
                 logits = network(normalize(pre), normalize(post))
-            losses = dual_loss(logits, mask, settings, offsets)
+            losses = dual_loss(logits, mask, settings)
             (losses.total / passes).backward()  # type: ignore[no-untyped-call]
         rows.append(torch.stack([losses.total, losses.localization, losses.damage]).detach())
     return torch.stack(rows)

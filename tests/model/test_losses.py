@@ -3,14 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from components.params import load_params
 from model.dual_hrnet import DualLogits
-from model.losses import dual_loss, grade_offsets
+from model.losses import dual_loss
 from model.lovasz import lovasz_softmax
 from model.settings import TrainSettings
 
@@ -127,23 +126,3 @@ def test_confident_right_logits_cost_next_to_nothing(settings: TrainSettings) ->
     wrong = dual_loss(DualLogits(-building, damage.roll(1, 1)), quartered_mask(), settings)
     assert right.total.item() < 0.35  # borders between logits are blurred
     assert wrong.total.item() > 1.8
-
-
-def test_a_grade_gets_the_logarithm_of_its_share_and_one_without_buildings_nothing() -> None:
-    offsets = grade_offsets([70, 20, 10, 0], 0.5)
-    assert offsets is not None
-    np.testing.assert_allclose(offsets.numpy(), [0.5 * np.log(0.7), 0.5 * np.log(0.2), 0.5 * np.log(0.1), 0], rtol=1e-6)
-    assert grade_offsets([70, 20, 10, 0], 0) is None
-    assert grade_offsets([0, 0, 0, 0], 1) is not None  # data without a graded building
-
-
-def test_offsets_move_the_grades_that_the_loss_sees_and_nothing_else(settings: TrainSettings) -> None:
-    logits, mask = random_logits(), quartered_mask()
-    offsets = torch.tensor([-0.4, -1.6, -2.3, 0.0])
-    moved = DualLogits(logits.localization, logits.damage + offsets[:, None, None])
-    for found, expected in zip(
-        vars(dual_loss(logits, mask, settings, offsets)).values(),
-        vars(dual_loss(moved, mask, settings)).values(),
-        strict=True,
-    ):
-        torch.testing.assert_close(found, expected)

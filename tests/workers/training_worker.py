@@ -68,7 +68,7 @@ CASES = {
     "4, mean": Case(4, batch(4, 1), mean=True),
     "2, mean, 2 passes": Case(2, batch(4, 1, network=TinySettings()), mean=True),
     "2, mean, float32": Case(2, batch(4, 2, crops_per_scene=1), mean=True, double=False),
-    "16, mean": Case(16, batch(16, 1, crops_per_scene=3, network=TinySettings()), mean=True),
+    "16, mean": Case(16, batch(16, 1, crops_per_scene=3, network=TinySettings(), logit_adjustment=1.0), mean=True),
     "2, lovasz": Case(2, batch(4, 2)),
     "4, lovasz": Case(4, batch(4, 1, validate_every=1, network=TinySettings())),
     "stopped": Case(4, batch(4, 1, validate_every=1, network=TinySettings()), stop_at=1),
@@ -128,8 +128,7 @@ def run(case: Case, params: Path, data: Path, folder: Path, results: Path) -> No
         loss = mean_loss if case.mean else dual_loss
         calls = iter(range(1, 10**6))
 
-        def spoilt(logits: DualLogits, mask: Tensor, settings: TrainSettings, offsets: None) -> Losses:
-            assert offsets is None  # no case adjusts logits
+        def spoilt(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Losses:
             losses = loss(logits, mask, settings)
             bad = case.nan and world.rank == 1 and next(calls) == NAN_AT
             return dataclasses.replace(losses, total=losses.total * float("nan")) if bad else losses
@@ -144,7 +143,8 @@ def run(case: Case, params: Path, data: Path, folder: Path, results: Path) -> No
             found["kept"] = training.train(data, folder, settings, world, should_stop=lambda: next(answers))
         except (training.TrainingError, Preempted) as error:
             found["error"] = str(error)
-        found |= {"model": LastRun.last.model.state_dict(), "seen": SeenCrops.seen}
+        model = LastRun.last.model
+        found |= {"model": model.state_dict(), "offsets": model.grade_offsets, "seen": SeenCrops.seen}
         torch.save(found, results.with_name(f"{results.name}-{world.rank}.pt"))
 
 

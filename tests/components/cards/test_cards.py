@@ -37,6 +37,7 @@ FACTS = Facts(
     name="dual-hrnet", content="c" * 64, registered=datetime(2026, 5, 1, 8, 30, tzinfo=UTC), network="dual-hrnet",
     architecture={"width": 32, "modules": (1, 4, 3)}, parameters=59_535_494, weights=("ab" * 32, 238_000_000),
     temperatures={"localization": 1.25, "damage": 2.0},
+    grade_offsets={"no_damage": 0.25, "minor_damage": 2.5, "major_damage": 3.125, "destroyed": 1.0},
     origin=Origin("real", ("palu-tsunami", "woolsey-fire"), "p" * 64, "17.dir"),
     scenes=2799, described=64, gsd=(0.36, 0.62), off_nadir=(5.1, 27.0), metrics=METRICS, run="f" * 32,
     experiment="xbd", settings="s" * 64, params={"train.pretrained": "timm/hrnet_w32.ms_in1k", "train.seed": "1"},
@@ -44,8 +45,9 @@ FACTS = Facts(
     versions={"Python": "3.11.7", "torch": "2.13.0+cpu"},
 )  # fmt: skip
 BARE = replace(
-    FACTS, temperatures=None, origin=Origin(), scenes=None, described=None, gsd=None, off_nadir=None, params={},
-    tags={}, metrics={key: METRICS[key] for key in ("score", "absent_grades", "prepared_version", "evaluate_settings")},
+    FACTS, temperatures=None, grade_offsets=None, origin=Origin(), scenes=None, described=None, gsd=None,
+    off_nadir=None, params={}, tags={},
+    metrics={key: METRICS[key] for key in ("score", "absent_grades", "prepared_version", "evaluate_settings")},
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.calibration.offsets import count_grades, grade_offsets
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
@@ -150,6 +151,13 @@ def test_any_number_of_processes_trains_as_one_process_on_the_whole_batch(name: 
     else:  # no further from the truth than rounding brings one process
         rounded = Plain(results, settings, torch.float32).train(in_one_share(steps), mean_loss)
         assert distance(ranks[0]["model"], exact) < 4 * distance(rounded, exact)
+
+
+def test_the_processes_count_each_scene_once_for_the_shares_of_the_grades(results: Results) -> None:
+    settings, ranks = results.case("16, mean")  # more processes than scenes
+    pixels = count_grades(results.data, read_index(results.data, ["train"]))
+    assert {rank["offsets"] for rank in ranks} == {grade_offsets(pixels, settings.logit_adjustment)}
+    assert results.ranks("1, mean", 1)[0]["offsets"] is None
 
 
 def test_any_number_of_processes_sees_the_same_batches(results: Results) -> None:

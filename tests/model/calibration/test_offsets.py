@@ -1,0 +1,100 @@
+"""A model that grades as if all grades were as frequent: the same weights, and logits moved by the labels' shares."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from base.grades import KEYS
+from components.params import load_params
+from model.calibration.offsets import count_grades, grade_offsets
+from model.inference import ModelError, Predictor, load_model
+from model.networks.pair_network import GradeOffsets
+from model.train.start import make_network, read_start
+from model.train.training import train
+from tests.conftest import ALONE, write_params
+from tests.tiny import FEW_LAYERS
+from xbd.scenes import MASK, open_scene, read_index
+
+CHANGES = {"network": FEW_LAYERS, "epochs": 1, "validate_every": 1}
+
+
+@pytest.fixture(scope="module")
+def models(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Trained alike, without and with an adjustment."""
+    folder = tmp_path_factory.mktemp("offsets")
+    settings = load_params(write_params(folder / "params.yaml", {"train": CHANGES})).train
+    for name, strength in (("plain", 0.0), ("moved", 0.5)):
+        train(prepared, folder / name, dataclasses.replace(settings, logit_adjustment=strength), ALONE)
+    return folder / "plain", folder / "moved"
+
+
+def test_a_grade_gets_the_logarithm_of_its_share_and_one_without_pixels_nothing() -> None:
+    found = grade_offsets(torch.tensor([70, 20, 10, 0]), 0.5)
+    expected = [-0.5 * math.log(0.7), -0.5 * math.log(0.2), -0.5 * math.log(0.1), 0]
+    np.testing.assert_allclose([getattr(found, key) for key in KEYS], expected, rtol=1e-12)
+    assert grade_offsets(torch.zeros(4, dtype=torch.int64), 1) == GradeOffsets(**dict.fromkeys(KEYS, 0.0))
+
+
+def test_the_grades_are_counted_over_all_pixels_of_all_masks(prepared: Path) -> None:
+    records = read_index(prepared, ["train"])
+    masks = [np.array(open_scene(prepared, record))[..., MASK] for record in records]
+    expected = [sum(int((mask == grade).sum()) for mask in masks) for grade in range(1, 5)]
+    assert min(expected) > 0
+    assert count_grades(prepared, records).tolist() == expected
+    shares = (count_grades(prepared, records[rank::2]) for rank in range(2))
+    assert sum(shares).tolist() == expected  # type: ignore[union-attr]
+
+
+def test_training_is_the_same_and_every_prediction_is_moved(prepared: Path, models: tuple[Path, Path]) -> None:
+    plain, moved = (load_model(folder / "model") for folder in models)
+    assert plain.grade_offsets is None
+    assert moved.grade_offsets == grade_offsets(count_grades(prepared, read_index(prepared, ["train"])), 0.5)
+    weights = moved.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in plain.state_dict().items())
+    plain.temperatures = moved.temperatures = None
+    images = torch.randint(0, 256, (2, 1, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(1))
+    before, after = (Predictor(model).logits(*images) for model in (plain, moved))
+    assert torch.equal(before.localization, after.localization)
+    expected = torch.tensor([getattr(moved.grade_offsets, key) for key in KEYS]).view(1, 4, 1, 1)
+    torch.testing.assert_close(after.damage, before.damage + expected)
+
+
+def test_offsets_come_before_the_temperatures(models: tuple[Path, Path]) -> None:
+    model = load_model(models[1] / "model")
+    assert model.temperatures is not None
+    images = torch.randint(0, 256, (2, 1, 3, 64, 64), dtype=torch.uint8, generator=torch.manual_seed(1))
+    divided, by = Predictor(model).logits(*images).damage, model.temperatures.damage
+    model.temperatures = None
+    torch.testing.assert_close(divided * by, Predictor(model).logits(*images).damage)
+
+
+def test_a_training_that_goes_on_from_such_a_model_starts_without(models: tuple[Path, Path]) -> None:
+    params = models[1].parent / "params.yaml"
+    settings = load_params(params).train
+    start = read_start(models[1] / "model", "moved", settings)
+    assert start.network.grade_offsets is not None
+    assert make_network(settings, None, start, says=False).grade_offsets is None
+
+
+@pytest.mark.parametrize(
+    ("offsets", "finding"),
+    [
+        (dict.fromkeys(KEYS, 1.0) | {"destroyed": float("nan")}, "grade_offsets.destroyed: found NaN"),
+        (dict.fromkeys(KEYS, 1.0) | {"destroyed": 1e9}, "grade_offsets.destroyed: found 1000000000.0"),
+        ({"no_damage": 1.0}, "grade_offsets.minor_damage: "),
+        ([0, 1, 2, 3], "grade_offsets: found [0, 1, 2, 3]"),
+    ],
+    ids=str,
+)
+def test_offsets_that_are_none_are_one_line(offsets: object, finding: str, model: Path) -> None:
+    config = model / "config.json"
+    content = json.loads(config.read_text(encoding="utf-8")) | {"grade_offsets": offsets}
+    config.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        load_model(model)
+    assert finding in str(caught.value) and "\n" not in str(caught.value)
