@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from base.errors import InputError, Preempted
-from model.calibration import domain
+from model.calibration.afterwards import calibrate_on_validation, summarize_training
 from model.calibration.offsets import count_grades, grade_offsets
-from model.calibration.temperature import SCENES, calibrate
 from model.fast.allocator import keep_freed_memory
 from model.inference import normalize
 from model.losses import dual_loss
-from model.networks.pair_network import PairNetwork, Temperatures
 from model.settings import TrainSettings
 from model.train.batch import share_of_batch
 from model.train.distributed import World
@@ -35,7 +33,7 @@ from model.train.run import Run
 from model.train.start import Start, make_network, set_training
 from model.train.sync_batch_norm import convert
 from model.train.validation import validate, validation_scenes
-from xbd.dataset import Sample, SceneCrops, Scenes
+from xbd.dataset import Sample, SceneCrops
 
 
 class TrainingError(InputError):
@@ -97,34 +95,10 @@ def train(
                 scores = validate(run.model, validation, world, pulse)
                 record |= {f"validation_{key}": value for key, value in scores.items()}
             run.finish_epoch(record)
-        return run.finish(lambda kept: _calibrate(data, kept, pulse), lambda kept: _summarize(data, kept, pulse))
-
-
-def _calibrate(data: Path, model: PairNetwork, pulse: Pulse) -> Temperatures | None:
-    """Those of the scenes to validate on; None, which is said, where there are none."""
-    try:
-        scenes = validation_scenes(data)
-    except InputError:
-        print("not calibrated: there are no validation scenes; what the model is sure of is not how often it is right")
-        return None
-    chosen = Subset(scenes, _spread(len(scenes), SCENES))
-    found = calibrate(model, DataLoader(chosen), pulse.alive)
-    print(f"calibrated on {len(chosen)} validation scenes: {found}", flush=True)
-    return found.temperatures
-
-
-def _summarize(data: Path, model: PairNetwork, pulse: Pulse) -> domain.Domain:
-    """What the training data look like to the model, by which predict tells imagery that is unlike them."""
-    scenes = Scenes(data, ["train"])
-    chosen = _spread(len(scenes), domain.SCENES)
-    records = [scenes.records[place] for place in chosen]
-    pixels, off_nadir = ([getattr(record, name) for record in records] for name in ("pixel_metres", "off_nadir_angle"))
-    return domain.summarize(model, DataLoader(Subset(scenes, chosen)), pixels, off_nadir, pulse.alive)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """Up to `most` of so many places, evenly spread over them."""
-    return [int(place) for place in np.unique(np.linspace(0, count - 1, most).round())]
+        return run.finish(
+            lambda kept: calibrate_on_validation(data, kept, pulse.alive),
+            lambda kept: summarize_training(data, kept, pulse.alive),
+        )
 
 
 def poly_learning_rate(settings: TrainSettings, progress: float) -> float:

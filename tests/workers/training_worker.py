@@ -17,6 +17,7 @@ from torch import Tensor
 
 from base.errors import Preempted
 from components.params import load_params
+from model.calibration.afterwards import summarize_training
 from model.dual_hrnet import DualHRNet, DualLogits
 from model.inference import normalize
 from model.losses import Losses, dual_loss
@@ -88,16 +89,13 @@ def mean_loss(logits: DualLogits, mask: Tensor, settings: TrainSettings) -> Loss
     return Losses(first + second, first, second)
 
 
-summarize = training._summarize
-
-
 def use_double() -> None:
     """Lets training compute in float64; prediction, whose folded convolutions know float32 only, does not."""
     vars(training).update(
         make_network=lambda *given, **named: make_network(*given, **named).double(),
         normalize=lambda images: normalize(images).double(),
         validate=lambda model, *others: validate(copy.deepcopy(model).float(), *others),
-        _summarize=lambda data, model, pulse: summarize(data, copy.deepcopy(model).float(), pulse),
+        summarize_training=lambda data, model, alive: summarize_training(data, copy.deepcopy(model).float(), alive),
     )
 
 
@@ -136,7 +134,7 @@ def run(case: Case, params: Path, data: Path, folder: Path, results: Path) -> No
         answers: Iterator[bool] = (world.rank == 1 and step == case.stop_at for step in range(1, 10**6))
         if case.double:
             use_double()
-            vars(training).update(_calibrate=lambda *given: None)  # prediction is in float32
+            vars(training).update(calibrate_on_validation=lambda *given: None)  # prediction is in float32
         vars(training).update(dual_loss=spoilt, SceneCrops=SeenCrops, Run=LastRun)
         try:
             settings = case.all_settings(params)

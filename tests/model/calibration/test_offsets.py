@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ import torch
 
 from base.grades import KEYS
 from components.params import load_params
+from model.calibration.__main__ import main
 from model.calibration.offsets import count_grades, grade_offsets
-from model.inference import ModelError, Predictor, load_model
+from model.inference import CONFIG, FILES, ModelError, Predictor, load_model
 from model.networks.pair_network import GradeOffsets
 from model.train.start import make_network, read_start
 from model.train.training import train
 from tests.conftest import ALONE, write_params
 from tests.tiny import FEW_LAYERS
-from xbd.scenes import MASK, open_scene, read_index
+from xbd.scenes import MASK, open_scene, read_index, write_index
 
 CHANGES = {"network": FEW_LAYERS, "epochs": 1, "validate_every": 1}
 
@@ -71,6 +73,36 @@ def test_offsets_come_before_the_temperatures(models: tuple[Path, Path]) -> None
     divided, by = Predictor(model).logits(*images).damage, model.temperatures.damage
     model.temperatures = None
     torch.testing.assert_close(divided * by, Predictor(model).logits(*images).damage)
+
+
+def test_a_finished_model_is_moved_as_its_training_would_have(
+    prepared: Path, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    plain, moved = (folder / "model" for folder in models)
+    for start, strength, wanted in ((plain, "0.5", moved), (moved, "0", plain)):
+        out = tmp_path / strength
+        given = ["--model", str(start), "--data", str(prepared), "--logit-adjustment", strength, "--out", str(out)]
+        main(given)
+        for name in FILES:
+            if name != CONFIG:
+                assert (out / name).read_bytes() == (wanted / name).read_bytes()
+        found, expected = (json.loads((folder / CONFIG).read_text(encoding="utf-8")) for folder in (out, wanted))
+        assert found == expected
+
+
+def test_shares_of_other_data_than_the_models_are_refused(
+    prepared: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(prepared, tmp_path / "data")
+    write_index(data, [dataclasses.replace(record, no_damage=90) for record in read_index(data)])
+    given = ["--model", str(models[0] / "model"), "--data", str(data), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=r"^[^\n]*Give the data set of its training\.$"):
+        main([*given, "--logit-adjustment", "1"])
+    for strength in ("-1", "nan", "11", "much"):
+        with pytest.raises(SystemExit):
+            main([*given, "--logit-adjustment", strength])
+        assert f"found {strength}, expected a number from 0 to 10" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_that_goes_on_from_such_a_model_starts_without(models: tuple[Path, Path]) -> None:
