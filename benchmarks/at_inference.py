@@ -131,7 +131,9 @@ def _judge_all(jobs: Sequence[Job], work: Path, strengths: Sequence[float]) -> N
     """The rows of a variant and a seed: one view at each strength, the other ways at strength 1."""
     ways = [*((strength, "one view") for strength in strengths), *((1.0, name) for name in [*WAYS][1:])]
     for strength, name in ways:
-        judged = {job.fold: _judge(job, work, strength, WAYS[name]) for job in tqdm(jobs, name, leave=False, disable=None)}
+        judged = {
+            job.fold: _judge(job, work, strength, WAYS[name]) for job in tqdm(jobs, name, leave=False, disable=None)
+        }
         counts = {fold: found for fold, (found, _) in judged.items()}
         if all(fold in counts for fold in FOLDS):
             counts = {"new events": sum((counts[fold] for fold in FOLDS), no_counts()), **counts}

@@ -256,17 +256,20 @@ def read_recipe(path: Path, *above: Path) -> dict[str, Any]:
     said = _read_yaml(path, f"Give the path of a recipe; {names}")
     if "over" not in said:
         return said
-    name, above = said.pop("over"), (path.resolve(), *above)
+    name, above = said.pop("over"), (path.absolute(), *above)
     base = known.get(name) if isinstance(name, str) else None
     if base is None or base in above:
         found = shorten(printable(repr(name)), 200, placeholder=" ...")
-        raise ParamsError(f"{path}: over: found {found}, expected the name of another recipe; {names} Correct it.")
+        chain = "" if base is None else f" and so a circle, {', over '.join(p.stem for p in (*above[::-1], base))}"
+        raise ParamsError(
+            f"{path}: over: found {found}{chain}, expected the name of another recipe; {names} Correct it."
+        )
     return lay_over(read_recipe(base, *above), said)
 
 
 def known_recipes() -> dict[str, Path]:
     """Those that come with the project, and those that its users put beside them, by their names, in order."""
-    return {path.stem: path.resolve() for path in sorted(RECIPES.glob("*.yaml"))}
+    return {path.stem: path.absolute() for path in sorted(RECIPES.glob("[!.]*.yaml"))}
 
 
 def _read_yaml(path: str | Path, remedy: str = "Give the path of a parameter file.") -> dict[str, Any]:

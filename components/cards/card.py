@@ -127,14 +127,13 @@ def _seen(facts: Facts) -> Iterator[str]:
 
 
 def _calibration(facts: Facts) -> Iterator[str]:
+    if facts.grade_offsets is not None:
+        yield f"Its damage logits are raised by {facts.grade_offsets}: rare grades are found, and given too often."
     if facts.temperatures is None:
-        yield "Not calibrated: its confidences are those of the network as it is."
+        yield "Not calibrated: how sure it is, is not how often it is right."
     else:
         by = ", ".join(f"{part} {value:.4g}" for part, value in facts.temperatures.items())
         yield f"Its logits are divided by temperatures found on validation scenes: {by}."
-    if facts.grade_offsets is not None:
-        by = ", ".join(f"{grade.replace('_', ' ')} {value:.3g}" for grade, value in facts.grade_offsets.items())
-        yield f"Before, its damage logits are moved by {by}, so that rare grades are found: it gives them too often."
     found = facts.metrics.get("calibration")
     yield ""
     if not isinstance(found, Mapping) or not found:

@@ -42,7 +42,7 @@ class Facts:
     parameters: int
     weights: tuple[str, int]
     temperatures: Mapping[str, float] | None
-    grade_offsets: Mapping[str, float] | None
+    grade_offsets: str | None
     origin: "Origin"
     scenes: int | None
     described: int | None
@@ -78,7 +78,7 @@ def gather(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         weights=(digest, weights.stat().st_size),
         temperatures=None if model.temperatures is None else asdict(model.temperatures),
-        grade_offsets=None if model.grade_offsets is None else asdict(model.grade_offsets),
+        grade_offsets=None if model.grade_offsets is None else str(model.grade_offsets),
         origin=read_origin(directory), scenes=int(scenes) if scenes.isdecimal() else None,
         described=None if domain is None else len(domain.gsd),
         gsd=_span(domain, "gsd"), off_nadir=_span(domain, "off_nadir"),

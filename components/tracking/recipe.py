@@ -12,12 +12,19 @@ def recipe_of(params: Params) -> str:
     """Names of the recipes that training follows, as "paper+mine"; "none" where there is none.
 
     Followed are those whose sections `train`, laid over the parameters one after the other, change nothing any more,
-    and of which each says something that the later ones do not.
+    and of which each says something that the later ones do not. One that cannot be read is none of them, and is told.
     """
     given = params.model_dump(mode="json", by_alias=True)
-    recipes = {name: read_recipe(path).get("train") for name, path in known_recipes().items()}
-    # None where the recipe is of a cluster only.
-    return "+".join(_followed({name: {"train": train} for name, train in recipes.items() if train}, given)) or "none"
+    recipes = {}
+    for name, path in known_recipes().items():
+        try:
+            train = read_recipe(path).get("train")
+        except ParamsError as error:
+            print(f"recipe {name} is left out: {error}")
+            continue
+        if train:  # None where the recipe is of a cluster only
+            recipes[name] = {"train": train}
+    return "+".join(_followed(recipes, given)) or "none"
 
 
 def _followed(recipes: Mapping[str, Any], given: Mapping[str, Any]) -> Sequence[str]:

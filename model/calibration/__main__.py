@@ -33,9 +33,8 @@ def adjust(directory: Path, data: Path, strength: float, out: Path) -> None:
             f"{data}: is version {version[:12]} of prepared data, and {directory} was trained on {trained_on[:12]}, "
             "whose shares of the grades count. Give the data set of its training."
         )
-    model.temperatures = model.grade_offsets = None
-    if strength:
-        model.grade_offsets = grade_offsets(count_grades(data, read_index(data, ["train"])), strength)
+    model.grade_offsets = grade_offsets(count_grades(data, read_index(data, ["train"])), strength)
+    model.temperatures = None  # they fit the logits as they were
     model.temperatures = calibrate_on_validation(data, model, lambda: None)
     config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
     for name, found in (("temperatures", model.temperatures), ("grade_offsets", model.grade_offsets)):

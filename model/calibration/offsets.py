@@ -24,8 +24,9 @@ def count_grades(data: Path, records: Iterable[SceneRecord], alive: Callable[[],
     return counts[1 : len(KEYS) + 1]
 
 
-def grade_offsets(pixels: Tensor, strength: float) -> GradeOffsets:
-    """- strength x log of each grade's share: at strength 1 the model grades as if all were as frequent.
+def grade_offsets(pixels: Tensor, strength: float) -> GradeOffsets | None:
+    """Strength x - log of each grade's share: at strength 1 the model grades as if all were as frequent. None where
+    nothing is to be raised, as at strength 0.
 
     pixels: of each grade, [4]. One that has none gets 0: nothing was learned that could be raised. A new event's shares
     are others than those of the events before it, and the score is a harmonic mean over the grades. Source: see
@@ -33,6 +34,5 @@ def grade_offsets(pixels: Tensor, strength: float) -> GradeOffsets:
     """
     counts = pixels.tolist()
     total = sum(counts)
-    return GradeOffsets(
-        **{key: -strength * math.log(count / total) if count else 0.0 for key, count in zip(KEYS, counts, strict=True)}
-    )
+    found = {key: strength * math.log(total / count) if count else 0.0 for key, count in zip(KEYS, counts, strict=True)}
+    return GradeOffsets(**found) if any(found.values()) else None

@@ -5,6 +5,7 @@ one without them trains and predicts plainly, through the same training and the 
 """
 
 import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
 
@@ -51,6 +52,9 @@ class GradeOffsets:
     minor_damage: Annotated[float, Ge(-1000), Le(1000)]
     major_damage: Annotated[float, Ge(-1000), Le(1000)]
     destroyed: Annotated[float, Ge(-1000), Le(1000)]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in asdict(self).items())
 
 
 class PairNetwork(nn.Module):

@@ -163,7 +163,8 @@ class Pulse:
         if self._world.rank != speaker and not alone:
             time.sleep(3 * self._interval)
         if alone or not any(report.told for report in self._seen):
-            print(line, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{line}\n")  # at once: other ranks may write to the same place, and print writes twice
+            sys.stderr.flush()
             self._told = True
             time.sleep(6 * self._interval)  # until the others know and are gone: they may lose the store with us
         # Not sys.exit, which ends a thread only; the main thread waits in an exchange that will not end.

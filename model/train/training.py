@@ -86,6 +86,8 @@ def train(
         if settings.logit_adjustment:
             pixels = count_grades(data, crops.records[world.rank :: world.size], pulse.alive)
             model.grade_offsets = grade_offsets(world.reduce_sum(pixels), settings.logit_adjustment)
+            if world.is_main and model.grade_offsets is not None:
+                print(f"the model will raise its damage logits by {model.grade_offsets}", flush=True)
         _settle_buckets(run)
         run.resume()
         while not run.is_done():

@@ -13,11 +13,12 @@ from model.train.distributed import World
 from model.train.history import Record
 from model.train.pulse import Pulse
 from xbd.dataset import Scenes
-from xbd.scenes import SceneError
+from xbd.scenes import SceneError, read_index
 
 
 def validation_scenes(data: Path) -> Scenes:
     """The scenes of the split validation; raises InputError where there are none."""
+    read_index(data)  # where nothing was prepared, more validation scenes are no remedy
     try:
         return Scenes(data, ["validation"])
     except SceneError as error:

@@ -81,7 +81,12 @@ def test_a_recipe_over_none_or_over_itself_is_refused(
     with pytest.raises(ParamsError) as caught:
         load_params(ROOT / "params.yaml", tmp_path / "circle.yaml")
     wrong = "other" if over == "other" else "circle"
-    found = {"[paper]": "['paper']", "null": "None", "other": "'circle'"}.get(over, f"'{over}'")
+    found = {
+        "[paper]": "['paper']",
+        "null": "None",
+        "circle": "'circle' and so a circle, circle, over circle",
+        "other": "'circle' and so a circle, circle, over other, over circle",
+    }.get(over, f"'{over}'")
     assert str(caught.value) == (
         f"{tmp_path / wrong}.yaml: over: found {found}, expected the name of another recipe; of "
         f"{tmp_path.name}/NAME.yaml there are circle, other, paper. Correct it."

@@ -37,7 +37,7 @@ FACTS = Facts(
     name="dual-hrnet", content="c" * 64, registered=datetime(2026, 5, 1, 8, 30, tzinfo=UTC), network="dual-hrnet",
     architecture={"width": 32, "modules": (1, 4, 3)}, parameters=59_535_494, weights=("ab" * 32, 238_000_000),
     temperatures={"localization": 1.25, "damage": 2.0},
-    grade_offsets={"no_damage": 0.25, "minor_damage": 2.5, "major_damage": 3.125, "destroyed": 1.0},
+    grade_offsets="no damage 0.25, minor damage 2.5",
     origin=Origin("real", ("palu-tsunami", "woolsey-fire"), "p" * 64, "17.dir"),
     scenes=2799, described=64, gsd=(0.36, 0.62), off_nadir=(5.1, 27.0), metrics=METRICS, run="f" * 32,
     experiment="xbd", settings="s" * 64, params={"train.pretrained": "timm/hrnet_w32.ms_in1k", "train.seed": "1"},
@@ -84,6 +84,7 @@ def test_the_card_has_data_licence_calibration_and_limits() -> None:
     assert data["pixels"] == "0.36 to 0.62 m, of 64 scenes of training"
     assert ["damage", "0.2000", "0.0700"] in table(card, "Calibration")
     assert "localization 1.25, damage 2" in card
+    assert "raised by no damage 0.25, minor damage 2.5: rare grades are found, and given too often." in card
     assert "It knows images taken 5.1 to 27 degrees off nadir" in card
     assert ["4", "destroyed"] == next(row[:2] for row in table(card, "Limits") if row[0] == "4")
     assert dict(table(card, "How it was trained"))["train.pretrained"] == "timm/hrnet_w32.ms_in1k"
@@ -94,7 +95,7 @@ def test_what_nobody_recorded_is_said_as_not_known_and_nothing_is_made_up() -> N
     data = dict(table(card, "Trained on")[1:])
     assert data["events"] == data["prepared data"] == data["pixels"] == data["off-nadir"] == NOT_KNOWN
     assert data["licence of the data"] == "unknown: nobody recorded the scenes"
-    assert f"Calibration error: {NOT_KNOWN}." in card and "Not calibrated" in card
+    assert f"Calibration error: {NOT_KNOWN}." in card and "Not calibrated" in card and "raised" not in card
     assert f"Recipe: {NOT_KNOWN}." in card and f"Parameters: {NOT_KNOWN}." in card
     assert dict(table(card, "".join(["Scores"])))["damage f1"] == NOT_KNOWN
     assert "The model: nobody recorded which scenes it was trained on." in card

@@ -64,3 +64,16 @@ def test_a_recipe_of_another_network_is_known_by_its_training(monkeypatch: pytes
         (tmp_path / f"{name}.yaml").write_text(f"train: {{network: {network}}}\n", encoding="utf-8")
         params = load_params(ROOT / "params.yaml", tmp_path / f"{name}.yaml")
         assert recipe_of(params) == name
+
+
+def test_a_recipe_that_cannot_be_read_stops_no_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("components.params.RECIPES", tmp_path)
+    (tmp_path / "mine.yaml").write_text("train: {epochs: 4}\n", encoding="utf-8")
+    (tmp_path / "half.yaml").write_text("train: {epochs\n", encoding="utf-8")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / ".#mine.yaml").symlink_to("me@host.1:2")  # while an editor has the file open
+    assert recipe_of(load_params(ROOT / "params.yaml", tmp_path / "mine.yaml")) == "mine"
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(f": {tmp_path}")[0] for line in told] == ["recipe half is left out", "recipe loop is left out"]

@@ -15,7 +15,6 @@ from components.params import load_params
 from model.calibration.__main__ import main
 from model.calibration.offsets import count_grades, grade_offsets
 from model.inference import CONFIG, FILES, ModelError, Predictor, load_model
-from model.networks.pair_network import GradeOffsets
 from model.train.start import make_network, read_start
 from model.train.training import train
 from tests.conftest import ALONE, write_params
@@ -39,7 +38,12 @@ def test_a_grade_gets_the_logarithm_of_its_share_and_one_without_pixels_nothing(
     found = grade_offsets(torch.tensor([70, 20, 10, 0]), 0.5)
     expected = [-0.5 * math.log(0.7), -0.5 * math.log(0.2), -0.5 * math.log(0.1), 0]
     np.testing.assert_allclose([getattr(found, key) for key in KEYS], expected, rtol=1e-12)
-    assert grade_offsets(torch.zeros(4, dtype=torch.int64), 1) == GradeOffsets(**dict.fromkeys(KEYS, 0.0))
+    assert str(found) == "no damage 0.178, minor damage 0.805, major damage 1.15, destroyed 0"
+
+
+@pytest.mark.parametrize(("pixels", "strength"), [([0, 0, 0, 0], 1), ([0, 9, 0, 0], 1), ([70, 20, 10, 0], 0)])
+def test_where_nothing_is_to_be_raised_there_are_no_offsets(pixels: list[int], strength: float) -> None:
+    assert grade_offsets(torch.tensor(pixels), strength) is None
 
 
 def test_the_grades_are_counted_over_all_pixels_of_all_masks(prepared: Path) -> None:
