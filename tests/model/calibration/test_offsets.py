@@ -14,7 +14,7 @@ from base.grades import KEYS
 from components.params import load_params
 from model.calibration.__main__ import main
 from model.calibration.offsets import count_grades, grade_offsets
-from model.inference import CONFIG, FILES, ModelError, Predictor, load_model
+from model.inference import CONFIG, FILES, Predictor, load_model
 from model.train.start import make_network, read_start
 from model.train.training import train
 from tests.conftest import ALONE, write_params
@@ -115,22 +115,3 @@ def test_a_training_that_goes_on_from_such_a_model_starts_without(models: tuple[
     start = read_start(models[1] / "model", "moved", settings)
     assert start.network.grade_offsets is not None
     assert make_network(settings, None, start, says=False).grade_offsets is None
-
-
-@pytest.mark.parametrize(
-    ("offsets", "finding"),
-    [
-        (dict.fromkeys(KEYS, 1.0) | {"destroyed": float("nan")}, "grade_offsets.destroyed: found NaN"),
-        (dict.fromkeys(KEYS, 1.0) | {"destroyed": 1e9}, "grade_offsets.destroyed: found 1000000000.0"),
-        ({"no_damage": 1.0}, "grade_offsets.minor_damage: "),
-        ([0, 1, 2, 3], "grade_offsets: found [0, 1, 2, 3]"),
-    ],
-    ids=str,
-)
-def test_offsets_that_are_none_are_one_line(offsets: object, finding: str, model: Path) -> None:
-    config = model / "config.json"
-    content = json.loads(config.read_text(encoding="utf-8")) | {"grade_offsets": offsets}
-    config.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ModelError) as caught:
-        load_model(model)
-    assert finding in str(caught.value) and "\n" not in str(caught.value)

@@ -130,19 +130,22 @@ def test_a_run_without_validation_scenes_says_that_it_is_not_calibrated(
 
 
 @pytest.mark.parametrize(
-    ("temperatures", "finding"),
+    ("part", "content", "finding"),
     [
-        ({"localization": 0.0, "damage": 1.0}, "temperatures.localization: found 0.0"),
-        ({"localization": 1.0}, "temperatures.damage: "),
-        ({"localization": float("nan"), "damage": 1.0}, "temperatures.localization: found NaN"),
-        ("warm", 'temperatures: found "warm"'),
+        ("temperatures", {"localization": 0.0, "damage": 1.0}, "temperatures.localization: found 0.0"),
+        ("temperatures", {"localization": 1.0}, "temperatures.damage: "),
+        ("temperatures", {"localization": float("nan"), "damage": 1.0}, "temperatures.localization: found NaN"),
+        ("temperatures", "warm", 'temperatures: found "warm"'),
+        ("grade_offsets", dict.fromkeys(KEYS, 1.0) | {"destroyed": float("nan")}, "destroyed: found NaN"),
+        ("grade_offsets", dict.fromkeys(KEYS, 1.0) | {"destroyed": 1e9}, "destroyed: found 1000000000.0"),
+        ("grade_offsets", {"no_damage": 1.0}, "grade_offsets.minor_damage: "),
+        ("grade_offsets", [0, 1, 2, 3], "grade_offsets: found [0, 1, 2, 3]"),
     ],
     ids=str,
 )
-def test_temperatures_that_are_none_are_one_line(temperatures: object, finding: str, model: Path) -> None:
+def test_what_moves_logits_and_is_wrong_is_one_line(part: str, content: object, finding: str, model: Path) -> None:
     config = model / "config.json"
-    content = json.loads(config.read_text(encoding="utf-8")) | {"temperatures": temperatures}
-    config.write_text(json.dumps(content), encoding="utf-8")
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | {part: content}), encoding="utf-8")
     with pytest.raises(ModelError) as caught:
         load_model(model)
     assert finding in str(caught.value) and "\n" not in str(caught.value)
