@@ -123,7 +123,7 @@ def plan_of(folder: Path, shards: int) -> Plan:
     """The plan of the pair in the folder, written there, too."""
 
     def load() -> PlannedModel:
-        return PlannedModel(NAME, NAME, NAME, Origin(), None, None, calibrated=False)
+        return PlannedModel(NAME, NAME, NAME, Origin(), None, None, {"calibrated": False, "adjusted": False})
 
     with redirect_stdout(StringIO()):
         plan = make_plan(

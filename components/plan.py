@@ -37,6 +37,7 @@ def plan(
     Raises EventError, EventModelError, ModelError, OutputError, PlanError, RasterError, VectorError, StorageError,
     TrackingError.
     """
+    from imagery.mapping import stated_by
     from imagery.predict.inference import identity_of
     from imagery.shards.items import choose
     from imagery.shards.plan import PLAN
@@ -49,12 +50,12 @@ def plan(
         def load() -> PlannedModel:
             source = stack.enter_context(local_source(model))  # of an alias the version that it names now
             directory, learned = source.directory, source.event
-            identity, calibrated = identity_of(directory), load_model(directory).temperatures is not None
+            identity, stated = identity_of(directory), stated_by(load_model(directory))
             if learned is not None:
                 refuse_another_network(model, identity, learned.network)
             places = _lasting(source.location), _lasting(source.fetched)
             origin, domain = read_origin(directory), read_domain(directory)
-            return PlannedModel(*places, identity, origin, domain, learned, calibrated=calibrated)
+            return PlannedModel(*places, identity, origin, domain, learned, stated)
 
         folder = stack.enter_context(local_output(out))
         when = None if event is None else read_time("--event", event)

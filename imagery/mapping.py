@@ -27,6 +27,7 @@ from imagery.settings import ALIGN, CACHE, CELL, Sources, Windows
 from model.calibration.domain import Domain
 from model.fast.allocator import give_back_freed_memory, share_one_heap
 from model.inference import Origin, Predictor
+from model.networks.pair_network import PairNetwork
 
 
 class Loaded(NamedTuple):
@@ -68,7 +69,7 @@ def make_map(
         predictor, identity, origin, domain, made_by, event = load()
         if event is not None:
             tell_event(event, features=features)
-        facts = align_pair(pair, align, origin, calibrated=predictor.temperatures is not None)
+        facts = align_pair(pair, align, origin, stated_by(predictor))
         facts["model"] |= {"location": made_by.location, "identity": identity}
         facts["event"] = None if event is None else event.facts
         look = look_at(pair, {**names, **facts})
@@ -115,9 +116,14 @@ def tell_event(event: Event, *, features: bool) -> None:
     print(event, flush=True)
 
 
-def align_pair(pair: ImagePair, align: str, origin: Origin, *, calibrated: bool) -> dict[str, Any]:
+def stated_by(model: PairNetwork | Predictor) -> dict[str, bool]:
+    """calibrated: whether its logits are divided by temperatures; adjusted: whether those of rare grades are raised."""
+    return {"calibrated": model.temperatures is not None, "adjusted": model.grade_offsets is not None}
+
+
+def align_pair(pair: ImagePair, align: str, origin: Origin, stated: Mapping[str, bool]) -> dict[str, Any]:
     """Aligns the pair, see `register`, and says how; returns what is known of how the images are read and of the model
-    that reads them, fit for JSON.
+    that reads them, fit for JSON. stated: see `stated_by`.
     """
     if origin.doubt:
         print(f"warning: {origin.doubt}", file=sys.stderr, flush=True)
@@ -128,7 +134,7 @@ def align_pair(pair: ImagePair, align: str, origin: Origin, *, calibrated: bool)
         "reading": pair.sources.facts(),
         "bands": {"before": str(pair.pre.bands), "after": str(pair.post.bands)},
         "alignment": alignment,
-        "model": {**asdict(origin), "said": str(origin), "calibrated": calibrated},
+        "model": {**asdict(origin), "said": str(origin), **stated},
         "event": None,
         "doubts": [*doubts(pair), *([origin.doubt] if origin.doubt else [])],
     }

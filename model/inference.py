@@ -135,6 +135,7 @@ class Predictor:
     def __init__(self, model: PairNetwork, views: Views = 1) -> None:
         self.device, self.views = next(model.parameters()).device, views
         self.network, self.temperatures = model.for_inference(), model.temperatures
+        self.grade_offsets = model.grade_offsets
         offsets = (0.0,) * 4 if model.grade_offsets is None else tuple(asdict(model.grade_offsets).values())
         self._offsets = torch.tensor(offsets, device=self.device).view(1, -1, 1, 1)
 

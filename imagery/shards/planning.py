@@ -36,7 +36,8 @@ from model.inference import Origin, Views
 class PlannedModel(NamedTuple):
     """location: of a model directory, as the map names it; network: where shards get it; identity: see
     `imagery.predict.inference.identity_of`; origin: what it was trained on; domain: what that looked like, None where
-    that is not known; event: the model of an event that grades the buildings, if any; calibrated: whether it is.
+    that is not known; event: the model of an event that grades the buildings, if any; stated: see
+    `imagery.mapping.stated_by`.
     """
 
     location: str
@@ -45,7 +46,7 @@ class PlannedModel(NamedTuple):
     origin: Origin
     domain: Domain | None
     event: Event | None
-    calibrated: bool
+    stated: Mapping[str, bool]
 
 
 def make_plan(
@@ -76,7 +77,7 @@ def make_plan(
         model = load()
         if model.event is not None:
             tell_event(model.event, features=features)
-        facts = align_pair(pair, align, model.origin, calibrated=model.calibrated)
+        facts = align_pair(pair, align, model.origin, model.stated)
         facts["event"] = model.event and model.event.facts
         grid, known = pair.grid, pair.known
     if taken is not None:

@@ -20,6 +20,7 @@ from imagery import mapping
 from imagery.give.outputs import FILES, write_outputs
 from model.dual_hrnet import DualHRNet
 from model.inference import Origin, Predictor, save_model
+from model.networks.pair_network import GradeOffsets
 from tests.components.storage.s3_objects import put, remote_tree, use_server, write
 from tests.conftest import SMALL, assert_one_line, environment, exit_line, run_step, tree
 from tests.imagery.geotiff import ORIGIN, UTM, moved, noise, values, write_tif
@@ -247,6 +248,18 @@ def test_a_map_tells_what_its_model_was_trained_on(
         assert line.startswith(f"warning: {said}")
         (doubt,) = scene["doubts"]
         assert line == f"warning: {doubt}" and doubt in page
+
+
+@pytest.mark.parametrize("raised", [0.0, 2.0])
+def test_a_map_tells_that_rare_grades_are_given_too_often(raised: float, images: list[Path], tmp_path: Path) -> None:
+    model = DualHRNet(**SMALL)
+    if raised:
+        model.grade_offsets = GradeOffsets(no_damage=0.0, minor_damage=raised, major_damage=0.0, destroyed=0.0)
+    save_model(model, tmp_path / "model")
+    run(tmp_path / "model", images[0], images[1], tmp_path / "out")
+    scene = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["scene"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert scene["model"]["adjusted"] == ("fewer buildings are damaged than are counted here" in page) == (raised > 0)
 
 
 def test_what_was_guessed_of_an_image_stands_in_the_results(

@@ -24,7 +24,7 @@ GREY = photo(np.full((8, 8, 3), 128, np.uint8), 8)
 FACTS = {
     "before": ["pre.tif"], "after": ["post.tif"], "gsd_m": 0.5, "alignment": {"said": "off"}, "doubts": [],
     "bands": {"before": "1, 2, 3", "after": "1, 2, 3"}, "event": None, "domain": None,
-    "model": {"said": "trained on real scenes of an event", "calibrated": False},
+    "model": {"said": "trained on real scenes of an event", "calibrated": False, "adjusted": False},
 }  # fmt: skip
 
 

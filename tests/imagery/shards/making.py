@@ -106,7 +106,15 @@ def on_one_machine(event: Event, out: Path, learned: Learned | None = None, **mo
 
 def plan_of(event: Event, shards: int, learned: Learned | None = None, **more: Any) -> Plan:
     own = load(learned)
-    model = PlannedModel("a model", "its place", own.identity, own.origin, own.domain, own.event, calibrated=False)
+    model = PlannedModel(
+        "a model",
+        "its place",
+        own.identity,
+        own.origin,
+        own.domain,
+        own.event,
+        {"calibrated": False, "adjusted": False},
+    )
     places = [*map(str, event.pre)], [*map(str, event.post)]
     settings = {"reading": READING, "windows": WINDOWS, "features": True, **more}
     return make_plan(
